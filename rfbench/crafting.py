@@ -15,7 +15,7 @@ import numpy as np
 
 from rfbench.attack import Attack, PromptAttack, Resumable
 from rfbench.checkpoints import Checkpoints, Progress, TimedAttempt
-from rfbench.errors import AttackError, EncodingError, RfbenchError
+from rfbench.errors import AttackError, BehaviorErrors, EncodingError, RfbenchError
 from rfbench.models.base import ChatModel
 from rfbench.records import Attempt, Behavior, canonical_json
 
@@ -55,19 +55,19 @@ def craft(
     errors: dict[str, str] = {}
     batches = type(attack).craft_many is not PromptAttack.craft_many
     for group in [list(behaviors)] if batches else [[b] for b in behaviors]:
-        made, problem = _craft_group(attack, model, group, seed, checkpoints)
+        made, problems = _craft_group(attack, model, group, seed, checkpoints)
         attempts += made
         finished = {attempt.behavior_id for attempt, _ in made if attempt.final}
-        for behavior in group:
-            if problem or behavior.behavior_id not in finished:
-                errors[behavior.behavior_id] = problem or "the attack made no final attempt"
+        for behavior_id in (behavior.behavior_id for behavior in group):
+            if behavior_id in problems or behavior_id not in finished:
+                errors[behavior_id] = problems.get(behavior_id, "the attack made no final attempt")
     return Crafted(tuple(attempts), errors)
 
 
 def _craft_group(
     attack: PromptAttack, model: ChatModel, group: Sequence[Behavior], seed: int, checkpoints: Checkpoints | None
-) -> tuple[list[TimedAttempt], str]:
-    """Attempts on behaviors that are attacked together, and what struck: empty when nothing did."""
+) -> tuple[list[TimedAttempt], Mapping[str, str]]:
+    """Attempts on behaviors that are attacked together, and what struck, by behavior."""
     # A copy, so that the progress of an optimiser ends with the work that it belongs to.
     worker = attack.model_copy(deep=True)
     keeper = checkpoints if isinstance(worker, Resumable) else None
@@ -79,7 +79,7 @@ def _craft_group(
         made += saved.attempts
         seen |= {(attempt.behavior_id, attempt.attempt_idx) for attempt, _ in made}
         if saved.done:
-            return made, ""
+            return made, {}
     try:
         if saved is not None and isinstance(worker, Resumable):
             worker.load_state(saved.state)
@@ -93,9 +93,11 @@ def _craft_group(
             started = time.perf_counter()
         if keeper is not None:
             keeper.save(work, _progress(worker, made, done=True))
+    except BehaviorErrors as errors:
+        return made, errors.problems
     except Exception as error:
-        return made, what_struck(attack, error)
-    return made, ""
+        return made, dict.fromkeys(work, what_struck(attack, error))
+    return made, {}
 
 
 def _progress(worker: PromptAttack, made: Sequence[TimedAttempt], *, done: bool) -> Progress:

@@ -58,6 +58,17 @@ class AttackError(RfbenchError):
     """An attack that cannot be carried out on one behavior. Recorded as ``unscored``, never as safe."""
 
 
+class BehaviorErrors(AttackError):
+    """What struck on some behaviors of a batch; all the others were attacked in full.
+
+    Raised by an attack that batches over behaviors, once it is through. ``problems`` holds what struck, by behavior.
+    """
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        self.problems = dict(problems)
+        super().__init__("\n".join(self.problems.values()))
+
+
 class CanaryError(RfbenchError):
     """The model under test does not behave as loaded models must: its numbers would mean nothing."""
 

@@ -77,13 +77,13 @@ class Attempt:
     """One concrete adversarial input to a model.
 
     ``messages`` is what is sent, whole; ``prefill`` the forced start of the assistant turn (never
-    counted as generated); ``suffix`` the part of the last user message that an optimiser wrote.
+    counted as generated); ``suffix`` the part of a message, as a rule the last user one, that an optimiser wrote.
     Sampling settings left ``None`` take those of the run. ``final=False`` marks an intermediate
     optimiser step: it feeds curves, never verdicts. ``info`` holds ``loss``, ``n_queries``,
     ``flops`` where an attack knows them, and whatever else it wants to keep.
 
     Raises:
-        ValueError: no messages, an unknown role, or a suffix that the last user message lacks.
+        ValueError: no messages, an unknown role, or a suffix that no message holds.
     """
 
     behavior_id: str
@@ -108,8 +108,8 @@ class Attempt:
         for message in self.messages:
             if message["role"] not in ROLES:
                 raise ValueError(f"attempt on {self.behavior_id!r}: unknown role {message['role']!r}; use {ROLES}")
-        if self.suffix and self.suffix not in self.last_user_message:
-            raise ValueError(f"attempt on {self.behavior_id!r}: the last user message does not hold its suffix")
+        if self.suffix and not any(self.suffix in message["content"] for message in self.messages):
+            raise ValueError(f"attempt on {self.behavior_id!r}: no message holds its suffix")
 
     @property
     def last_user_message(self) -> str:

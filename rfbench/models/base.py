@@ -90,7 +90,8 @@ class ChatModel(ABC):
         Args:
             messages: the turns; a template's default system prompt is added by the template.
             prefill: forced start of the assistant turn, tokenised in one piece with what precedes it.
-            suffix: the part of the last user message to mark as its own segment.
+            suffix: the part of a message to mark as its own segment: of the last user message where that holds it,
+                else of the last message that does.
 
         Raises:
             EncodingError: the template cannot carry this conversation.

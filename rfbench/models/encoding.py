@@ -263,14 +263,18 @@ def _segments(pieces: Sequence[_Piece], owners: Sequence[int]) -> tuple[Segment,
 def _mark_suffix(pieces: list[_Piece], suffix: str) -> list[_Piece]:
     if not suffix:
         return pieces
-    at = max((i for i, piece in enumerate(pieces) if piece.kind == "user"), default=None)
-    text = "" if at is None else pieces[at].text
-    # A template that trims takes the white space off the suffix, too.
-    suffix = next((s for s in (suffix, suffix.rstrip(), suffix.strip()) if s in text), "")
-    if at is None or not suffix:
-        raise EncodingError("the last user message does not hold the suffix")
-    before, _, after = text.rpartition(suffix)
-    parts = [_Piece("user", before), _Piece("suffix", suffix), _Piece("user", after)]
+    last_user = max((i for i, piece in enumerate(pieces) if piece.kind == "user"), default=None)
+    messages = [i for i, piece in enumerate(pieces) if piece.kind != "template" and i != last_user]
+    for at in [*messages, *([] if last_user is None else [last_user])][::-1]:
+        kind, text = pieces[at].kind, pieces[at].text
+        # A template that trims takes the white space off the suffix, too.
+        found = next((s for s in (suffix, suffix.rstrip(), suffix.strip()) if s and s in text), "")
+        if found:
+            break
+    else:
+        raise EncodingError("the conversation does not hold the suffix")
+    before, _, after = text.rpartition(found)
+    parts = [_Piece(kind, before), _Piece("suffix", found), _Piece(kind, after)]
     return pieces[:at] + [part for part in parts if part.text] + pieces[at + 1 :]
 
 

@@ -81,6 +81,8 @@ class PrefixMemory:
         self._reach = min((reach for reach in reaches if reach), default=None)
         self._ids: tuple[int, ...] = ()
         self._cache: SlabCache | None = None
+        self.n_computed = 0
+        """Tokens that prefixes have cost so far."""
 
     def shared(self, prompts: Sequence[tuple[int, ...]], length: int) -> int:
         """How many leading tokens of ``prompts`` to compute once, in sequences of up to ``length`` tokens."""
@@ -99,6 +101,7 @@ class PrefixMemory:
             cache = self._cache.copy_rows(1, len(ids))
         if known < len(ids):
             forward(module, torch.tensor([ids[known:]], device=device), cache, None, None)
+            self.n_computed += len(ids) - known
         self._ids, self._cache = ids, cache
         return cache
 

@@ -1,0 +1,293 @@
+"""Suffixes found by greedy coordinate descent along the gradient of a target's loss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from rfbench.attack import PromptAttack
+from rfbench.errors import AttackError, BehaviorErrors
+from rfbench.models.base import Capability, ChatModel
+from rfbench.records import Attempt, Behavior, Message
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rfbench.gcg.objectives import Objective
+    from rfbench.gcg.search import Search, Settings, State
+    from rfbench.gcg.victims import Aim
+
+
+class Turn(BaseModel):
+    """One message, with slots for the request and for the optimised text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class GCG(PromptAttack):
+    """Optimise a text in the prompt until the model begins its answer with the target.
+
+    Greedy Coordinate Gradient, "Universal and Transferable Adversarial Attacks on Aligned Language Models",
+    https://arxiv.org/abs/2307.15043. Defaults are those of nanoGCG. There is one attempt per step, with the best
+    text so far: the initial one at step 0, the one that counts at the last.
+    """
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS})
+    source: ClassVar[str] = "https://arxiv.org/abs/2307.15043"
+
+    n_steps: int = Field(default=250, ge=1, description="optimiser steps (nanoGCG: 250; arXiv 2307.15043: 500)")
+    width: int = Field(default=512, ge=1, description="candidates drawn per step (arXiv 2307.15043)")
+    topk: int = Field(default=256, ge=1, description="replacements per position to draw from (arXiv 2307.15043)")
+    n_replace: int = Field(default=1, ge=1, description="positions replaced in each candidate (nanoGCG)")
+    messages: tuple[Turn, ...] = Field(
+        default=(Turn(role="user", content="{request}{optim_str}"),),
+        min_length=1,
+        description="the conversation, the last message a user's; {request} stands for the behavior's request, "
+        "{optim_str}, exactly once and in any message, for the optimised text",
+    )
+    initial: tuple[str, ...] = Field(
+        default=(" x" * 20,),
+        min_length=1,
+        description="texts to start from, white space included, of equal numbers of tokens; the best one counts where "
+        "the buffer holds fewer (nanoGCG)",
+    )
+    buffer_size: int = Field(
+        default=0,
+        ge=0,
+        description="best suffixes kept, the best of which starts the next step; 0 goes on from each step's best "
+        "candidate, be it better or worse (nanoGCG)",
+    )
+    mellowmax_alpha: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="minimise the mellowmax of the target's negated logits at this temperature in place of "
+        "cross-entropy (nanoGCG); losses are then no nats",
+    )
+    momentum: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the last step's direction added to the gradient (arXiv 2405.01229)",
+    )
+    early_stop: bool = Field(
+        default=False,
+        description="end once greedy decoding would give the target, with the suffix that does so (nanoGCG)",
+    )
+    filter_ids: bool = Field(
+        default=True,
+        description="drop candidates whose text encodes to other ids inside the whole chat; without it losses and "
+        "answers may belong to different ids",
+    )
+    non_ascii: bool = Field(default=False, description="search also ids that are not printable ASCII (nanoGCG)")
+    admit: tuple[str, ...] = Field(
+        default=(),
+        description="special tokens, by name, that may be searched; they survive filter_ids only on a model with "
+        "special_tokens: raw",
+    )
+    space_before_target: bool = Field(
+        default=False, description="put a space before the target, for tokenizers that want one (nanoGCG)"
+    )
+    universal: bool = Field(
+        default=False,
+        description="one suffix for all behaviors of a unit (arXiv 2307.15043, algorithm 2, all behaviors from the "
+        "start); n_queries and flops are then those of the whole search",
+    )
+    surrogates: tuple[str, ...] = Field(
+        default=(), description="further models, by name, whose losses and gradients count too; same tokenizer"
+    )
+    side_by_side: int = Field(
+        default=1,
+        ge=1,
+        description="behaviors whose gradients are computed in one batch, their steps alternating (rfbench)",
+    )
+    batch: int | None = Field(
+        default=None,
+        ge=1,
+        description="sequences evaluated at a time, halved while memory runs out; unset: 16 on CPUs, 512 elsewhere",
+    )
+    ranking: Literal["exact", "draft", "probe"] = Field(
+        default="exact",
+        description="exact: evaluate every candidate; draft: those that the draft ranks best; probe: probe sampling "
+        "(arXiv 2403.01251)",
+    )
+    draft: str = Field(
+        default="int8",
+        min_length=1,
+        description="int8: a copy of the model itself with 8-bit matrix products (CPUs); or a model, by name, with "
+        "the same tokenizer; of no effect with exact ranking",
+    )
+    share: float = Field(
+        default=0.125, gt=0, le=1, description="share of candidates evaluated exactly with ranking draft (rfbench)"
+    )
+    probe_divisor: int = Field(
+        default=16, ge=1, description="width over the size of the probe set, with ranking probe (arXiv 2403.01251)"
+    )
+    reduction: int = Field(
+        default=8, ge=1, description="filtered-set reduction R, with ranking probe (arXiv 2403.01251)"
+    )
+    every: int = Field(
+        default=1,
+        ge=1,
+        description="steps between two attempts, each of which the model under attack answers; the last step's always "
+        "is (rfbench)",
+    )
+
+    _progress: dict[str, tuple[State, int]] = PrivateAttr(default_factory=dict)
+    """By search: its state, and how many attempts of that step were yielded."""
+
+    @model_validator(mode="after")
+    def _one_slot(self) -> Self:
+        if (n := sum(turn.content.count("{optim_str}") for turn in self.messages)) != 1:
+            raise ValueError(f"messages hold {{optim_str}} {n} times; write it exactly once")
+        if self.messages[-1].role != "user":
+            raise ValueError("the last of messages must be a user's; the model answers it")
+        if not all(text.strip() for text in self.initial):
+            raise ValueError("initial holds an empty text; every one must have tokens")
+        return self
+
+    def craft(self, model: ChatModel, behavior: Behavior, rng: np.random.Generator) -> Iterator[Attempt]:
+        """Yield the attempts of one search; see :meth:`craft_many`."""
+        return self.craft_many(model, [behavior], [rng])
+
+    def craft_many(
+        self, model: ChatModel, behaviors: Sequence[Behavior], rngs: Sequence[np.random.Generator]
+    ) -> Iterator[Attempt]:
+        """Yield an attempt per behavior and step.
+
+        Raises:
+            AttackError: the model gives no gradients, a surrogate or draft does not fit it, nothing to search.
+            BehaviorErrors: after all attempts: what struck on single behaviors.
+        """
+        from rfbench.gcg.search import optimise
+        from rfbench.gcg.victims import open_victims
+
+        problems: dict[str, str] = {}
+        aim, settings = self._aim(), self._settings()
+        with open_victims(
+            model,
+            self.objective,
+            surrogates=self.surrogates,
+            draft=self.draft if self.ranking != "exact" else None,
+            batch=self.batch,
+        ) as victims:
+            allowed = aim.allowed(victims)
+            for group in self._groups(behaviors, rngs):
+                searches: dict[str, Search] = {}
+                members: dict[str, list[Behavior]] = {}
+                for name, wanted, rng in group:
+                    search, members[name], struck = aim.search(victims, wanted, allowed, rng)
+                    problems |= struck
+                    if search is not None:
+                        searches[name] = search
+                for name in searches:  # a state may have been saved between two behaviors' attempts on it
+                    if name in self._progress:
+                        yield from self._attempts(model, searches[name], name, members[name], *self._progress[name])
+                begun = {name: state for name, (state, _) in self._progress.items() if name in searches}
+                for name, outcome in optimise(searches, begun, settings):
+                    if isinstance(outcome, AttackError):
+                        problems |= {b.behavior_id: f"behavior {b.behavior_id!r}: {outcome}" for b in members[name]}
+                    else:
+                        yield from self._attempts(model, searches[name], name, members[name], outcome, 0)
+        if problems:
+            raise BehaviorErrors(problems)
+
+    def objective(self, model: ChatModel) -> Objective:
+        """What is minimised under a model."""
+        from rfbench.gcg.objectives import objective
+
+        return objective(self.mellowmax_alpha)
+
+    def state(self) -> bytes:
+        """Progress of all searches; see :class:`rfbench.attack.Resumable`."""
+        progress = {name: [state.to_json(), n] for name, (state, n) in self._progress.items()}
+        return json.dumps(progress).encode()
+
+    def load_state(self, state: bytes) -> None:
+        """Go on from ``state``; see :class:`rfbench.attack.Resumable`."""
+        from rfbench.gcg.search import State
+
+        progress = json.loads(state)
+        self._progress = {name: (State.from_json(values), n) for name, (values, n) in progress.items()}
+
+    def _groups(
+        self, behaviors: Sequence[Behavior], rngs: Sequence[np.random.Generator]
+    ) -> list[list[tuple[str, Sequence[Behavior], np.random.Generator]]]:
+        """Searches by name that run side by side, group after group."""
+        if self.universal:
+            return [[("universal", behaviors, rngs[0])]]
+        alone = [(b.behavior_id, [b], rng) for b, rng in zip(behaviors, rngs, strict=True)]
+        return [list(alone[i : i + self.side_by_side]) for i in range(0, len(alone), self.side_by_side)]
+
+    def _attempts(
+        self, model: ChatModel, search: Search, name: str, members: Sequence[Behavior], state: State, n_yielded: int
+    ) -> Iterator[Attempt]:
+        """Attempts of one step, one per behavior, less the first ``n_yielded``; remembers how far it has come."""
+        from rfbench.gcg.layout import suffix_text, write
+        from rfbench.gcg.search import finished
+
+        final = finished(state, self._settings())
+        self._progress[name] = (state, n_yielded)
+        if state.step % self.every and not final:
+            return
+        loss, ids = state.best
+        text = suffix_text(model.tokenizer, search.sites[0].layout, ids)
+        for n, behavior in enumerate(members[n_yielded:], start=n_yielded + 1):
+            self._progress[name] = (state, n)
+            yield Attempt(
+                behavior.behavior_id,
+                messages=write(self._template(), behavior.request, text),
+                suffix=text,
+                attempt_idx=-(-state.step // self.every),
+                step=state.step,
+                final=final,
+                info={
+                    "loss": loss,
+                    "n_queries": state.n_queries,
+                    "flops": state.flops,
+                    "step_loss": state.loss,
+                    "suffix_ids": list(ids),
+                },
+            )
+
+    def _template(self) -> list[Message]:
+        return [{"role": turn.role, "content": turn.content} for turn in self.messages]
+
+    def _aim(self) -> Aim:
+        from rfbench.gcg.victims import Aim
+
+        return Aim(
+            template=self._template(),
+            initial=self.initial,
+            space_before_target=self.space_before_target,
+            filter_ids=self.filter_ids,
+            non_ascii=self.non_ascii,
+            admit=self.admit,
+        )
+
+    def _settings(self) -> Settings:
+        from rfbench.gcg.ranking import DraftRanking, ProbeSampling, Ranking, rank_exact
+        from rfbench.gcg.search import Settings
+
+        rankings: dict[str, Ranking] = {
+            "exact": rank_exact,
+            "draft": DraftRanking(self.share),
+            "probe": ProbeSampling(self.probe_divisor, self.reduction),
+        }
+        return Settings(
+            n_steps=self.n_steps,
+            width=self.width,
+            topk=self.topk,
+            n_replace=self.n_replace,
+            buffer_size=self.buffer_size,
+            momentum=self.momentum,
+            early_stop=self.early_stop,
+            ranking=rankings[self.ranking],
+        )

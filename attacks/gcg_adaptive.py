@@ -1,0 +1,50 @@
+"""GCG by an attacker who knows about the flag."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from rfbench.attacks.gcg import GCG
+from rfbench.errors import AttackError
+from rfbench.models.base import ChatModel
+
+if TYPE_CHECKING:
+    from rfbench.gcg.objectives import Objective
+
+
+class GCGAdaptive(GCG):
+    """Optimise for the target and against the flag: the loss of ``gcg`` plus a weight times P(flag).
+
+    What an evaluation of a defence owes its readers, "On Adaptive Attacks to Adversarial Example Defenses",
+    https://arxiv.org/abs/2002.08347. P(flag) is read where each token of the target is due, at the model's
+    operating point. With ``flag_weight`` 0 it is ``gcg``.
+    """
+
+    version: ClassVar[int] = 1
+    source: ClassVar[str] = "https://arxiv.org/abs/2002.08347"
+
+    flag_weight: float = Field(
+        default=1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="lambda: nats of loss that one unit of flag pressure counts for (rfbench)",
+    )
+    pressure: Literal["sum", "max", "first"] = Field(
+        default="sum",
+        description="P(flag) over the positions of the target: its sum, its maximum, or its sum over the first ones",
+    )
+    first: int = Field(default=5, ge=1, description="positions that count with pressure first (rfbench)")
+
+    def objective(self, model: ChatModel) -> Objective:
+        """See :meth:`GCG.objective`.
+
+        Raises:
+            AttackError: the model has no flag.
+        """
+        from rfbench.gcg.objectives import with_flag_pressure
+
+        if model.flag_id is None:
+            raise AttackError(f"model {model.name!r} has no flag to work against; use gcg")
+        return with_flag_pressure(super().objective(model), self.flag_weight, model.flag_id, self.pressure, self.first)

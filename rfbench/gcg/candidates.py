@@ -1,0 +1,65 @@
+"""Proposing suffixes: the best replacements of each position, and draws from them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rfbench.errors import AttackError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import torch
+
+    IntArray = npt.NDArray[np.int64]
+
+
+def top_ids(gradient: torch.Tensor, allowed: torch.Tensor, k: int) -> IntArray:
+    """Ids whose one-hot direction lowers the loss most, by position.
+
+    Args:
+        gradient: of the loss with respect to one-hot suffix tokens, ``(s, v)``.
+        allowed: the search space, ``(v,)``, bool.
+        k: ids per position; all allowed ones when there are fewer.
+
+    Returns:
+        Ids ``(s, k)``, most negative gradient first.
+
+    Raises:
+        AttackError: nothing is allowed, or the gradient is not finite.
+    """
+    n_allowed = int(allowed.sum())
+    if not n_allowed:
+        raise AttackError("no id is left in the search space; set non_ascii, or admit tokens by name")
+    if not gradient.isfinite().all():
+        raise AttackError("the gradient is not finite (too small a dtype, broken weights?)")
+    ranked = gradient.masked_fill(~allowed, float("inf")).topk(min(k, n_allowed), dim=-1, largest=False)
+    ids: IntArray = ranked.indices.cpu().numpy()
+    return ids
+
+
+def draw(current: IntArray, top: IntArray, width: int, n_replace: int, rng: np.random.Generator) -> IntArray:
+    """Copies of ``current`` with ``n_replace`` positions each replaced, both drawn uniformly (Algorithm 1).
+
+    Args:
+        current: ids of the suffix, ``(s,)``.
+        top: replacements to draw from, ``(s, k)``.
+        width: number of copies.
+        n_replace: positions to replace; all of them when the suffix is shorter.
+        rng: source of the draws.
+
+    Returns:
+        Candidates ``(width, s)``.
+    """
+    positions = rng.random((width, len(current))).argsort(axis=1)[:, :n_replace]
+    picks = rng.integers(top.shape[1], size=positions.shape)
+    candidates = np.tile(current, (width, 1))
+    np.put_along_axis(candidates, positions, top[positions, picks], axis=1)
+    return candidates
+
+
+def first_change(candidates: IntArray, current: IntArray) -> IntArray:
+    """First position in which each candidate ``(c, s)`` differs from ``current`` ``(s,)``; ``s`` where none does."""
+    changed = candidates != current
+    return np.where(changed.any(axis=1), changed.argmax(axis=1), len(current))

@@ -1,0 +1,266 @@
+"""Losses and gradients of suffixes under one model, each position computed as seldom as attention allows.
+
+Three ideas make it fast, none of which changes a result: logits at target positions only; keys and values of the
+longest prefix that the rows of a batch share, unchanged suffix tokens included, computed once; the gradient with
+respect to embeddings, multiplied once by the embedding matrix. Rows of unequal length are padded on the right,
+where causal attention never looks, so there are no masks.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+
+from rfbench.errors import AttackError
+from rfbench.gcg.candidates import first_change
+from rfbench.gcg.layout import Ids, Layout
+from rfbench.gcg.objectives import Objective
+from rfbench.models.generation import BatchSizer, PrefixMemory, common_prefix, is_out_of_memory
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+logger = logging.getLogger(__name__)
+
+ATTENTION = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+"""Kinds of layers whose past is keys and values by position, so that a prefix of it can be reused."""
+
+CPU_BATCH, DEVICE_BATCH = 16, 512
+"""Candidates at a time. Small batches share longer prefixes; on accelerators, launching work costs more than that."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Of candidates: losses ``(c,)``, whether the target is what the model would greedily say ``(c,)``, and the cost.
+
+    ``flops`` counts the floating point operations of the model's matrix products; see :class:`Evaluator`.
+    """
+
+    losses: npt.NDArray[np.float64]
+    matched: npt.NDArray[np.bool_]
+    flops: float
+
+
+class Evaluator:
+    """Evaluates suffixes under one model.
+
+    Operations are counted as two per weight and token computed, as often for the way back (the gradient reaches
+    activations only), with the output head at target positions alone. Attention scores are left out: suffixes are
+    short. What stands before a suffix is no part of these counts, but of :meth:`prefix_flops`, so that a count does
+    not depend on what happens to be cached.
+
+    Args:
+        module: a causal language model of transformers.
+        objective: what is minimised.
+        flag_id: id whose logit gets ``flag_bias`` before anything is read from logits.
+        flag_bias: the model's operating point.
+        batch: sequences at a time, halved while memory runs out; by default :data:`CPU_BATCH` on CPUs and
+            :data:`DEVICE_BATCH` elsewhere.
+        costs: what a token costs, where it cannot be read from the weights (a quantised copy).
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        objective: Objective,
+        *,
+        flag_id: int | None = None,
+        flag_bias: float = 0.0,
+        batch: int | None = None,
+        costs: Costs | None = None,
+    ) -> None:
+        self.module = module
+        self.objective = objective
+        self.shares_prefixes = shares_prefixes(module)
+        self._flag = (flag_id, flag_bias)
+        embedding = module.get_input_embeddings()
+        self.device: torch.device = embedding.weight.device
+        self._sizer = BatchSizer(batch or (CPU_BATCH if self.device.type == "cpu" else DEVICE_BATCH))
+        self._memory = PrefixMemory(module.config)
+        self.costs = costs or Costs.of(module)
+
+    def score(self, layout: Layout, candidates: npt.NDArray[np.int64], current: npt.NDArray[np.int64]) -> Scores:
+        """Evaluate candidates ``(c, s)``; ``current`` ``(s,)`` is the suffix that they are variations of.
+
+        The candidates that leave most of ``current`` unchanged come first, so that every batch finds its prefix
+        among the keys and values that the batch before it used.
+
+        Raises:
+            AttackError: memory does not suffice for one candidate.
+        """
+        order = np.argsort(-first_change(candidates, current), kind="stable")
+        rows = [layout.fill(candidates[i].tolist()) for i in order]
+        losses = np.empty(len(rows))
+        matched = np.empty(len(rows), dtype=np.bool_)
+        flops = 0.0
+        done = 0
+        for part in self._batches(rows, lambda batch: self._score_batch(batch, layout)):
+            where = order[done : done + len(part.losses)]
+            losses[where], matched[where] = part.losses, part.matched
+            flops += part.flops
+            done += len(part.losses)
+        return Scores(losses, matched, flops)
+
+    def prefix_flops(self, layout: Layout) -> float:
+        """The cost of computing once what stands before the suffix, where that is kept from step to step."""
+        return self.costs.forward(len(layout.before), 0) if self.shares_prefixes else 0.0
+
+    def gradients(self, suffixes: Sequence[tuple[Layout, Ids]]) -> tuple[list[torch.Tensor], float]:
+        """Gradients of the losses with respect to one-hot suffix tokens, ``(s, v)`` in fp32 each, and their cost.
+
+        Raises:
+            AttackError: memory does not suffice for one sequence.
+        """
+        gradients: list[torch.Tensor] = []
+        flops = 0.0
+        for part, cost in self._batches(suffixes, self._differentiate):
+            gradients += part
+            flops += cost
+        return gradients, flops
+
+    @torch.no_grad()
+    def _score_batch(self, rows: Sequence[Ids], layout: Layout) -> Scores:
+        length, n_target = len(rows[0]), len(layout.target)
+        # The token before the target gives the first logits: it must be computed.
+        ids, cache, shared, n_new = self._share(rows, length - n_target - 1)
+        n_tokens = min(n_new, max(0, shared - len(layout.before))) + ids.numel()
+        keep = torch.arange(length - n_target - 1, length - 1, device=self.device) - shared
+        logits = self._logits(keep, input_ids=ids, past_key_values=cache, use_cache=cache is not None)
+        targets = ids[:, ids.shape[1] - n_target :]
+        losses = self.objective(logits, targets).double().cpu().numpy()
+        matched = (logits.argmax(dim=-1) == targets).all(dim=-1).cpu().numpy()
+        return Scores(losses, matched, self.costs.forward(n_tokens, targets.numel()))
+
+    def _differentiate(self, suffixes: Sequence[tuple[Layout, Ids]]) -> tuple[list[torch.Tensor], float]:
+        rows = [layout.fill(suffix) for layout, suffix in suffixes]
+        with torch.no_grad():
+            ids, cache, shared, _ = self._share(rows, min(len(layout.before) for layout, _ in suffixes))
+            embeddings = self.module.get_input_embeddings()(ids)
+        embeddings.requires_grad_()
+        wanted = [
+            range(len(row) - len(layout.target) - 1, len(row) - 1)
+            for row, (layout, _) in zip(rows, suffixes, strict=True)
+        ]
+        union = sorted({position for positions in wanted for position in positions})
+        with torch.enable_grad():
+            logits = self._logits(
+                torch.tensor(union, device=self.device) - shared,
+                inputs_embeds=embeddings,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+            losses = [
+                self.objective(
+                    logits[i : i + 1, [union.index(position) for position in positions]],
+                    torch.tensor([layout.target], device=self.device),
+                )
+                for i, (positions, (layout, _)) in enumerate(zip(wanted, suffixes, strict=True))
+            ]
+            (by_embedding,) = torch.autograd.grad(torch.cat(losses).sum(), embeddings)
+        vectors = self.token_vectors()
+        gradients = []
+        for i, (layout, suffix) in enumerate(suffixes):
+            start = len(layout.before) - shared
+            gradients.append((by_embedding[i, start : start + len(suffix)] @ vectors.T).float())
+        n_rows, n_logits = ids.numel(), len(rows) * len(union)
+        products = 2.0 * vectors.numel() * sum(len(suffix) for _, suffix in suffixes)
+        return gradients, 2.0 * self.costs.forward(n_rows, n_logits) + products
+
+    @torch.no_grad()
+    def token_vectors(self) -> torch.Tensor:
+        """What the model reads for each id, ``(v, d)``: some embeddings scale the rows of their matrix."""
+        embedding = self.module.get_input_embeddings()
+        weight: torch.Tensor = embedding.weight
+        if type(embedding) is torch.nn.Embedding:
+            return weight.detach()
+        vectors: torch.Tensor = embedding(torch.arange(len(weight), device=self.device))
+        return vectors
+
+    def _share(self, rows: Sequence[Ids], limit: int) -> tuple[torch.Tensor, Any, int, int]:
+        """What is left to compute of rows once their shared prefix, of up to ``limit`` tokens, is cached.
+
+        Returns:
+            Ids ``(b, l - shared)``, padded on the right; the cache of the prefix for ``b`` rows, ``None`` without
+            one; its length; how many of its tokens had to be computed now.
+        """
+        longest = max(map(len, rows))
+        shared = min(common_prefix(rows), limit) if self.shares_prefixes else 0
+        cache, computed = None, 0
+        if shared:
+            before = self._memory.n_computed
+            single = self._memory.prefill(self.module, rows[0][:shared], self.device)
+            cache, computed = single.copy_rows(len(rows), longest), self._memory.n_computed - before
+        padded = [(*row[shared:], *[0] * (longest - len(row))) for row in rows]
+        return torch.tensor(padded, device=self.device), cache, shared, computed
+
+    def _logits(self, keep: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        """Logits ``(b, len(keep), v)`` in fp32 at the kept positions, flag bias included."""
+        logits: torch.Tensor = self.module(logits_to_keep=keep, **inputs).logits.float()
+        flag_id, bias = self._flag
+        if flag_id is not None and bias:
+            shift = torch.zeros(logits.shape[-1], device=logits.device)
+            shift[flag_id] = bias
+            logits = logits + shift
+        return logits
+
+    def _batches(self, items: Sequence[Any], call: Callable[[Sequence[Any]], T]) -> Iterator[T]:
+        """Results of ``call`` on successive batches of ``items``, smaller ones once memory has run out."""
+        done = 0
+        while done < len(items):
+            batch = items[done : done + self._sizer.size]
+            result = _unless_out_of_memory(call, batch)
+            if result is not None:
+                self._sizer.fitted()
+                done += len(batch)
+                yield result
+                continue
+            self._memory = PrefixMemory(self.module.config)
+            gc.collect()  # what the failed batch held is free only now
+            if not self._sizer.ran_out(len(batch)):
+                raise AttackError("out of memory with a single sequence; take a shorter target or a smaller dtype")
+            logger.warning("out of memory with %d sequences, going on with half", len(batch))
+
+
+def shares_prefixes(module: Any) -> bool:
+    """Whether the past of this architecture is keys and values by position, in every layer."""
+    config = module.config.get_text_config(decoder=True)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    return not getattr(module, "_is_stateful", False) and kinds <= ATTENTION
+
+
+def _unless_out_of_memory(call: Callable[[Sequence[Any]], T], batch: Sequence[Any]) -> T | None:
+    try:
+        return call(batch)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Weights that a token passes in the body of a model, and in its output head."""
+
+    body: int
+    head: int
+
+    @classmethod
+    def of(cls, module: Any) -> Costs:
+        """Counted from the weights of ``module``; of a mixture of experts, all experts (an upper bound)."""
+        embedding = module.get_input_embeddings().weight
+        head = module.get_output_embeddings()
+        outside = {id(embedding)} | ({id(head.weight)} if isinstance(head, torch.nn.Linear) else set())
+        body = sum(p.numel() for p in module.parameters() if p.dim() > 1 and id(p) not in outside)
+        return cls(body, embedding.numel())
+
+    def forward(self, n_tokens: int, n_logits: int) -> float:
+        """Operations of a forward pass over ``n_tokens`` with logits at ``n_logits`` positions."""
+        return 2.0 * (self.body * n_tokens + self.head * n_logits)

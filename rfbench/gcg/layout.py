@@ -1,0 +1,165 @@
+"""Where the optimised text stands inside an encoded chat, and which ids may stand there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rfbench.errors import AttackError
+from rfbench.records import Behavior, Message
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from rfbench.models.base import ChatModel
+
+REQUEST, OPTIMISED = "{request}", "{optim_str}"
+"""What stands in message templates for the behavior's request and for the optimised text."""
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A chat that forces a target: ``before``, the optimised ``suffix``, ``after`` (template), ``target``."""
+
+    before: Ids
+    suffix: Ids
+    after: Ids
+    target: Ids
+
+    def fill(self, suffix: Sequence[int]) -> Ids:
+        """The whole sequence ``(l,)`` with other ids in place of the suffix."""
+        return (*self.before, *suffix, *self.after, *self.target)
+
+
+def write(template: Sequence[Message], request: str, text: str) -> list[Message]:
+    """The messages of ``template`` with its two slots filled; what looks like a slot in a request stays as it is."""
+
+    def fill(content: str) -> str:
+        return text.join(part.replace(REQUEST, request) for part in content.split(OPTIMISED))
+
+    return [{"role": message["role"], "content": fill(message["content"])} for message in template]
+
+
+def lay_out(model: ChatModel, template: Sequence[Message], behavior: Behavior, text: str, target: str) -> Layout:
+    """Encode ``behavior`` with ``text`` as the initial suffix and ``target`` as the answer to force.
+
+    Raises:
+        AttackError: no target, one that does not fit the context or melts into the template, an initial text that
+            is not to be found exactly once or leaves no ids of its own.
+        EncodingError: the model's template cannot carry the messages.
+    """
+    name = f"behavior {behavior.behavior_id!r}"
+    if not target.strip():
+        raise AttackError(f"{name} has no target to optimise; add a target column to its dataset")
+    messages = write(template, behavior.request, text)
+    # The lookahead counts occurrences that overlap, too.
+    n_found = sum(len(re.findall(f"(?={re.escape(text)})", message["content"])) for message in messages)
+    if n_found != 1:
+        raise AttackError(
+            f"{name}: the initial suffix {text!r} occurs {n_found} times in the messages, so its place is not "
+            "certain; choose another"
+        )
+    prompt = model.encode(messages, suffix=text)
+    ids = model.encode(messages, target).ids
+    if len(ids) > model.max_context:
+        raise AttackError(
+            f"{name}: prompt, suffix and target make {len(ids)} tokens, more than the context of {model.max_context}"
+        )
+    if ids[: len(prompt.ids)] != prompt.ids or len(ids) == len(prompt.ids):
+        raise AttackError(f"{name}: the target melts into the tokens of the template; set space_before_target")
+    span = prompt.span("suffix")
+    if span.start == span.stop:
+        raise AttackError(f"{name}: the initial suffix {text!r} has no tokens of its own here; choose another")
+    return Layout(
+        before=prompt.ids[: span.start],
+        suffix=prompt.ids[span.start : span.stop],
+        after=prompt.ids[span.stop :],
+        target=ids[len(prompt.ids) :],
+    )
+
+
+def searchable_ids(model: Any, *, non_ascii: bool = False, admit: Sequence[str] = ()) -> npt.NDArray[np.bool_]:
+    """Which ids the search may use, ``(v,)``.
+
+    Never ids without text, nor the flag, end-of-text, special and other added tokens, except those named in
+    ``admit``. Without ``non_ascii`` only ids that decode to printable ASCII.
+
+    Raises:
+        AttackError: ``admit`` names a token that the vocabulary lacks.
+    """
+    tokenizer = model.tokenizer
+    allowed = np.zeros(model.embedding.weight.shape[0], dtype=np.bool_)  # rows beyond the tokenizer stay out
+    for i in range(min(len(tokenizer), len(allowed))):
+        text = _decode(tokenizer, [i])
+        allowed[i] = bool(text) and (non_ascii or (text.isascii() and text.isprintable()))
+    control = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder, *model.eos_ids, model.flag_id} - {None}
+    allowed[[i for i in control if i < len(allowed)]] = False
+    vocabulary = tokenizer.get_vocab()
+    for token in admit:
+        if token not in vocabulary:
+            raise AttackError(f"admit names {token!r}, which is no token of this model's vocabulary")
+        allowed[vocabulary[token]] = True
+    return allowed
+
+
+def suffix_text(tokenizer: Any, layout: Layout, suffix: Sequence[int]) -> str:
+    """The text of suffix ids where they stand: some tokenizers drop the first space of a text on its own."""
+    anchor = layout.before[-1:]
+    return _decode(tokenizer, [*anchor, *suffix])[len(_decode(tokenizer, anchor)) :]
+
+
+class RoundTrip:
+    """Tells which suffixes come back as the same ids when their text is encoded inside the whole chat.
+
+    All texts of a call go through the tokenizer in one batch; what is known is remembered. Where the decoded chat
+    does not encode to itself (a request that types a special token's string, a tokenizer that normalises), every
+    suffix is encoded by the model's own ``encode``.
+
+    Args:
+        model: encodes chats.
+        layout: of the chat.
+        messages: the chat's messages around a suffix text.
+    """
+
+    def __init__(self, model: ChatModel, layout: Layout, messages: Callable[[str], Sequence[Message]]) -> None:
+        self._model = model
+        self._layout = layout
+        self._messages = messages
+        self._known: dict[Ids, bool] = {}
+        self._around = (_decode(model.tokenizer, layout.before), _decode(model.tokenizer, layout.after))
+        self.batched = self._encode_batch([layout.suffix]) == [self._prompt(layout.suffix)]
+
+    def survivors(self, candidates: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which of the candidates ``(c, s)`` survive, ``(c,)``."""
+        rows: list[Ids] = [tuple(row) for row in candidates.tolist()]
+        unknown = [row for row in dict.fromkeys(rows) if row not in self._known]
+        if unknown:
+            encoded = self._encode_batch(unknown) if self.batched else [self._encode(row) for row in unknown]
+            self._known |= {row: ids == self._prompt(row) for row, ids in zip(unknown, encoded, strict=True)}
+        return np.array([self._known[row] for row in rows], dtype=np.bool_)
+
+    def _prompt(self, suffix: Ids) -> Ids:
+        return (*self._layout.before, *suffix, *self._layout.after)
+
+    def _text(self, suffix: Ids) -> str:
+        return suffix_text(self._model.tokenizer, self._layout, suffix)
+
+    def _encode_batch(self, suffixes: Sequence[Ids]) -> list[Ids]:
+        before, after = self._around
+        texts = [before + self._text(suffix) + after for suffix in suffixes]
+        return [
+            tuple(ids) for ids in self._model.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        ]
+
+    def _encode(self, suffix: Ids) -> Ids:
+        return self._model.encode(self._messages(self._text(suffix))).ids
+
+
+def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))

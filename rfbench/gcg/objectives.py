@@ -1,0 +1,61 @@
+"""What is minimised: functions from the logits at target positions to one loss per row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+
+Objective = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Logits ``(b, t, v)`` in fp32, flag bias included, and target ids ``(b, t)`` to losses ``(b,)``."""
+
+Pressure = Literal["sum", "max", "first"]
+"""How P(flag) over the positions of the answer becomes one number; see :func:`flag_pressure`."""
+
+
+def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean negative log-likelihood of the target, in nats per token, ``(b,)`` (arXiv 2307.15043, equation 3)."""
+    picked = logits.gather(-1, targets[..., None]).squeeze(-1)
+    return (logits.logsumexp(dim=-1) - picked).mean(dim=-1)
+
+
+def mellowmax(logits: torch.Tensor, targets: torch.Tensor, alpha: float) -> torch.Tensor:
+    """A soft maximum over the target of its negated *logits*, ``(b,)``, as nanoGCG has it.
+
+    ``log(mean(exp(alpha * x))) / alpha`` (mellowmax, arXiv 1612.05628, equation 2): a large ``alpha`` looks at the
+    least likely token alone, a small one at the mean. Unlike log-probabilities, logits have no zero of their own:
+    such losses can be compared within one model only.
+    """
+    picked = -logits.gather(-1, targets[..., None]).squeeze(-1)
+    return ((alpha * picked).logsumexp(dim=-1) - math.log(picked.shape[-1])) / alpha
+
+
+def objective(mellowmax_alpha: float | None) -> Objective:
+    """Cross-entropy, or mellowmax where its temperature is given."""
+    if mellowmax_alpha is None:
+        return cross_entropy
+    alpha = mellowmax_alpha
+    return lambda logits, targets: mellowmax(logits, targets, alpha)
+
+
+def flag_pressure(logits: torch.Tensor, flag_id: int, pressure: Pressure, first: int) -> torch.Tensor:
+    """How much the model would flag while it says the target, ``(b,)``.
+
+    P(flag) where each target token is due, ``(b, t)``: its ``sum``, its ``max``, or its sum over the ``first``
+    positions.
+    """
+    p = (logits[..., flag_id] - logits.logsumexp(dim=-1)).exp()
+    if pressure == "max":
+        return p.amax(dim=-1)
+    return (p[:, :first] if pressure == "first" else p).sum(dim=-1)
+
+
+def with_flag_pressure(base: Objective, weight: float, flag_id: int, pressure: Pressure, first: int) -> Objective:
+    """``base`` plus ``weight`` times the flag pressure, which is counted once."""
+
+    def total(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return base(logits, targets) + weight * flag_pressure(logits, flag_id, pressure, first)
+
+    return total

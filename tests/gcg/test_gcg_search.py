@@ -1,0 +1,225 @@
+"""The loop on a planted problem: one known best id per position, a gradient that points to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rfbench.errors import AttackError
+from rfbench.gcg.evaluator import Scores
+from rfbench.gcg.layout import Ids, Layout
+from rfbench.gcg.ranking import DraftRanking, rank_exact
+from rfbench.gcg.search import Search, Settings, Site, State, finished, optimise
+
+V = 10
+LAYOUT = Layout(before=(0,), suffix=(0, 0, 0), after=(0,), target=(0,))
+
+
+class Planted:
+    """An evaluator whose loss is the mean distance of a suffix from ``goal``, matched where that is 0.
+
+    Its gradient is the loss that each id would have; ``scale`` multiplies both, ``spoil`` is called on losses.
+    """
+
+    def __init__(self, goal: Ids, *, scale: float = 1.0, spoil: Any = None) -> None:
+        self.goal, self.scale, self.spoil = np.array(goal), scale, spoil
+        self.n_scored = 0
+        self.batches: list[int] = []
+
+    def score(self, layout: Layout, candidates: np.ndarray, current: np.ndarray) -> Scores:
+        self.n_scored += len(candidates)
+        losses = self.scale * np.abs(candidates - self.goal).mean(axis=1)
+        if self.spoil is not None:
+            losses = self.spoil(losses)
+        return Scores(losses, losses == 0, float(len(candidates)))
+
+    def prefix_flops(self, layout: Layout) -> float:
+        return 1000.0
+
+    def gradients(self, suffixes: Sequence[tuple[Layout, Ids]]) -> tuple[list[torch.Tensor], float]:
+        self.batches.append(len(suffixes))
+        distances = np.abs(np.arange(V)[None] - self.goal[:, None])
+        gradient = self.scale * torch.from_numpy(distances).float()
+        return [gradient.clone() for _ in suffixes], 100.0 * len(suffixes)
+
+
+class Odd:
+    """A round trip that only suffixes with no even id above zero survive."""
+
+    def survivors(self, candidates: np.ndarray) -> np.ndarray:
+        return ((candidates % 2 == 1) | (candidates == 0)).all(axis=1)
+
+
+def search(*evaluators: Planted, seed: int = 0, round_trip: Any = None, **options: Any) -> Search:
+    sites = [Site(e, LAYOUT, round_trip, options.get("draft")) for e in evaluators]  # type: ignore[arg-type]
+    allowed = torch.ones(V, dtype=torch.bool)
+    initial = options.get("initial", [(0, 0, 0)])
+    return Search(sites, initial, allowed, np.random.default_rng(seed))
+
+
+def settings(**changes: Any) -> Settings:
+    base: dict[str, Any] = {
+        "n_steps": 6,
+        "width": 40,
+        "topk": 3,
+        "n_replace": 1,
+        "buffer_size": 0,
+        "momentum": 0.0,
+        "early_stop": False,
+        "ranking": rank_exact,
+    }
+    return Settings(**base | changes)
+
+
+def run(one: Search, how: Settings, start: State | None = None) -> list[State]:
+    states = [state for _, state in optimise({"a": one}, {} if start is None else {"a": start}, how)]
+    assert all(isinstance(state, State) for state in states)
+    return states  # type: ignore[return-value]
+
+
+def test_the_planted_suffix_is_found_one_position_a_step() -> None:
+    planted = Planted((7, 2, 5))
+    states = run(search(planted), settings())
+    assert [state.step for state in states] == list(range(7))
+    assert [round(state.loss, 6) for state in states[:4]] == pytest.approx([14 / 3, 7 / 3, 2 / 3, 0.0])
+    assert states[3].best == (0.0, (7, 2, 5))
+    assert states[-1].best == (0.0, (7, 2, 5))
+    assert [state.n_queries for state in states] == [1 + 41 * i for i in range(7)]
+    assert [state.flops for state in states] == [1001.0 + 140.0 * i for i in range(7)]
+
+
+def test_the_same_generator_gives_the_same_search_and_another_one_another() -> None:
+    def suffixes(seed: int) -> list[Ids]:
+        return [state.buffer[0][1] for state in run(search(Planted((7, 2, 5)), seed=seed), settings(width=3))]
+
+    assert suffixes(1) == suffixes(1) != suffixes(2)
+
+
+def test_early_stop_ends_on_a_match_with_what_matched() -> None:
+    states = run(search(Planted((7, 2, 5))), settings(early_stop=True))
+    assert [state.matched for state in states] == [False, False, False, True]
+    assert finished(states[-1], settings(early_stop=True))
+    # A match that is not the lowest loss: everything matches, and so does the initial suffix.
+    matching = Planted((7, 2, 5), spoil=lambda losses: losses * 0)
+    assert [state.step for state in run(search(matching), settings(early_stop=True))] == [0]
+
+
+def test_a_buffer_never_goes_back_and_starts_from_its_best() -> None:
+    how = settings(width=2, n_steps=8)
+    kept = run(
+        search(Planted((7, 2, 5)), initial=[(9, 9, 9), (0, 0, 0), (7, 9, 9)]), dataclasses.replace(how, buffer_size=2)
+    )
+    assert [ids for _, ids in kept[0].buffer] == [(7, 9, 9), (9, 9, 9)]
+    assert [loss for loss, _ in kept[0].buffer] == pytest.approx([11 / 3, 13 / 3])
+    losses = [state.buffer[0][0] for state in kept]
+    assert losses == sorted(losses, reverse=True)
+    assert all(len(state.buffer) == 2 and list(state.buffer) == sorted(state.buffer) for state in kept)
+    plain = [state.buffer[0][0] for state in run(search(Planted((7, 2, 5))), settings(width=2, n_steps=12))]
+    assert plain != sorted(plain, reverse=True)  # without one, a step may go back
+
+
+def test_momentum_sums_decaying_gradients() -> None:
+    planted = Planted((7, 2, 5))
+    states = run(search(planted), settings(momentum=0.5, n_steps=2))
+    gradient = np.abs(np.arange(V)[None] - np.array([[7], [2], [5]]))
+    assert states[0].velocity is None
+    assert states[1].velocity is not None
+    np.testing.assert_array_equal(states[1].velocity, gradient)
+    np.testing.assert_array_equal(states[2].velocity, 1.5 * gradient)
+    assert all(state.velocity is None for state in run(search(planted), settings(n_steps=2)))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_a_search_goes_on_from_any_saved_state_as_if_never_stopped(momentum: float) -> None:
+    how = settings(width=5, momentum=momentum, buffer_size=2)
+
+    def fingerprint(states: list[State]) -> list[str]:
+        return [json.dumps(state.to_json()) for state in states]
+
+    whole = run(search(Planted((7, 2, 5)), seed=3), how)
+    for state in whole:
+        saved = State.from_json(json.loads(json.dumps(state.to_json())))
+        rest = run(search(Planted((7, 2, 5)), seed=99), how, saved)
+        assert fingerprint(rest) == fingerprint(whole[state.step + 1 :])
+
+
+def test_several_chats_and_models_are_searched_together() -> None:
+    one, other = Planted((7, 2, 5)), Planted((7, 2, 1), scale=1000.0)
+    states = run(search(one, one, other), settings(n_steps=3))
+    # Position 2 stays: the best directions of both gradients are 5, 4 and 3, and the loss is mostly the second's.
+    assert states[-1].best[1] == (7, 2, 0)
+    assert states[-1].best[0] == pytest.approx((5 / 3 + 5 / 3 + 1000 / 3) / 3)
+    assert one.batches == [2] * 3  # both chats of a model in one batch
+    assert other.batches == [1] * 3
+    assert states[1].n_queries - states[0].n_queries == 3 * 41
+
+
+def test_gradients_of_several_models_have_one_length_each() -> None:
+    from rfbench.gcg.search import _gradients
+
+    one, other = Planted((7, 2, 5)), Planted((7, 2, 1), scale=1000.0)
+    both = search(one, other)
+    gradient, flops = _gradients({"a": (both, both.start(settings()))})["a"]
+    alone = [evaluator.gradients([(LAYOUT, (0, 0, 0))])[0][0] for evaluator in (one, other)]
+    torch.testing.assert_close(gradient, sum(g / g.norm(dim=-1, keepdim=True) for g in alone))
+    assert flops == 200.0
+
+
+def test_only_survivors_are_evaluated_and_none_is_an_error() -> None:
+    planted = Planted((7, 2, 5))
+    states = run(search(planted, round_trip=Odd()), settings())
+    assert states[-1].best[1] in {(7, 1, 5), (7, 3, 5)}
+    assert planted.n_scored < 1 + 6 * 40
+    even = Planted((8, 8, 8))
+    outcomes = [o for _, o in optimise({"a": search(even, round_trip=Odd())}, {}, settings(topk=1))]
+    assert isinstance(outcomes[0], State)
+    assert isinstance(outcomes[1], AttackError)
+    assert str(outcomes[1]).startswith(
+        "none of 40 candidates survives decoding and re-encoding inside the chat; choose"
+    )
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_ends_its_search_and_no_other(bad: float) -> None:
+    calls = 0
+
+    def spoil(losses: np.ndarray) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        return np.where(np.arange(len(losses)) == 0, bad, losses) if calls == 3 else losses
+
+    searches = {"bad": search(Planted((7, 2, 5), spoil=spoil)), "good": search(Planted((7, 2, 5)))}
+    outcomes = list(optimise(searches, {}, settings()))
+    (error,) = [o for name, o in outcomes if name == "bad" and not isinstance(o, State)]
+    assert str(error) == "the loss is not finite at step 2 (too small a dtype, broken weights?)"
+    assert [o.step for name, o in outcomes if name == "good" and isinstance(o, State)] == list(range(7))
+    broken = search(Planted((7, 2, 5), spoil=lambda losses: losses + bad))
+    ((_, error),) = optimise({"a": broken}, {}, settings())
+    assert "step 0" in str(error)
+
+
+def test_searches_side_by_side_share_gradient_batches_and_nothing_else() -> None:
+    planted = Planted((7, 2, 5))
+    together: dict[str, list[State]] = {"a": [], "b": []}
+    for name, state in optimise({"a": search(planted, seed=1), "b": search(planted, seed=2)}, {}, settings(width=3)):
+        assert isinstance(state, State)
+        together[name].append(state)
+    assert set(planted.batches) == {2}
+    assert together["a"] == run(search(Planted((7, 2, 5)), seed=1), settings(width=3))
+    assert together["b"] == run(search(Planted((7, 2, 5)), seed=2), settings(width=3))
+
+
+def test_the_draft_ranks_and_the_model_decides() -> None:
+    planted, draft = Planted((7, 2, 5)), Planted((7, 2, 5), scale=10.0)
+    states = run(search(planted, draft=draft), settings(ranking=DraftRanking(0.1), n_steps=3))
+    assert states[-1].best == (0.0, (7, 2, 5))
+    assert draft.n_scored == 3 * 40
+    assert planted.n_scored == 1 + 3 * 4
+    assert states[-1].n_queries == 1 + 3 * 5
+    assert states[-1].flops == 1001 + 3 * (100 + 40 + 4)
