@@ -90,9 +90,10 @@ def test_the_same_seed_gives_the_same_suffix_and_batching_changes_nothing(model:
     "changes",
     [
         {},
-        {"side_by_side": 2, "momentum": 0.5, "buffer_size": 2},
+        {"momentum": 0.5, "buffer_size": 2},
         {"universal": True},
         {"every": 2, "n_steps": 5},
+        {"side_by_side": 2, "momentum": 0.5},
     ],
 )
 def test_resumed_after_any_attempt_it_goes_on_as_if_never_stopped(
@@ -106,7 +107,10 @@ def test_resumed_after_any_attempt_it_goes_on_as_if_never_stopped(
         second = small(**changes)
         second.load_state(first.state())
         steps.close()  # type: ignore[attr-defined]
-        assert done + run(second, model, behavior, RIVER) == whole
+        resumed = done + run(second, model, behavior, RIVER)
+        if "side_by_side" in changes:  # one may be ahead: then the other's gradient is computed, and costs, alone
+            resumed, whole = [[dataclasses.replace(a, info={}) for a in attempts] for attempts in (resumed, whole)]
+        assert resumed == whole
 
 
 def test_a_universal_suffix_is_one_for_all(model: HFModel, behavior: Behavior) -> None:

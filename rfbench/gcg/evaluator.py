@@ -85,6 +85,7 @@ class Evaluator:
         self.device: torch.device = embedding.weight.device
         self._sizer = BatchSizer(batch or (CPU_BATCH if self.device.type == "cpu" else DEVICE_BATCH))
         self._memory = PrefixMemory(module.config)
+        self._root: Ids = ()
         self.costs = costs or Costs.of(module)
 
     def score(self, layout: Layout, candidates: npt.NDArray[np.int64], current: npt.NDArray[np.int64]) -> Scores:
@@ -130,19 +131,19 @@ class Evaluator:
     def _score_batch(self, rows: Sequence[Ids], layout: Layout) -> Scores:
         length, n_target = len(rows[0]), len(layout.target)
         # The token before the target gives the first logits: it must be computed.
-        ids, cache, shared, n_new = self._share(rows, length - n_target - 1)
-        n_tokens = min(n_new, max(0, shared - len(layout.before))) + ids.numel()
+        ids, cache, shared, n_new = self._share(rows, length - n_target - 1, len(layout.before))
         keep = torch.arange(length - n_target - 1, length - 1, device=self.device) - shared
         logits = self._logits(keep, input_ids=ids, past_key_values=cache, use_cache=cache is not None)
         targets = ids[:, ids.shape[1] - n_target :]
         losses = self.objective(logits, targets).double().cpu().numpy()
         matched = (logits.argmax(dim=-1) == targets).all(dim=-1).cpu().numpy()
-        return Scores(losses, matched, self.costs.forward(n_tokens, targets.numel()))
+        return Scores(losses, matched, self.costs.forward(n_new + ids.numel(), targets.numel()))
 
     def _differentiate(self, suffixes: Sequence[tuple[Layout, Ids]]) -> tuple[list[torch.Tensor], float]:
         rows = [layout.fill(suffix) for layout, suffix in suffixes]
         with torch.no_grad():
-            ids, cache, shared, _ = self._share(rows, min(len(layout.before) for layout, _ in suffixes))
+            limit = min(len(layout.before) for layout, _ in suffixes)
+            ids, cache, shared, _ = self._share(rows, limit, limit)
             embeddings = self.module.get_input_embeddings()(ids)
         embeddings.requires_grad_()
         wanted = [
@@ -184,22 +185,29 @@ class Evaluator:
         vectors: torch.Tensor = embedding(torch.arange(len(weight), device=self.device))
         return vectors
 
-    def _share(self, rows: Sequence[Ids], limit: int) -> tuple[torch.Tensor, Any, int, int]:
+    def _share(self, rows: Sequence[Ids], limit: int, n_root: int) -> tuple[torch.Tensor, Any, int, int]:
         """What is left to compute of rows once their shared prefix, of up to ``limit`` tokens, is cached.
+
+        The first ``n_root`` tokens of the prefix are computed in one piece, and anew where they are not the last
+        call's: pieces of other sizes give other roundings, and a search must not depend on what ran before it.
 
         Returns:
             Ids ``(b, l - shared)``, padded on the right; the cache of the prefix for ``b`` rows, ``None`` without
-            one; its length; how many of its tokens had to be computed now.
+            one; its length; how many of its tokens, the root's aside, had to be computed now.
         """
         longest = max(map(len, rows))
         shared = min(common_prefix(rows), limit) if self.shares_prefixes else 0
-        cache, computed = None, 0
+        cache, n_new = None, 0
         if shared:
+            root = rows[0][: min(n_root, shared)]
+            if root != self._root:
+                self._memory, self._root = PrefixMemory(self.module.config), root
+                self._memory.prefill(self.module, root, self.device)
             before = self._memory.n_computed
             single = self._memory.prefill(self.module, rows[0][:shared], self.device)
-            cache, computed = single.copy_rows(len(rows), longest), self._memory.n_computed - before
+            cache, n_new = single.copy_rows(len(rows), longest), self._memory.n_computed - before
         padded = [(*row[shared:], *[0] * (longest - len(row))) for row in rows]
-        return torch.tensor(padded, device=self.device), cache, shared, computed
+        return torch.tensor(padded, device=self.device), cache, shared, n_new
 
     def _logits(self, keep: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """Logits ``(b, len(keep), v)`` in fp32 at the kept positions, flag bias included."""
@@ -222,7 +230,7 @@ class Evaluator:
                 done += len(batch)
                 yield result
                 continue
-            self._memory = PrefixMemory(self.module.config)
+            self._memory, self._root = PrefixMemory(self.module.config), ()
             gc.collect()  # what the failed batch held is free only now
             if not self._sizer.ran_out(len(batch)):
                 raise AttackError("out of memory with a single sequence; take a shorter target or a smaller dtype")
