@@ -177,8 +177,19 @@ def _harmful_section(dataset: str, benign: str | None, cells: Cells) -> Section:
         f"harmful: {clean(dataset)}, % of behaviors [95 % interval]",
         ("model", "attack", *columns),
         tuple(rows),
-        (_LEGEND_HARMFUL, clean(beside_note), _LEGEND_LEAK),
+        (_LEGEND_HARMFUL, clean(beside_note), _LEGEND_LEAK, *_gains(dataset, cells)),
     )
+
+
+def _gains(dataset: str, cells: Cells) -> list[str]:
+    """A line for each optimised attack: what became of the behaviors that were flagged before it."""
+    return [
+        f"{clean(model)} / {clean(label)}: of {int(metrics['harm_gained']['n'])} behaviors flagged at step 0, "
+        f"% now saying the target {_interval(metrics['harm_gained'])}, "
+        f"% with only the flag lost {_interval(metrics['flag_only_lost'])}."
+        for (model, label, name), metrics in cells.items()
+        if name == dataset and "harm_gained" in metrics and metrics["harm_gained"]["n"]
+    ]
 
 
 def _benign_section(dataset: str, cells: Cells) -> Section:

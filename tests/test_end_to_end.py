@@ -16,6 +16,7 @@ import pytest
 from runs import assert_same_rows, environment, write_suite
 
 from rfbench.cli import main
+from rfbench.gains import GAINS
 from rfbench.metrics import METRICS
 from rfbench.models.spec import CONTROLS
 from rfbench.run import load_run
@@ -113,7 +114,7 @@ def test_the_ci_suite_on_the_default_model(tmp_path: Path, capsys: pytest.Captur
             assert values[control, label, "core/harmful", "asr"] == 1.0 - rate
             assert values[control, label, "core/twin", "false_alarm"] == rate
             assert values[control, label, "core/twin", "fpr"] == rate
-    defined = set(METRICS) - {"dsr@32"}  # the suite generates 16 tokens
+    defined = set(METRICS) - {"dsr@32", *GAINS}  # the suite generates 16 tokens and runs no optimiser
     assert set(summary[summary["model"] == "always-flag"]["metric"]) == defined
     without_flag = defined - {"flag_dsr", "fpr", "leak_median"}
     assert set(summary[summary["model"] == "smollm2"]["metric"]) == without_flag
