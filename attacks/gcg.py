@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from rfbench.gcg.objectives import Objective
-    from rfbench.gcg.search import Search, Settings, State
+    from rfbench.gcg.search import Search, Settings, Site, State
     from rfbench.gcg.victims import Aim
+
+    Recipient = tuple[Behavior, Site | None]
+    """A behavior that gets a suffix, and its chat under the model itself where the suffix is searched in it."""
 
 
 class Turn(BaseModel):
@@ -108,6 +112,11 @@ class GCG(PromptAttack):
         ge=1,
         description="behaviors whose gradients are computed in one batch, their steps alternating (rfbench)",
     )
+    engine: Literal["rfbench", "nanogcg"] = Field(
+        default="rfbench",
+        description="whose optimiser runs: ours, or that of the package nanogcg 0.3.0, one behavior after the other, "
+        "its attempts all at once at the end",
+    )
     batch: int | None = Field(
         default=None,
         ge=1,
@@ -153,6 +162,23 @@ class GCG(PromptAttack):
             raise ValueError("initial holds an empty text; every one must have tokens")
         return self
 
+    @model_validator(mode="after")
+    def _engine_fits(self) -> Self:
+        if self.engine == "rfbench":
+            return self
+        if type(self) is not GCG:
+            raise ValueError("engine nanogcg minimises the loss of gcg alone; leave engine out")
+        for name in ("momentum", "universal", "surrogates", "ranking"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"engine nanogcg has no {name}; leave it out, or take engine rfbench")
+        if len(self.initial) > 1 and len(self.initial) != self.buffer_size:
+            raise ValueError(
+                f"engine nanogcg wants one initial text, or buffer_size of them; set it to {len(self.initial)}"
+            )
+        if importlib.util.find_spec("nanogcg") is None:
+            raise ValueError("engine nanogcg: the package is missing; pip install --no-deps nanogcg==0.3.0")
+        return self
+
     def craft(self, model: ChatModel, behavior: Behavior, rng: np.random.Generator) -> Iterator[Attempt]:
         """Yield the attempts of one search; see :meth:`craft_many`."""
         return self.craft_many(model, [behavior], [rng])
@@ -166,7 +192,6 @@ class GCG(PromptAttack):
             AttackError: the model gives no gradients, a surrogate or draft does not fit it, nothing to search.
             BehaviorErrors: after all attempts: what struck on single behaviors.
         """
-        from rfbench.gcg.search import optimise
         from rfbench.gcg.victims import open_victims
 
         problems: dict[str, str] = {}
@@ -181,19 +206,20 @@ class GCG(PromptAttack):
             allowed = aim.allowed(victims)
             for group in self._groups(behaviors, rngs):
                 searches: dict[str, Search] = {}
-                members: dict[str, list[Behavior]] = {}
+                members: dict[str, Sequence[Recipient]] = {}
                 for name, wanted, rng in group:
-                    search, members[name], struck = aim.search(victims, wanted, allowed, rng)
+                    search, sound, struck = aim.search(victims, wanted, allowed, rng)
                     problems |= struck
                     if search is not None:
                         searches[name] = search
+                        members[name] = self._recipients(behaviors, sound, search.sites[:: len(victims)])
                 for name in searches:  # a state may have been saved between two behaviors' attempts on it
                     if name in self._progress:
                         yield from self._attempts(model, searches[name], name, members[name], *self._progress[name])
                 begun = {name: state for name, (state, _) in self._progress.items() if name in searches}
-                for name, outcome in optimise(searches, begun, settings):
+                for name, outcome in self._optimise(model, searches, begun, settings):
                     if isinstance(outcome, AttackError):
-                        problems |= {b.behavior_id: f"behavior {b.behavior_id!r}: {outcome}" for b in members[name]}
+                        problems |= {b.behavior_id: f"behavior {b.behavior_id!r}: {outcome}" for b, _ in members[name]}
                     else:
                         yield from self._attempts(model, searches[name], name, members[name], outcome, 0)
         if problems:
@@ -204,6 +230,19 @@ class GCG(PromptAttack):
         from rfbench.gcg.objectives import objective
 
         return objective(self.mellowmax_alpha)
+
+    def readings(self, model: ChatModel) -> dict[str, Objective]:
+        """Figures of each attempt under the model, for ``info``, whatever is minimised.
+
+        ``target_loss`` is the loss of the target alone, ``flag_pressure`` P(flag) summed over its positions (where the
+        model has a flag): an attack that only silences the flag lowers the second and not the first.
+        """
+        from rfbench.gcg.objectives import flag_reading, objective
+
+        figures = {"target_loss": objective(self.mellowmax_alpha)}
+        if model.flag_id is not None:
+            figures["flag_pressure"] = flag_reading(model.flag_id, "sum", 0)
+        return figures
 
     def state(self) -> bytes:
         """Progress of all searches; see :class:`rfbench.attack.Resumable`."""
@@ -217,6 +256,19 @@ class GCG(PromptAttack):
         progress = json.loads(state)
         self._progress = {name: (State.from_json(values), n) for name, (values, n) in progress.items()}
 
+    def _optimise(
+        self, model: ChatModel, searches: dict[str, Search], begun: dict[str, State], settings: Settings
+    ) -> Iterator[tuple[str, State | AttackError]]:
+        if self.engine == "nanogcg":
+            from rfbench.gcg.nano import optimise_by_nanogcg
+
+            return optimise_by_nanogcg(
+                searches, begun, settings, model=model, mellowmax_alpha=self.mellowmax_alpha, batch=self.batch
+            )
+        from rfbench.gcg.search import optimise
+
+        return optimise(searches, begun, settings)
+
     def _groups(
         self, behaviors: Sequence[Behavior], rngs: Sequence[np.random.Generator]
     ) -> list[list[tuple[str, Sequence[Behavior], np.random.Generator]]]:
@@ -226,8 +278,14 @@ class GCG(PromptAttack):
         alone = [(b.behavior_id, [b], rng) for b, rng in zip(behaviors, rngs, strict=True)]
         return [list(alone[i : i + self.side_by_side]) for i in range(0, len(alone), self.side_by_side)]
 
+    def _recipients(
+        self, behaviors: Sequence[Behavior], sound: Sequence[Behavior], sites: Sequence[Site]
+    ) -> Sequence[Recipient]:
+        """Who gets the suffix of a search: the behaviors that it is searched on."""
+        return list(zip(sound, sites, strict=True))
+
     def _attempts(
-        self, model: ChatModel, search: Search, name: str, members: Sequence[Behavior], state: State, n_yielded: int
+        self, model: ChatModel, search: Search, name: str, members: Sequence[Recipient], state: State, n_yielded: int
     ) -> Iterator[Attempt]:
         """Attempts of one step, one per behavior, less the first ``n_yielded``; remembers how far it has come."""
         from rfbench.gcg.layout import suffix_text, write
@@ -239,8 +297,12 @@ class GCG(PromptAttack):
             return
         loss, ids = state.best
         text = suffix_text(model.tokenizer, search.sites[0].layout, ids)
-        for n, behavior in enumerate(members[n_yielded:], start=n_yielded + 1):
+        readings = self.readings(model)
+        for n, (behavior, site) in enumerate(members[n_yielded:], start=n_yielded + 1):
             self._progress[name] = (state, n)
+            figures: dict[str, Any] = {}
+            if site is not None:
+                figures = site.evaluator.read(site.layout, ids, readings) | {"target_ids": list(site.layout.target)}
             yield Attempt(
                 behavior.behavior_id,
                 messages=write(self._template(), behavior.request, text),
@@ -254,6 +316,7 @@ class GCG(PromptAttack):
                     "flops": state.flops,
                     "step_loss": state.loss,
                     "suffix_ids": list(ids),
+                    **figures,
                 },
             )
 

@@ -19,7 +19,8 @@ class GCGAdaptive(GCG):
 
     What an evaluation of a defence owes its readers, "On Adaptive Attacks to Adversarial Example Defenses",
     https://arxiv.org/abs/2002.08347. P(flag) is read where each token of the target is due, at the model's
-    operating point. With ``flag_weight`` 0 it is ``gcg``.
+    operating point. With ``flag_weight`` 0 it is ``gcg``. dsr as a function of the weight comes from one entry per
+    weight, each with a label of its own; :mod:`rfbench.gains` tells harm gained from a flag that is merely lost.
     """
 
     version: ClassVar[int] = 1
@@ -36,6 +37,13 @@ class GCGAdaptive(GCG):
         description="P(flag) over the positions of the target: its sum, its maximum, or its sum over the first ones",
     )
     first: int = Field(default=5, ge=1, description="positions that count with pressure first (rfbench)")
+
+    def readings(self, model: ChatModel) -> dict[str, Objective]:
+        """See :meth:`GCG.readings`; the pressure is the one that is minimised, before its weight."""
+        from rfbench.gcg.objectives import flag_reading
+
+        assert model.flag_id is not None
+        return super().readings(model) | {"flag_pressure": flag_reading(model.flag_id, self.pressure, self.first)}
 
     def objective(self, model: ChatModel) -> Objective:
         """See :meth:`GCG.objective`.

@@ -124,6 +124,17 @@ def test_a_universal_suffix_is_one_for_all(model: HFModel, behavior: Behavior) -
     assert attempts[0].info["loss"] == pytest.approx(np.mean(alone), abs=1e-5)
 
 
+def test_each_attempt_on_a_universal_suffix_carries_the_figures_of_its_own_chat(
+    model: HFModel, behavior: Behavior
+) -> None:
+    attempts = run(small(universal=True, n_steps=1), model, behavior, RIVER)
+    for attempt, owner in zip(attempts, (behavior, RIVER) * 2, strict=True):
+        target = model.encode(attempt.messages, owner.target)
+        assert attempt.info["target_ids"] == list(target.ids[target.span("prefill").start :])
+    assert attempts[0].info["loss"] == pytest.approx(np.mean([a.info["target_loss"] for a in attempts[:2]]), abs=1e-5)
+    assert attempts[0].info["target_loss"] != attempts[1].info["target_loss"]
+
+
 def test_intermediate_attempts_can_be_thinned_out(model: HFModel, behavior: Behavior) -> None:
     attempts = run(small(every=2, n_steps=5), model, behavior)
     assert [(a.step, a.attempt_idx, a.final) for a in attempts] == [

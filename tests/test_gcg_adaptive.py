@@ -52,6 +52,10 @@ def test_the_loss_is_the_target_s_plus_the_weighted_pressure(model: HFModel, beh
         total = {"sum": p_flag.sum(), "max": p_flag.max(), "first": p_flag[:2].sum()}[pressure]
         expected = -log_p[range(len(targets)), targets].mean() + 50.0 * total
         assert attempt.info["loss"] == pytest.approx(expected.item(), rel=1e-4)
+        # Both parts by themselves, the penalty before its weight.
+        parts = {"target_loss": -log_p[range(len(targets)), targets].mean().item(), "flag_pressure": total.item()}
+        assert {name: attempt.info[name] for name in parts} == pytest.approx(parts, rel=1e-4)
+        assert attempt.info["target_ids"] == targets.tolist()
 
 
 def test_a_model_without_a_flag_cannot_be_attacked_so(tiny_model: Callable[..., Path], behavior: Behavior) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -128,16 +128,26 @@ class Evaluator:
         return gradients, flops
 
     @torch.no_grad()
+    def read(self, layout: Layout, suffix: Ids, readings: Mapping[str, Objective]) -> dict[str, float]:
+        """Several figures of one suffix, for a report: they cost the search nothing and change nothing of it."""
+        logits, targets, _ = self._at_targets([layout.fill(suffix)], layout, len(layout.before))
+        return {name: reading(logits, targets).item() for name, reading in readings.items()}
+
+    @torch.no_grad()
     def _score_batch(self, rows: Sequence[Ids], layout: Layout) -> Scores:
-        length, n_target = len(rows[0]), len(layout.target)
         # The token before the target gives the first logits: it must be computed.
-        ids, cache, shared, n_new = self._share(rows, length - n_target - 1, len(layout.before))
-        keep = torch.arange(length - n_target - 1, length - 1, device=self.device) - shared
-        logits = self._logits(keep, input_ids=ids, past_key_values=cache, use_cache=cache is not None)
-        targets = ids[:, ids.shape[1] - n_target :]
+        logits, targets, n_tokens = self._at_targets(rows, layout, len(rows[0]) - len(layout.target) - 1)
         losses = self.objective(logits, targets).double().cpu().numpy()
         matched = (logits.argmax(dim=-1) == targets).all(dim=-1).cpu().numpy()
-        return Scores(losses, matched, self.costs.forward(n_new + ids.numel(), targets.numel()))
+        return Scores(losses, matched, self.costs.forward(n_tokens, targets.numel()))
+
+    def _at_targets(self, rows: Sequence[Ids], layout: Layout, limit: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Logits ``(b, t, v)`` and ids ``(b, t)`` of the target, and how many tokens had to be computed."""
+        length, n_target = len(rows[0]), len(layout.target)
+        ids, cache, shared, n_new = self._share(rows, limit, len(layout.before))
+        keep = torch.arange(length - n_target - 1, length - 1, device=self.device) - shared
+        logits = self._logits(keep, input_ids=ids, past_key_values=cache, use_cache=cache is not None)
+        return logits, ids[:, ids.shape[1] - n_target :], n_new + ids.numel()
 
     def _differentiate(self, suffixes: Sequence[tuple[Layout, Ids]]) -> tuple[list[torch.Tensor], float]:
         rows = [layout.fill(suffix) for layout, suffix in suffixes]

@@ -52,6 +52,11 @@ def flag_pressure(logits: torch.Tensor, flag_id: int, pressure: Pressure, first:
     return (p[:, :first] if pressure == "first" else p).sum(dim=-1)
 
 
+def flag_reading(flag_id: int, pressure: Pressure, first: int) -> Objective:
+    """:func:`flag_pressure` as a figure of a suffix."""
+    return lambda logits, targets: flag_pressure(logits, flag_id, pressure, first)
+
+
 def with_flag_pressure(base: Objective, weight: float, flag_id: int, pressure: Pressure, first: int) -> Objective:
     """``base`` plus ``weight`` times the flag pressure, which is counted once."""
 
@@ -59,3 +64,13 @@ def with_flag_pressure(base: Objective, weight: float, flag_id: int, pressure: P
         return base(logits, targets) + weight * flag_pressure(logits, flag_id, pressure, first)
 
     return total
+
+
+def flag_surprisal(logits: torch.Tensor, flag_id: int, first: int | None) -> torch.Tensor:
+    """How far the model is from flagging while it says the target, in nats, ``(b,)``.
+
+    ``-log`` of the mean of P(flag) over the ``first`` positions of the target, or all of them: 0 where the flag is
+    certain. In log space, so that it has a gradient however small the probabilities are.
+    """
+    log_p = (logits[..., flag_id] - logits.logsumexp(dim=-1))[:, :first]
+    return math.log(log_p.shape[-1]) - log_p.logsumexp(dim=-1)

@@ -1,0 +1,84 @@
+"""Suffixes that make a model flag: denial of service by false alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from rfbench.attacks.gcg import GCG
+from rfbench.errors import AttackError
+from rfbench.models.base import ChatModel
+from rfbench.records import Behavior
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rfbench.attacks.gcg import Recipient
+    from rfbench.gcg.objectives import Objective
+    from rfbench.gcg.search import Site
+
+
+class FalseFlag(GCG):
+    """Optimise a text in the prompt until the model flags its answer.
+
+    The denial of service of "LLM Safeguard is a Double-Edged Sword", https://arxiv.org/abs/2410.02916, with the
+    optimiser of ``gcg`` and its fields. Minimised is ``-log`` of the mean of P(flag) where each token of the target is
+    due. Read ``fpr`` and ``false_alarm`` on benign behaviors; on harmful ones such a suffix only helps the defence.
+    """
+
+    version: ClassVar[int] = 1
+    source: ClassVar[str] = "https://arxiv.org/abs/2410.02916"
+
+    first: int | None = Field(
+        default=None, ge=1, description="positions of the target whose P(flag) counts; unset: all of them (rfbench)"
+    )
+    learn_from: int = Field(
+        default=0,
+        ge=0,
+        description="transfer: one suffix for all behaviors of a unit, searched on this many of train/benign in their "
+        "place; 0 searches on the behaviors themselves (rfbench)",
+    )
+
+    @model_validator(mode="after")
+    def _has_no_target_to_match(self) -> Self:
+        if self.early_stop or self.mellowmax_alpha is not None:
+            raise ValueError(
+                "early_stop and mellowmax_alpha are about saying the target, which false_flag does not seek"
+            )
+        if self.learn_from and self.universal:
+            raise ValueError("learn_from gives one suffix for all behaviors already; leave universal out")
+        return self
+
+    def objective(self, model: ChatModel) -> Objective:
+        """See :meth:`GCG.objective`.
+
+        Raises:
+            AttackError: the model has no flag.
+        """
+        from rfbench.gcg.objectives import flag_surprisal
+
+        flag_id, first = model.flag_id, self.first
+        if flag_id is None:
+            raise AttackError(f"model {model.name!r} has no flag to raise; leave false_flag out")
+        return lambda logits, targets: flag_surprisal(logits, flag_id, first)
+
+    def _groups(
+        self, behaviors: Sequence[Behavior], rngs: Sequence[np.random.Generator]
+    ) -> list[list[tuple[str, Sequence[Behavior], np.random.Generator]]]:
+        if not self.learn_from:
+            return super()._groups(behaviors, rngs)
+        from rfbench.behaviors import load_builtin
+
+        lessons = [b for b in load_builtin("train/benign") if not b.is_harmful]
+        if self.learn_from > len(lessons):
+            raise AttackError(f"learn_from is {self.learn_from}, but train/benign holds {len(lessons)}; lower it")
+        return [[("transfer", lessons[: self.learn_from], rngs[0])]]
+
+    def _recipients(
+        self, behaviors: Sequence[Behavior], sound: Sequence[Behavior], sites: Sequence[Site]
+    ) -> Sequence[Recipient]:
+        if self.learn_from:
+            return [(behavior, None) for behavior in behaviors]
+        return super()._recipients(behaviors, sound, sites)

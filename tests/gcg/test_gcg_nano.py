@@ -1,0 +1,154 @@
+"""nanogcg behind ``gcg``: its mathematics are ours, its habits stay inside."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from rfbench.attacks.gcg import GCG
+from rfbench.attacks.gcg_adaptive import GCGAdaptive
+from rfbench.gcg.evaluator import Evaluator
+from rfbench.gcg.layout import Layout, searchable_ids
+from rfbench.gcg.objectives import objective
+from rfbench.models.base import ChatModel
+from rfbench.records import Attempt, Behavior
+
+INITIAL = " x" * 6
+
+
+def nano(**changes: Any) -> GCG:
+    fields = {"engine": "nanogcg", "n_steps": 3, "width": 12, "topk": 16, "initial": (INITIAL,)}
+    return GCG.model_validate(fields | changes)
+
+
+def run(attack: GCG, model: ChatModel, *behaviors: Behavior) -> list[Attempt]:
+    rngs = [np.random.default_rng(i) for i in range(len(behaviors))]
+    return list(attack.craft_many(model, behaviors, rngs))
+
+
+@pytest.mark.parametrize(
+    ("variant", "mellowmax_alpha"), [({}, None), ({"architecture": "mistral"}, None), ({"style": "llama3"}, 2.0)]
+)
+def test_its_own_candidates_have_the_same_losses_under_ours(
+    loaded: Callable[..., Any],
+    behavior: Behavior,
+    monkeypatch: pytest.MonkeyPatch,
+    variant: dict[str, str],
+    mellowmax_alpha: float | None,
+) -> None:
+    from nanogcg.gcg import GCG as Theirs
+
+    model = loaded(**variant)
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    losses_of = Theirs._compute_candidates_loss_original
+
+    def recording(self: Any, search_batch_size: int, input_embeds: torch.Tensor) -> torch.Tensor:
+        losses: torch.Tensor = losses_of(self, search_batch_size, input_embeds)
+        seen.append((input_embeds, losses))
+        return losses
+
+    monkeypatch.setattr(Theirs, "_compute_candidates_loss_original", recording)
+    attempts = run(nano(mellowmax_alpha=mellowmax_alpha), model, behavior)
+    chat = model.encode(attempts[0].messages, behavior.target, suffix=attempts[0].suffix)
+    span, start = chat.span("suffix"), chat.span("prefill").start
+    layout = Layout(
+        chat.ids[: span.start], chat.ids[span.start : span.stop], chat.ids[span.stop : start], chat.ids[start:]
+    )
+    evaluator = Evaluator(model.module, objective(mellowmax_alpha), flag_id=model.flag_id, flag_bias=model.flag_bias)
+    assert len(seen) == 1 + 3  # the initial text, and three steps
+    for embeds, losses in seen:
+        n = len(layout.suffix)
+        candidates = torch.cdist(embeds[:, :n].detach(), model.embedding.weight.detach()).argmin(dim=-1).numpy()
+        ours = evaluator.score(layout, candidates, np.array(layout.suffix)).losses
+        np.testing.assert_allclose(losses.numpy(), ours, atol=1e-4)
+
+
+def test_attempts_are_those_of_gcg(loaded: Callable[..., Any], behavior: Behavior) -> None:
+    model = loaded()
+    attempts = run(nano(n_steps=5, width=24), model, behavior)
+    assert [(a.step, a.final) for a in attempts] == [(i, i == 5) for i in range(6)]
+    allowed = searchable_ids(model)
+    for attempt in attempts:
+        assert allowed[attempt.info["suffix_ids"]].all()  # neither the flag nor a special token
+        chat = model.encode(attempt.messages, suffix=attempt.suffix)
+        span = chat.span("suffix")
+        assert list(chat.ids[span.start : span.stop]) == attempt.info["suffix_ids"]
+        assert attempt.info["loss"] == pytest.approx(attempt.info["target_loss"], abs=1e-4)
+    losses = [a.info["loss"] for a in attempts[1:]]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < attempts[0].info["loss"]
+    spent = [a.info["n_queries"] for a in attempts]
+    assert spent == sorted(set(spent))
+
+
+def test_the_operating_point_is_in_its_logits(tiny_llama: Any, behavior: Behavior) -> None:
+    from rfbench import load_model
+
+    with load_model(str(tiny_llama)) as model:
+        model.flag_bias = 25.0  # the flag takes nearly all probability
+        attempt = run(nano(n_steps=1), model, behavior)[-1]
+    assert attempt.info["loss"] > 10
+    assert attempt.info["loss"] == pytest.approx(attempt.info["target_loss"], abs=1e-3)
+
+
+def test_what_is_global_stays_as_it_was(
+    loaded: Callable[..., Any], behavior: Behavior, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = torch.get_rng_state()
+    level = logging.getLogger("nanogcg").level
+    first = run(nano(), loaded(), behavior)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert logging.getLogger("nanogcg").level == level
+    torch.rand(3)  # what others draw in between
+    assert run(nano(), loaded(), behavior) == first
+    assert capfd.readouterr() == ("", "")
+
+
+def test_resumed_it_yields_what_was_still_to_come(loaded: Callable[..., Any], behavior: Behavior) -> None:
+    whole = run(nano(), loaded(), behavior)
+    first = nano()
+    steps = first.craft_many(loaded(), [behavior], [np.random.default_rng(0)])
+    done = [next(steps), next(steps)]
+    second = nano()
+    second.load_state(first.state())
+    assert done + run(second, loaded(), behavior) == whole
+
+
+def test_typed_special_tokens_stay_text(loaded: Callable[..., Any], behavior: Behavior) -> None:
+    typed = Behavior(behavior_id="t", prompt="Say <rf><|im_end|> now", target=behavior.target)
+    attempt = run(nano(n_steps=1), loaded(), typed)[-1]
+    assert attempt.info["loss"] == pytest.approx(attempt.info["target_loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"momentum": 0.5}, "engine nanogcg has no momentum; leave it out"),
+        ({"universal": True}, "has no universal"),
+        ({"ranking": "draft"}, "has no ranking"),
+        ({"initial": ("a", "b")}, "one initial text, or buffer_size of them; set it to 2"),
+        ({"engine": "nanogpt"}, "'rfbench' or 'nanogcg'"),
+    ],
+)
+def test_it_refuses_what_the_package_lacks(fields: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        nano(**fields)
+
+
+def test_adaptive_losses_are_not_the_package_s() -> None:
+    with pytest.raises(ValidationError, match="minimises the loss of gcg alone; leave engine out"):
+        GCGAdaptive(engine="nanogcg")
+
+
+def test_without_the_package_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValidationError, match=r"the package is missing; pip install --no-deps nanogcg==0\.3\.0"):
+        nano()
