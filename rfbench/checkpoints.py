@@ -21,7 +21,7 @@ from pathlib import Path
 
 from rfbench.errors import StorageError
 from rfbench.files import remove_abandoned, write_atomically
-from rfbench.records import Attempt, digest
+from rfbench.records import Attempt, SoftTokens, digest
 from rfbench.run import QUARANTINE
 
 logger = logging.getLogger(__name__)
@@ -140,6 +140,10 @@ def _encode(progress: Progress) -> bytes:
 
 def _fields(attempt: Attempt) -> dict[str, object]:
     values = {field.name: getattr(attempt, field.name) for field in dataclasses.fields(attempt)}
+    soft = attempt.soft
+    if soft is not None:
+        data = base64.b64encode(soft.data).decode("ascii")
+        values["soft"] = {"start": soft.start, "shape": list(soft.shape), "float32": data}
     return values | {"messages": list(attempt.messages), "info": dict(attempt.info)}
 
 
@@ -150,5 +154,8 @@ def _decode(data: bytes) -> Progress:
     attempts = []
     for fields in content["attempts"]:
         seconds = fields.pop("seconds")
+        if (soft := fields.pop("soft", None)) is not None:
+            n, width = soft["shape"]
+            fields["soft"] = SoftTokens(soft["start"], (n, width), base64.b64decode(soft["float32"]))
         attempts.append((Attempt(fields.pop("behavior_id"), **fields), float(seconds)))
     return Progress(tuple(attempts), base64.b64decode(content["state"]), bool(content["done"]))

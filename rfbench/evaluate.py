@@ -173,6 +173,8 @@ def _record(
 ) -> Record:
     settings = unit.generation
     info = dict(attempt.info)
+    if attempt.soft is not None:
+        info["soft"] = attempt.soft.facts
     return Record(
         model=unit.model.label,
         attack=unit.entry.attack.name,

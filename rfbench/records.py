@@ -73,11 +73,45 @@ class Behavior:
 
 
 @dataclass(frozen=True, slots=True)
+class SoftTokens:
+    """Vectors that a model reads in place of tokens: an input that no string of tokens gives.
+
+    ``data`` holds ``shape`` = (s, d) numbers in fp32, little-endian, row by row. They stand for the positions
+    ``[start, start + s)`` of the encoded prompt, whatever ids it has there. Bytes, so that equal vectors are equal.
+    """
+
+    start: int
+    shape: tuple[int, int]
+    data: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, start: int, vectors: npt.NDArray[np.float32]) -> SoftTokens:
+        """From an array ``(s, d)``."""
+        n, width = vectors.shape
+        return cls(start, (n, width), vectors.astype("<f4").tobytes())
+
+    @property
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """The vectors ``(s, d)``, read only."""
+        import numpy as np
+
+        return np.frombuffer(self.data, dtype="<f4").reshape(self.shape)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What a record keeps of them."""
+        sha256 = hashlib.sha256(self.data).hexdigest()
+        return {"start": self.start, "shape": list(self.shape), "sha256": sha256, "token_string": None}
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One concrete adversarial input to a model.
 
     ``messages`` is what is sent, whole; ``prefill`` the forced start of the assistant turn (never
     counted as generated); ``suffix`` the part of a message, as a rule the last user one, that an optimiser wrote.
+    ``soft`` are vectors in place of some of the prompt's tokens (backends with ``EMBEDS``): the messages then hold only
+    what keeps their place.
     Sampling settings left ``None`` take those of the run. ``final=False`` marks an intermediate
     optimiser step: it feeds curves, never verdicts. ``info`` holds ``loss``, ``n_queries``,
     ``flops`` where an attack knows them, and whatever else it wants to keep.
@@ -97,6 +131,7 @@ class Attempt:
     temperature: float | None = field(default=None, kw_only=True)
     top_p: float = field(default=1.0, kw_only=True)
     top_k: int = field(default=0, kw_only=True)
+    soft: SoftTokens | None = field(default=None, kw_only=True)
     info: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:

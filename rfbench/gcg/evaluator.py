@@ -133,6 +133,30 @@ class Evaluator:
         logits, targets, _ = self._at_targets([layout.fill(suffix)], layout, len(layout.before))
         return {name: reading(logits, targets).item() for name, reading in readings.items()}
 
+    def at_vectors(
+        self, layout: Layout, vectors: torch.Tensor, readings: Mapping[str, Objective]
+    ) -> tuple[dict[str, float], torch.Tensor, float]:
+        """Figures where the model reads vectors ``(s, d)`` in place of the suffix.
+
+        Returns:
+            The ``loss`` and the readings; the gradient of the loss with respect to the vectors ``(s, d)``; its cost.
+        """
+        ids = layout.fill(layout.suffix)
+        start, stop = len(layout.before), len(layout.before) + len(layout.suffix)
+        with torch.no_grad():
+            around = self.module.get_input_embeddings()(torch.tensor([ids], device=self.device))
+        free = vectors.detach().requires_grad_()
+        first, n_target = len(ids) - len(layout.target) - 1, len(layout.target)
+        with torch.enable_grad():
+            inputs = torch.cat([around[:, :start], free[None].to(around.dtype), around[:, stop:]], dim=1)
+            keep = torch.arange(first, first + n_target, device=self.device)
+            logits = self._logits(keep, inputs_embeds=inputs, use_cache=False)
+            targets = torch.tensor([layout.target], device=self.device)
+            loss = self.objective(logits, targets)
+            (gradient,) = torch.autograd.grad(loss.sum(), free)
+        figures = {"loss": loss.item()} | {n: read(logits.detach(), targets).item() for n, read in readings.items()}
+        return figures, gradient, 2.0 * self.costs.forward(len(ids), n_target)
+
     @torch.no_grad()
     def _score_batch(self, rows: Sequence[Ids], layout: Layout) -> Scores:
         # The token before the target gives the first logits: it must be computed.

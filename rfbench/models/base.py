@@ -113,7 +113,8 @@ class ChatModel(ABC):
         Attempts that set ``temperature`` or ``n_samples`` override the arguments. A row's random
         stream derives from (seed, behavior, attempt, sample) alone, so that a draw does not depend
         on its batch. Generation stops by id: at an end-of-text id and, with ``on_flag="stop"``, at
-        the flag. An attempt that cannot be encoded yields completions with ``finish="error"``.
+        the flag. An attempt that cannot be encoded yields completions with ``finish="error"``. One with ``soft``
+        vectors asks for the capability ``EMBEDS``.
         """
 
     def describe(self) -> Mapping[str, object]:

@@ -15,7 +15,7 @@ import torch
 
 from rfbench.models.cache import SlabCache
 from rfbench.models.sampling import draw, row_uniforms
-from rfbench.records import Finish
+from rfbench.records import Finish, SoftTokens
 
 COMPACT_BELOW = 0.75
 """Finished rows are dropped from a batch once fewer than this share of its rows is alive: each time is a copy."""
@@ -32,6 +32,12 @@ class Row:
     temperature: float
     top_p: float
     top_k: int
+    soft: SoftTokens | None = None
+
+    @property
+    def order(self) -> tuple[int, tuple[int, ...], bytes]:
+        """Longest first: if memory is short, it runs out at once. Equal prompts stand together."""
+        return -len(self.ids), self.ids, b"" if self.soft is None else self.soft.data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,15 +152,19 @@ def generate_batch(
     """Generate for all rows at once.
 
     Rows with equal prompts (several samples of one attempt) are computed once up to the first new
-    token. Prompts are padded on the left, after the prefix that all of them share.
+    token. Prompts are padded on the left, after the prefix that all of them share. A prompt that reads vectors in
+    place of tokens stands in a batch alone.
 
     Returns:
         One :class:`Generation` per row, in the order of ``rows``.
     """
     started = time.perf_counter()
     numbers = {ids: i for i, ids in enumerate(dict.fromkeys(row.ids for row in rows))}
-    logits, state = _prefill(module, tuple(numbers), memory, stop.max_new_tokens, device)
-    if len(numbers) < len(rows):
+    if rows[0].soft is None:
+        logits, state = _prefill(module, tuple(numbers), memory, stop.max_new_tokens, device)
+    else:
+        logits, state = _prefill_soft(module, rows[0].ids, rows[0].soft, memory, stop.max_new_tokens, device)
+    if len(logits) < len(rows):
         prompt_of = torch.tensor([numbers[row.ids] for row in rows], device=device)
         logits, state = logits[prompt_of], state.keep(prompt_of)
     settings = _Settings.of(rows, seed, stop.max_new_tokens, device)
@@ -248,6 +258,24 @@ def _prefill(
     positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
     logits = forward(module, rest, cache, mask[:, :longest], positions[:, shared:longest])
     return logits, _State(cache, mask, positions[:, longest - 1])
+
+
+def _prefill_soft(
+    module: Any,
+    ids: tuple[int, ...],
+    soft: SoftTokens,
+    memory: PrefixMemory,
+    max_new_tokens: int,
+    device: torch.device,
+) -> tuple[torch.Tensor, _State]:
+    """Logits ``(1, v)`` after a prompt that reads vectors, and the state of a batch of it alone."""
+    inputs = module.get_input_embeddings()(torch.tensor([ids], device=device)).clone()
+    inputs[0, soft.start : soft.start + soft.shape[0]] = torch.tensor(soft.vectors, device=device).to(inputs.dtype)
+    cache = SlabCache(memory.n_layers, len(ids) + max_new_tokens)
+    output = module(inputs_embeds=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    mask = torch.ones((1, len(ids) + max_new_tokens), dtype=torch.int64, device=device)
+    position = torch.tensor([len(ids) - 1], device=device)
+    return output.logits[:, -1].to(device, torch.float32), _State(cache, mask, position)
 
 
 @dataclass(frozen=True, slots=True)

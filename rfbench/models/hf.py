@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, takewhile
 from typing import Any, ClassVar
 
 import numpy as np
@@ -156,17 +157,25 @@ class HFModel(ChatModel):
                 f"prompt of {len(chat.ids)} tokens and {max_new_tokens} new ones exceed the context of "
                 f"{self.max_context}"
             )
+        if attempt.soft is not None:
+            n, width = attempt.soft.shape
+            if width != self.embedding.weight.shape[1] or not 0 <= attempt.soft.start <= len(chat.ids) - n:
+                return None, (
+                    f"{n} vectors of {width} numbers from position {attempt.soft.start} on do not fit a prompt of "
+                    f"{len(chat.ids)} tokens; they were made for another model or chat template"
+                )
         return chat, ""
 
     def _generate_rows(self, rows: Sequence[Row], stop: StopRules, seed: int) -> list[Generation | str]:
         """One generation, or the text of an error, per row."""
         outcomes: list[Generation | str] = [""] * len(rows)
-        # Longest first: if memory is short, it runs out at once. Equal prompts stand together.
-        pending = sorted(range(len(rows)), key=lambda i: (-len(rows[i].ids), rows[i].ids))
+        pending = sorted(range(len(rows)), key=lambda i: rows[i].order)
         memory = PrefixMemory(self.module.config)
         while pending:
             longest = len(rows[pending[0]].ids) + stop.max_new_tokens
-            batch = pending[: min(self._sizer.size, self._rows_that_fit(longest))]
+            first = rows[pending[0]]
+            alike = takewhile(lambda i, to=first: _may_share(rows[i], to), pending)
+            batch = list(islice(alike, min(self._sizer.size, self._rows_that_fit(longest))))
             results = self._try_batch([rows[i] for i in batch], stop, seed, memory)
             if results is None:  # out of memory: what the failed batch held is free only now
                 memory = PrefixMemory(self.module.config)
@@ -233,7 +242,13 @@ def _row(attempt: Attempt, sample: int, chat: EncodedChat, temperature: float) -
         temperature=temperature if attempt.temperature is None else attempt.temperature,
         top_p=attempt.top_p,
         top_k=attempt.top_k,
+        soft=attempt.soft,
     )
+
+
+def _may_share(row: Row, first: Row) -> bool:
+    """Whether a row may stand in a batch that ``first`` begins: a prompt that reads vectors shares it with none."""
+    return row.soft is None if first.soft is None else (row.ids, row.soft) == (first.ids, first.soft)
 
 
 def _failed(attempt: Attempt, sample: int, error: str) -> Completion:

@@ -1,0 +1,143 @@
+"""Continuous attacks: vectors in place of tokens in the user's turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from rfbench.attack import PromptAttack
+from rfbench.errors import AttackError
+from rfbench.models.base import Capability, ChatModel
+from rfbench.records import Attempt, Behavior, Message, SoftTokens
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rfbench.gcg.objectives import Objective
+
+
+class Embedding(PromptAttack):
+    """Optimise what the model reads in place of tokens until it begins its answer with the target.
+
+    "Soft Prompt Threats: Attacking Safety Alignment and Unlearning in Open-Source LLMs through the Embedding Space",
+    https://arxiv.org/abs/2402.09063. No string of tokens gives such an input: it is a threat to open weights alone,
+    and an upper bound for attacks in text. With ``flag_weight`` above 0 it works against the flag too. One attempt per
+    ``every`` steps, with the best vectors so far.
+    """
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS, Capability.EMBEDS})
+    source: ClassVar[str] = "https://arxiv.org/abs/2402.09063"
+
+    n_steps: int = Field(default=100, ge=1, description="optimiser steps (arXiv 2402.09063)")
+    where: Literal["suffix", "request"] = Field(
+        default="suffix",
+        description="optimise vectors after the request (arXiv 2402.09063), or shift those of the request itself",
+    )
+    initial: str = Field(
+        default=" x" * 20, pattern=r"\S", description="text whose vectors a suffix starts from; sets its length"
+    )
+    optimiser: Literal["sign", "adam"] = Field(
+        default="sign", description="signed gradient descent (arXiv 2402.09063), or Adam (arXiv 1412.6980)"
+    )
+    step_size: float = Field(
+        default=0.1,
+        gt=0,
+        allow_inf_nan=False,
+        description="change per number and step, in root mean squares of the input embedding (rfbench)",
+    )
+    bound: Literal["none", "l2", "linf"] = Field(
+        default="none",
+        description="what is bounded: nothing, the length of each vector's shift, or each of its numbers",
+    )
+    radius: float = Field(
+        default=1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="the bound: for linf in root mean squares of the input embedding, for l2 in typical vector lengths "
+        "(that times the root of the width) (rfbench)",
+    )
+    flag_weight: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="lambda: nats of loss that one unit of flag pressure counts for (rfbench)",
+    )
+    pressure: Literal["sum", "max", "first"] = Field(
+        default="sum", description="flag pressure, as in gcg_adaptive: P(flag) over the positions of the target"
+    )
+    first: int = Field(default=5, ge=1, description="positions that count with pressure first (rfbench)")
+    every: int = Field(
+        default=10, ge=1, description="steps between two attempts; the last step's always is one (rfbench)"
+    )
+
+    def craft(self, model: ChatModel, behavior: Behavior, rng: np.random.Generator) -> Iterator[Attempt]:
+        """Yield the attempts of one optimisation, which draws nothing.
+
+        Raises:
+            AttackError: the model gives no gradients or reads no vectors, has no flag to work against, there is no
+                target, or something is not finite.
+        """
+        import math
+
+        from rfbench.gcg.continuous import Moments, project, typical_size
+        from rfbench.gcg.evaluator import Evaluator
+        from rfbench.gcg.layout import lay_out, write
+
+        victim: Any = model
+        if not self.needs <= model.capabilities:
+            raise AttackError(f"model {model.name!r} does not give gradients and read vectors; use backend hf")
+        template, text = self._place(behavior)
+        layout = lay_out(model, template, behavior, text, behavior.target)
+        objective, readings = self._objectives(model)
+        evaluator = Evaluator(victim.module, objective, flag_id=model.flag_id, flag_bias=model.flag_bias)
+        table = evaluator.token_vectors()
+        unit = typical_size(table)
+        radius = self.radius * unit * (math.sqrt(table.shape[1]) if self.bound == "l2" else 1.0)
+        origin = table[list(layout.suffix)].float()
+        shift, moments = origin * 0, Moments.none(origin)
+        best, vectors, flops = {"loss": math.inf}, origin, 0.0
+        for step in range(self.n_steps + 1):
+            figures, gradient, cost = evaluator.at_vectors(layout, origin + shift, readings)
+            flops += cost
+            if not (math.isfinite(figures["loss"]) and gradient.isfinite().all()):
+                raise AttackError(
+                    f"behavior {behavior.behavior_id!r}: loss or gradient is not finite at step {step}; lower "
+                    "step_size, or take a larger dtype"
+                )
+            if figures["loss"] < best["loss"]:
+                best, vectors = figures, origin + shift
+            final = step == self.n_steps
+            if final or step % self.every == 0:
+                yield Attempt(
+                    behavior.behavior_id,
+                    messages=write(template, behavior.request, text),
+                    soft=SoftTokens.of(len(layout.before), vectors.cpu().numpy()),
+                    attempt_idx=-(-step // self.every),
+                    step=step,
+                    final=final,
+                    info={**best, "n_queries": step + 1, "flops": flops, "target_ids": list(layout.target)},
+                )
+            moments = moments.update(gradient.float())
+            direction = moments.direction() if self.optimiser == "adam" else gradient.float().sign()
+            shift = project(shift - self.step_size * unit * direction, self.bound, radius)
+
+    def _place(self, behavior: Behavior) -> tuple[list[Message], str]:
+        """The conversation with a slot, and the text that stands in it: its tokens keep the place of the vectors."""
+        if self.where == "request":
+            return [{"role": "user", "content": "{optim_str}"}], behavior.request
+        return [{"role": "user", "content": "{request}{optim_str}"}], self.initial
+
+    def _objectives(self, model: ChatModel) -> tuple[Objective, dict[str, Objective]]:
+        """What is minimised, and its parts, for ``info``."""
+        from rfbench.gcg.objectives import cross_entropy, flag_reading, with_flag_pressure
+
+        if model.flag_id is None:
+            if self.flag_weight:
+                raise AttackError(f"model {model.name!r} has no flag to work against; set flag_weight to 0")
+            return cross_entropy, {"target_loss": cross_entropy}
+        flag = model.flag_id, self.pressure, self.first
+        readings: dict[str, Objective] = {"target_loss": cross_entropy, "flag_pressure": flag_reading(*flag)}
+        return with_flag_pressure(cross_entropy, self.flag_weight, *flag), readings

@@ -1,0 +1,48 @@
+"""Steps of continuous attacks on vectors ``(s, d)`` that a model reads in place of tokens (arXiv 2402.09063)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+Bound = Literal["none", "l2", "linf"]
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Decaying means of the gradient and of its square, ``(s, d)``, after ``n`` steps (Adam, arXiv 1412.6980)."""
+
+    mean: torch.Tensor
+    square: torch.Tensor
+    n: int = 0
+
+    @classmethod
+    def none(cls, like: torch.Tensor) -> Moments:
+        """Before the first step."""
+        return cls(torch.zeros_like(like), torch.zeros_like(like))
+
+    def update(self, gradient: torch.Tensor, beta1: float = 0.9, beta2: float = 0.999) -> Moments:
+        """One gradient ``(s, d)`` later."""
+        mean = beta1 * self.mean + (1 - beta1) * gradient
+        square = beta2 * self.square + (1 - beta2) * gradient**2
+        return Moments(mean, square, self.n + 1)
+
+    def direction(self, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> torch.Tensor:
+        """Adam's direction of ascent ``(s, d)``, corrected for the start at zero."""
+        mean = self.mean / (1 - beta1**self.n)
+        square = self.square / (1 - beta2**self.n)
+        return mean / (square.sqrt() + eps)
+
+
+def project(shift: torch.Tensor, bound: Bound, radius: float) -> torch.Tensor:
+    """``shift`` ``(s, d)`` brought within ``radius``: of each vector's length (l2), of each number (linf)."""
+    if bound == "l2":
+        return shift * (radius / shift.norm(dim=-1, keepdim=True).clamp(min=1e-30)).clamp(max=1.0)
+    return shift.clamp(-radius, radius) if bound == "linf" else shift
+
+
+def typical_size(vectors: torch.Tensor) -> float:
+    """Root mean square of the numbers of an embedding matrix ``(v, d)``: the unit of steps and bounds."""
+    return vectors.float().pow(2).mean().sqrt().item()
