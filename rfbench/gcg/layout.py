@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rfbench.errors import AttackError
+from rfbench.models.base import Capability
 from rfbench.records import Behavior, Message
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def lay_out(model: ChatModel, template: Sequence[Message], behavior: Behavior, t
 
 
 def searchable_ids(model: Any, *, non_ascii: bool = False, admit: Sequence[str] = ()) -> npt.NDArray[np.bool_]:
-    """Which ids the search may use, ``(v,)``.
+    """Which ids the search may use, ``(v,)``; ``v`` is the tokenizer's where the model gives no gradients.
 
     Never ids without text, nor the flag, end-of-text, special and other added tokens, except those named in
     ``admit``. Without ``non_ascii`` only ids that decode to printable ASCII.
@@ -94,7 +95,9 @@ def searchable_ids(model: Any, *, non_ascii: bool = False, admit: Sequence[str] 
         AttackError: ``admit`` names a token that the vocabulary lacks.
     """
     tokenizer = model.tokenizer
-    allowed = np.zeros(model.embedding.weight.shape[0], dtype=np.bool_)  # rows beyond the tokenizer stay out
+    # Rows of the embedding beyond the tokenizer stay out; a model without gradients shows no embedding.
+    n_rows = model.embedding.weight.shape[0] if Capability.GRADIENTS in model.capabilities else len(tokenizer)
+    allowed = np.zeros(n_rows, dtype=np.bool_)
     for i in range(min(len(tokenizer), len(allowed))):
         text = _decode(tokenizer, [i])
         allowed[i] = bool(text) and (non_ascii or (text.isascii() and text.isprintable()))

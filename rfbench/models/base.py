@@ -11,9 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+from rfbench.errors import ModelError
 from rfbench.records import Attempt, Completion, Message, OnFlag
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Ids = Sequence[int]
 
 
 class Capability(StrEnum):
@@ -116,6 +123,26 @@ class ChatModel(ABC):
         the flag. An attempt that cannot be encoded yields completions with ``finish="error"``. One with ``soft``
         vectors asks for the capability ``EMBEDS``.
         """
+
+    def target_log_probs(self, prompts: Sequence[Ids], targets: Sequence[Ids]) -> list[npt.NDArray[np.float64]]:
+        """Log-probabilities, ``flag_bias`` included, of each target's ids ``(t,)`` where its prompt goes on so.
+
+        Args:
+            prompts: ids of whole prompts, as :meth:`encode` gives them.
+            targets: ids of one answer per prompt, none of them empty.
+
+        Raises:
+            ModelError: the backend lacks ``LOGPROBS``.
+        """
+        raise ModelError(f"model {self.name!r} gives no log-probabilities; use backend hf")
+
+    def next_log_probs(self, prompts: Sequence[Ids]) -> npt.NDArray[np.float64]:
+        """Log-probabilities of every id after each prompt, ``(b, v)``, ``flag_bias`` included.
+
+        Raises:
+            ModelError: the backend lacks ``LOGPROBS``.
+        """
+        raise ModelError(f"model {self.name!r} gives no log-probabilities; use backend hf")
 
     def describe(self) -> Mapping[str, object]:
         """Facts for the provenance of a run: revision, hashes, dtype, device, flag, system prompt."""

@@ -9,10 +9,11 @@ from itertools import islice, takewhile
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from rfbench.errors import EncodingError
-from rfbench.models.base import Capability, ChatModel, EncodedChat
+from rfbench.models.base import Capability, ChatModel, EncodedChat, Ids
 from rfbench.models.encoding import ChatEncoder
 from rfbench.models.generation import (
     BatchSizer,
@@ -23,6 +24,7 @@ from rfbench.models.generation import (
     generate_batch,
     is_out_of_memory,
 )
+from rfbench.models.logprobs import read_log_probs
 from rfbench.records import EARLY_TOKENS, Attempt, Completion, Message, OnFlag, digest
 
 logger = logging.getLogger(__name__)
@@ -122,6 +124,16 @@ class HFModel(ChatModel):
                 yield _failed(attempt, sample, "the model's logits are not finite (too small a dtype, broken weights?)")
             else:
                 yield self._completion(attempt, sample, chat, outcome)
+
+    def target_log_probs(self, prompts: Sequence[Ids], targets: Sequence[Ids]) -> list[npt.NDArray[np.float64]]:
+        """See :meth:`ChatModel.target_log_probs`."""
+        rows = [(tuple(prompt), tuple(target)) for prompt, target in zip(prompts, targets, strict=True)]
+        return read_log_probs(self.module, rows, self._sizer, (self.flag_id, self.flag_bias), self.device)
+
+    def next_log_probs(self, prompts: Sequence[Ids]) -> npt.NDArray[np.float64]:
+        """See :meth:`ChatModel.next_log_probs`."""
+        rows = [(tuple(prompt), None) for prompt in prompts]
+        return np.stack(read_log_probs(self.module, rows, self._sizer, (self.flag_id, self.flag_bias), self.device))
 
     def describe(self) -> Mapping[str, object]:
         """Facts for the provenance of a run; see :meth:`ChatModel.describe`."""

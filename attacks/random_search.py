@@ -1,0 +1,96 @@
+"""Suffixes found by random search on the log-probability of the target's beginning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from rfbench.attack import PromptAttack
+from rfbench.models.base import Capability, ChatModel
+from rfbench.records import Attempt, Behavior
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class RandomSearch(PromptAttack):
+    """Replace random runs of tokens and keep what makes the target likelier.
+
+    "Jailbreaking Leading Safety-Aligned LLMs with Simple Adaptive Attacks", https://arxiv.org/abs/2404.02151: its
+    random search, without its hand-written prompt templates. Coarse to fine: runs are half as long once the target's
+    beginning has a probability above 0.01, a quarter above 0.1. It needs log-probabilities, no gradients.
+    """
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.LOGPROBS})
+    source: ClassVar[str] = "https://arxiv.org/abs/2404.02151"
+
+    n_steps: int = Field(default=10_000, ge=1, description="steps (arXiv 2404.02151: up to 10,000)")
+    initial: str = Field(
+        default=" !" * 25, pattern=r"\S", description="text to start from (arXiv 2404.02151: 25 tokens)"
+    )
+    max_change: int = Field(
+        default=4, ge=1, description="longest run of tokens that a step replaces (arXiv 2404.02151)"
+    )
+    width: int = Field(default=1, ge=1, description="candidates per step, the best of which competes (rfbench)")
+    first: int | None = Field(
+        default=1, ge=1, description="tokens of the target that count (arXiv 2404.02151: 1); null: all of them"
+    )
+    stop_at: float = Field(
+        default=1.0, gt=0, le=1, description="end once what counts of the target has this probability (rfbench)"
+    )
+    non_ascii: bool = Field(default=False, description="search also ids that are not printable ASCII")
+    every: int = Field(
+        default=100, ge=1, description="steps between two attempts; the last step's always is one (rfbench)"
+    )
+
+    def craft(self, model: ChatModel, behavior: Behavior, rng: np.random.Generator) -> Iterator[Attempt]:
+        """Yield the attempts of one search.
+
+        Raises:
+            AttackError: the model gives no log-probabilities, there is no target, or a loss is not finite.
+        """
+        import math
+
+        import numpy as np
+
+        from rfbench.gcg.blackbox import BlackBox
+
+        box = BlackBox(model, behavior, self.initial, first=self.first, non_ascii=self.non_ascii)
+        n_counted = len(box.layout.target[: self.first])
+        suffix = box.layout.suffix
+        loss = float(box.losses([suffix])[0])
+        for step in range(self.n_steps + 1):
+            if step:
+                n = run_length(self.max_change, math.exp(-loss * n_counted))
+                candidates = box.survivors(mutations(np.array(suffix), box.allowed, self.width, n, rng))
+                if len(candidates):
+                    losses = box.losses(candidates)
+                    if losses.min() < loss:
+                        loss, suffix = float(losses.min()), tuple(candidates[losses.argmin()].tolist())
+            final = step == self.n_steps or math.exp(-loss * n_counted) >= self.stop_at
+            if final or step % self.every == 0:
+                yield box.attempt(suffix, loss, step=step, attempt_idx=-(-step // self.every), final=final)
+            if final:
+                return
+
+
+def run_length(max_change: int, probability: float) -> int:
+    """Tokens that a step replaces, at least one, when the target has ``probability``."""
+    return max(1, max_change // (1 if probability <= 0.01 else 2 if probability <= 0.1 else 4))
+
+
+def mutations(
+    suffix: npt.NDArray[np.int64], allowed: npt.NDArray[np.int64], width: int, n: int, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """``width`` copies of a suffix ``(s,)``, a run of ``n`` tokens of each replaced by random ``allowed`` ones."""
+    import numpy as np
+
+    n = min(n, len(suffix))
+    copies = np.tile(suffix, (width, 1))
+    starts = rng.integers(len(suffix) - n + 1, size=(width, 1))
+    np.put_along_axis(copies, starts + np.arange(n), allowed[rng.integers(len(allowed), size=(width, n))], axis=1)
+    return copies

@@ -1,0 +1,90 @@
+"""What gradient-free searches for a suffix share: its place in the chat, its losses, its attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rfbench.errors import AttackError
+from rfbench.gcg.layout import Ids, RoundTrip, lay_out, searchable_ids, suffix_text, write
+from rfbench.models.base import Capability, ChatModel
+from rfbench.records import Attempt, Behavior, Message
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    IntArray = npt.NDArray[np.int64]
+
+TEMPLATE: Sequence[Message] = ({"role": "user", "content": "{request}{optim_str}"},)
+
+
+class BlackBox:
+    """One behavior under a model of which only log-probabilities are seen.
+
+    ``n_queries`` counts the sequences that were asked about. ``allowed`` are the ids that may be searched ``(n,)``.
+
+    Args:
+        model: the system under attack.
+        behavior: what to attack; its target is to be said.
+        initial: the suffix to start from, or one that keeps its place.
+        first: how many tokens of the target count; ``None`` is all of them.
+        non_ascii: search also ids that are not printable ASCII.
+
+    Raises:
+        AttackError: the model gives no log-probabilities, or see :func:`rfbench.gcg.layout.lay_out`.
+    """
+
+    def __init__(
+        self, model: ChatModel, behavior: Behavior, initial: str, *, first: int | None, non_ascii: bool
+    ) -> None:
+        if Capability.LOGPROBS not in model.capabilities:
+            raise AttackError(f"model {model.name!r} gives no log-probabilities; use backend hf")
+        self.model = model
+        self.behavior = behavior
+        self.layout = lay_out(model, TEMPLATE, behavior, initial, behavior.target)
+        self.allowed: IntArray = np.flatnonzero(searchable_ids(model, non_ascii=non_ascii))
+        if not len(self.allowed):
+            raise AttackError("no id is left in the search space; set non_ascii")
+        self.n_queries = 0
+        self._counted = self.layout.target[:first]
+        self._round_trip = RoundTrip(model, self.layout, lambda text: write(TEMPLATE, behavior.request, text))
+
+    def survivors(self, candidates: IntArray) -> IntArray:
+        """Those of the candidates ``(c, s)`` that survive re-tokenisation inside the whole chat."""
+        return candidates[self._round_trip.survivors(candidates)]
+
+    def losses(self, candidates: Sequence[Ids] | IntArray) -> npt.NDArray[np.float64]:
+        """Mean negative log-likelihood of the target's counted tokens, ``(c,)``, in nats per token.
+
+        Raises:
+            AttackError: one is not finite.
+        """
+        prompts = [(*self.layout.before, *map(int, ids), *self.layout.after) for ids in candidates]
+        log_p = self.model.target_log_probs(prompts, [self._counted] * len(prompts))
+        self.n_queries += len(prompts)
+        losses = np.array([-row.mean() for row in log_p])
+        if not np.isfinite(losses).all():
+            raise AttackError(
+                f"behavior {self.behavior.behavior_id!r}: the loss is not finite (too small a dtype, broken weights?)"
+            )
+        return losses
+
+    def attempt(self, suffix: Ids, loss: float, *, step: int, attempt_idx: int, final: bool) -> Attempt:
+        """The attempt with a suffix."""
+        text = suffix_text(self.model.tokenizer, self.layout, suffix)
+        return Attempt(
+            self.behavior.behavior_id,
+            messages=write(TEMPLATE, self.behavior.request, text),
+            suffix=text,
+            attempt_idx=attempt_idx,
+            step=step,
+            final=final,
+            info={
+                "loss": loss,
+                "n_queries": self.n_queries,
+                "suffix_ids": list(suffix),
+                "target_ids": list(self.layout.target),
+            },
+        )

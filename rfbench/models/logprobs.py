@@ -1,0 +1,76 @@
+"""Log-probabilities of given ids, without generating anything.
+
+Shapes: ``b`` rows, ``l`` tokens of the longest row, ``t`` target tokens, ``v`` vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rfbench.errors import ModelError
+from rfbench.models.generation import BatchSizer, is_out_of_memory
+
+Row = tuple[tuple[int, ...], tuple[int, ...] | None]
+"""Ids of a prompt, and those of an answer, or ``None`` for all ids that may come next."""
+
+
+def read_log_probs(
+    module: Any, rows: Sequence[Row], sizer: BatchSizer, flag: tuple[int | None, float], device: torch.device
+) -> list[npt.NDArray[np.float64]]:
+    """For each row the log-probabilities of its answer's ids ``(t,)``, or of every next id ``(v,)``.
+
+    Args:
+        module: a causal language model of transformers.
+        rows: what to read.
+        sizer: rows at a time, fewer while memory runs out.
+        flag: id whose logit gets a bias, and the bias.
+        device: where inputs go.
+
+    Raises:
+        ModelError: memory does not suffice for one row.
+    """
+    results: list[npt.NDArray[np.float64]] = []
+    while len(results) < len(rows):
+        batch = rows[len(results) : len(results) + sizer.size]
+        try:
+            results += _read_batch(module, batch, flag, device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if not sizer.ran_out(len(batch)):
+                raise ModelError(
+                    "out of memory with a single sequence; take a smaller dtype or a shorter prompt"
+                ) from error
+        else:
+            sizer.fitted()
+    return results
+
+
+@torch.inference_mode()
+def _read_batch(
+    module: Any, rows: Sequence[Row], flag: tuple[int | None, float], device: torch.device
+) -> list[npt.NDArray[np.float64]]:
+    """Rows are padded on the right, where causal attention never looks."""
+    sequences = [(*prompt, *(answer or ())) for prompt, answer in rows]
+    longest = max(map(len, sequences))
+    ids = torch.tensor([[*sequence, *[0] * (longest - len(sequence))] for sequence in sequences], device=device)
+    spans = [(len(prompt) - 1, len(prompt) - 1 + len(answer or (0,))) for prompt, answer in rows]
+    first = min(start for start, _ in spans)
+    keep = torch.arange(first, max(stop for _, stop in spans), device=device)
+    logits = module(input_ids=ids, use_cache=False, logits_to_keep=keep).logits.float()
+    flag_id, bias = flag
+    if flag_id is not None:
+        logits[..., flag_id] += bias
+    log_p = logits.log_softmax(dim=-1)
+    results = []
+    for i, ((_, answer), (start, stop)) in enumerate(zip(rows, spans, strict=True)):
+        of_row = log_p[i, start - first : stop - first]
+        if answer is not None:
+            of_row = of_row.gather(-1, torch.tensor(answer, device=device)[:, None]).T
+        results.append(of_row[0].double().cpu().numpy())
+    return results
