@@ -25,7 +25,7 @@ class Beast(PromptAttack):
 
     BEAST, "Fast Adversarial Attacks on Language Models In One GPU Minute", https://arxiv.org/abs/2402.15570. Readable,
     as it is drawn from the model's own distribution. It needs log-probabilities, no gradients. One attempt per step,
-    with the best beam; the suffix of the last step counts.
+    with the best beam, from no suffix at step 0 on; that of the last step counts.
     """
 
     version: ClassVar[int] = 1
@@ -63,6 +63,7 @@ class Beast(PromptAttack):
                 f"context of {model.max_context}; lower n_tokens"
             )
         beams = np.empty((1, 0), dtype=np.int64)
+        yield box.attempt((), float(box.losses([()])[0]), step=0, attempt_idx=0, final=False)
         for step in range(1, self.n_tokens + 1):
             log_p = model.next_log_probs([(*box.layout.before, *beam.tolist()) for beam in beams])
             box.n_queries += len(beams)
@@ -78,10 +79,9 @@ class Beast(PromptAttack):
             best = np.argsort(losses, kind="stable")[: self.beams]
             beams = candidates[best]
             final = step == self.n_tokens
-            if final or (step - 1) % self.every == 0:
-                idx = -(-(step - 1) // self.every)
-                suffix = tuple(beams[0].tolist())
-                yield box.attempt(suffix, float(losses[best[0]]), step=step, attempt_idx=idx, final=final)
+            if final or step % self.every == 0:
+                suffix, loss, idx = tuple(beams[0].tolist()), float(losses[best[0]]), -(-step // self.every)
+                yield box.attempt(suffix, loss, step=step, attempt_idx=idx, final=final)
 
 
 def draw_without_replacement(log_p: npt.NDArray[np.float64], k: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

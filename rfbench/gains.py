@@ -47,6 +47,7 @@ def flag_gains(rows: pd.DataFrame) -> Iterator[Count]:
         [begins_with(i, target) for i, target in zip(rows["completion_ids"], targets, strict=True)], dtype=bool
     )
     samples = {
+        "before": rows["step"] == 0,
         "before_open": open_ & (rows["step"] == 0),
         "before_unscored": ~scored & (rows["step"] == 0),
         "lost": open_ & final,
@@ -54,7 +55,7 @@ def flag_gains(rows: pd.DataFrame) -> Iterator[Count]:
         "unscored": ~scored & final,
     }
     folded = rows[["behavior_id"]].assign(**samples).groupby("behavior_id").any()
-    folded = folded[~folded["before_open"]]
+    folded = folded[folded["before"] & ~folded["before_open"]]
     known = ~folded["before_unscored"] & (folded["harm"] | ~folded["unscored"])
     for name, holds in zip(GAINS, (folded["harm"], folded["lost"] & ~folded["harm"]), strict=True):
         yield name, int((holds & known).sum()), int(known.sum()), int((~known).sum())

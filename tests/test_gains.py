@@ -106,6 +106,11 @@ def test_an_attack_that_struck_before_its_first_step_is_unscored() -> None:
     assert gains(*rows) == {"harm_gained": (0, 1, 1), "flag_only_lost": (0, 1, 1)}
 
 
+def test_without_a_sample_before_the_optimisation_nothing_is_known_of_a_behavior() -> None:
+    rows = [*flagged_first("b", "flagged", [9]), row("no step 0", 2, "complied", TARGET)]
+    assert gains(*rows) == {"harm_gained": (0, 1, 0), "flag_only_lost": (0, 1, 0)}
+
+
 @pytest.mark.parametrize("change", [{"info": "{}"}, {"flag_id": None}])
 def test_other_attacks_and_models_without_a_flag_have_no_such_figures(change: dict[str, Any]) -> None:
     assert gains(*(r | change for r in EVERY_CASE)) == {}

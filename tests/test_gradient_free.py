@@ -162,16 +162,18 @@ def test_random_search_thins_out_and_stops(model: HFModel, behavior: Behavior) -
 
 def test_beast_grows_one_token_a_step_and_more_beams_serve_better(model: HFModel, behavior: Behavior) -> None:
     attempts = run(beast(), model, behavior)
-    assert [len(a.info["suffix_ids"]) for a in attempts] == [a.step for a in attempts] == [1, 2, 3, 4, 5]
-    assert [(a.attempt_idx, a.final) for a in attempts] == [(i, i == 4) for i in range(5)]
+    assert [len(a.info["suffix_ids"]) for a in attempts] == [a.step for a in attempts] == [0, 1, 2, 3, 4, 5]
+    assert [(a.attempt_idx, a.final) for a in attempts] == [(i, i == 5) for i in range(6)]
+    assert attempts[0].messages == ({"role": "user", "content": behavior.request},)
     # One prompt asked for its continuation and 4 candidates; then 3 beams and 12 candidates, less what did not survive.
     spent = [a.info["n_queries"] for a in attempts]
-    assert spent[0] <= 1 + 4
-    assert all(3 < b - a <= 3 + 12 for a, b in itertools.pairwise(spent))
+    assert spent[0] == 1
+    assert spent[1] <= 1 + 1 + 4
+    assert all(3 < b - a <= 3 + 12 for a, b in itertools.pairwise(spent[1:]))
     wide = run(beast(beams=8, draws=12), model, behavior)[-1].info["loss"]
     narrow = run(beast(beams=1, draws=1), model, behavior)[-1].info["loss"]
     assert wide < narrow
-    assert [a.step for a in run(beast(every=2), model, behavior)] == [1, 3, 5]
+    assert [a.step for a in run(beast(every=2), model, behavior)] == [0, 2, 4, 5]
 
 
 def test_beast_says_when_the_suffix_does_not_fit(model: HFModel, behavior: Behavior) -> None:

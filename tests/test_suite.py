@@ -41,8 +41,16 @@ def test_shipped_suites_are_valid(name: str) -> None:
 
 
 def test_shipped_suites_use_only_the_projects_own_data() -> None:
-    for name in ("quick", "ci"):
+    for name in ("quick", "ci", "whitebox", "adaptive"):
         assert all((d.name or "").startswith("core/") for d in load_suite(name).datasets)
+
+
+def test_the_adaptive_suite_sweeps_lambda_from_zero() -> None:
+    entries = {entry.label: entry.attack for entry in load_suite("adaptive").attacks}
+    sweep = {label: attack for label, attack in entries.items() if attack.name == "gcg_adaptive"}
+    assert [attack.flag_weight for attack in sweep.values()] == [0, 0.1, 1, 10]  # type: ignore[attr-defined]
+    others = [attack.model_dump(exclude={"flag_weight"}) for attack in sweep.values()]
+    assert all(other == others[0] for other in others)
 
 
 def test_every_default_is_written_out(tmp_path: Path) -> None:
@@ -250,7 +258,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"latin\.yaml: not UTF-8 at byte 6; save it as UTF-8"):
         load_suite(str(tmp_path / "latin.yaml"))
     with pytest.raises(
-        ConfigError, match=r"none\.yaml: cannot be read \(No such file or directory\); shipped suites: ci"
+        ConfigError, match=r"none\.yaml: cannot be read \(No such file or directory\); shipped suites: adaptive, ci"
     ):
         load_suite("none.yaml")
     with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):

@@ -31,18 +31,19 @@ class Moments:
 
     def direction(self, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> torch.Tensor:
         """Adam's direction of ascent ``(s, d)``, corrected for the start at zero."""
-        mean = self.mean / (1 - beta1**self.n)
-        square = self.square / (1 - beta2**self.n)
+        mean: torch.Tensor = self.mean / (1 - beta1**self.n)
+        square: torch.Tensor = self.square / (1 - beta2**self.n)
         return mean / (square.sqrt() + eps)
 
 
 def project(shift: torch.Tensor, bound: Bound, radius: float) -> torch.Tensor:
     """``shift`` ``(s, d)`` brought within ``radius``: of each vector's length (l2), of each number (linf)."""
     if bound == "l2":
-        return shift * (radius / shift.norm(dim=-1, keepdim=True).clamp(min=1e-30)).clamp(max=1.0)
+        lengths: torch.Tensor = shift.norm(dim=-1, keepdim=True).clamp(min=1e-30)
+        return shift * (radius / lengths).clamp(max=1.0)
     return shift.clamp(-radius, radius) if bound == "linf" else shift
 
 
 def typical_size(vectors: torch.Tensor) -> float:
     """Root mean square of the numbers of an embedding matrix ``(v, d)``: the unit of steps and bounds."""
-    return vectors.float().pow(2).mean().sqrt().item()
+    return float(vectors.float().pow(2).mean().sqrt())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice, takewhile
+from itertools import takewhile
 from typing import Any, ClassVar
 
 import numpy as np
@@ -185,9 +185,7 @@ class HFModel(ChatModel):
         memory = PrefixMemory(self.module.config)
         while pending:
             longest = len(rows[pending[0]].ids) + stop.max_new_tokens
-            first = rows[pending[0]]
-            alike = takewhile(lambda i, to=first: _may_share(rows[i], to), pending)
-            batch = list(islice(alike, min(self._sizer.size, self._rows_that_fit(longest))))
+            batch = _first_batch(rows, pending, min(self._sizer.size, self._rows_that_fit(longest)))
             results = self._try_batch([rows[i] for i in batch], stop, seed, memory)
             if results is None:  # out of memory: what the failed batch held is free only now
                 memory = PrefixMemory(self.module.config)
@@ -258,9 +256,14 @@ def _row(attempt: Attempt, sample: int, chat: EncodedChat, temperature: float) -
     )
 
 
-def _may_share(row: Row, first: Row) -> bool:
-    """Whether a row may stand in a batch that ``first`` begins: a prompt that reads vectors shares it with none."""
-    return row.soft is None if first.soft is None else (row.ids, row.soft) == (first.ids, first.soft)
+def _first_batch(rows: Sequence[Row], pending: Sequence[int], size: int) -> list[int]:
+    """The first of ``pending`` that may stand in one batch: a prompt that reads vectors shares it with none."""
+    first = rows[pending[0]]
+
+    def fits(i: int) -> bool:
+        return rows[i].soft is None if first.soft is None else (rows[i].ids, rows[i].soft) == (first.ids, first.soft)
+
+    return list(takewhile(fits, pending[:size]))
 
 
 def _failed(attempt: Attempt, sample: int, error: str) -> Completion:
