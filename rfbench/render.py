@@ -53,7 +53,7 @@ def rich_table(section: Section) -> RenderableType:
         pad_edge=False,
         show_edge=False,
     )
-    table.add_column("model / attack" if section.n_names == 2 else section.columns[0], overflow="fold", min_width=16)
+    table.add_column(" / ".join(section.columns[: section.n_names]), overflow="fold", min_width=16)
     for column in section.columns[section.n_names :]:
         table.add_column(column, justify="right", no_wrap=True)
     below = "\n[" if _width(section) > WIDTH else " ["
