@@ -16,6 +16,7 @@ from pathlib import Path
 from rfbench.catalog import DatasetSpec, Origin, builtin_file, locate
 from rfbench.entries import BUILTIN
 from rfbench.errors import DataError
+from rfbench.public import fetch
 from rfbench.records import Behavior, digest
 from rfbench.rows import build_behaviors, read_text
 from rfbench.sources import read_table
@@ -47,6 +48,8 @@ def load_behaviors(spec: DatasetSpec, *, base: Path | None = None, offline: bool
     origin, problems = locate(spec, base)
     if origin is None:
         raise DataError("\n".join(problems))
+    for copy in origin.public:
+        fetch(copy, offline=offline)
     behaviors = build_behaviors(read_table(origin, offline=offline), origin, spec)
     return limit_behaviors([behaviors], spec.limit, seed=0)[0]
 

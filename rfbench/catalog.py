@@ -1,8 +1,8 @@
 """How a suite names a dataset, and where that is read from: the package, a file, or the Hub.
 
 A ``path`` beats everything; then comes the copy below the folder that the environment variable
-``RFBENCH_DATA`` names; then the Hub. The names are in :mod:`rfbench.entries`. Nothing here reads a
-dataset: :mod:`rfbench.behaviors` does.
+``RFBENCH_DATA`` names; then pinned public files; then the Hub. The names are in :mod:`rfbench.entries`.
+Nothing here reads a dataset: :mod:`rfbench.behaviors` does.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rfbench.entries import BUILTIN, ENTRIES, BehaviorField, Entry, Form, HubSource
+from rfbench.public import PublicCopy
 from rfbench.text import did_you_mean
 
 DATA_VARIABLE = "RFBENCH_DATA"
@@ -106,12 +107,16 @@ class DatasetSpec(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a dataset will be read from: a file, or the Hub at a revision; in the first of ``forms`` that fits."""
+    """Where a dataset will be read from: a file, or the Hub at a revision; in the first of ``forms`` that fits.
+
+    ``public`` are the files among them that :func:`~rfbench.public.fetch` must put there first.
+    """
 
     place: Traversable | HubSource
     revision: str = ""
     forms: tuple[Form, ...] = (Form(),)
     targets: Path | None = None
+    public: tuple[PublicCopy, ...] = ()
     is_harmful: bool | None = None
 
 
@@ -125,7 +130,7 @@ def locate(spec: DatasetSpec, base: Path | None = None) -> tuple[Origin | None, 
     problems: list[str] = []
     source = _source(spec, entry, base, problems)
     named = spec.targets or (source.targets if source else None)
-    targets = _find(named, (".json",), base, problems) if named else None
+    targets = _find(named, (".json",), base, problems) if isinstance(named, str) else named
     if source is None or problems:
         return None, problems
     origin = Origin(
@@ -133,6 +138,7 @@ def locate(spec: DatasetSpec, base: Path | None = None) -> tuple[Origin | None, 
         revision=spec.revision or "",
         forms=tuple(Form({**form.columns, **spec.columns}, form.where) for form in source.forms),
         targets=targets,
+        public=source.public,
         is_harmful=entry.is_harmful if entry and spec.is_harmful is None else spec.is_harmful,
     )
     return origin, []
@@ -144,7 +150,8 @@ class _Source:
 
     place: Traversable | HubSource
     forms: tuple[Form, ...]
-    targets: str | None = None
+    targets: str | Path | None = None
+    public: tuple[PublicCopy, ...] = ()
 
 
 def _source(spec: DatasetSpec, entry: Entry | None, base: Path | None, problems: list[str]) -> _Source | None:
@@ -165,6 +172,10 @@ def _source(spec: DatasetSpec, entry: Entry | None, base: Path | None, problems:
         )
     elif entry.local is not None and (copy := local_copy(entry)) is not None:
         return _Source(copy, (entry.local.form,), entry.local.targets)
+    elif entry.local is not None and entry.public is not None:
+        rows, targets = entry.public.rows, entry.public.targets
+        copies = (rows,) if targets is None else (rows, targets)
+        return _Source(rows.cached, (entry.local.form,), None if targets is None else targets.cached, copies)
     elif entry.hub is not None and spec.revision is not None:
         return _Source(entry.hub, (entry.hub.form,))
     else:
@@ -266,6 +277,8 @@ def _read_from(entry: Entry) -> str:
     copy = local_copy(entry)
     if copy is not None:
         return str(copy)
+    if entry.public is not None:
+        return f"{entry.public.rows} (fetched once, SHA-256 checked)"
     if entry.hub is not None:
         return f"Hub: {entry.hub.id} (needs revision:)"
     return _how_to_get(entry)

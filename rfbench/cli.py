@@ -36,9 +36,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="rfbench", description="How robust is a language model to attack?", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"rfbench {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    common, loading, suite = _common_options(), _loading_options(), _suite_options()
+    common, suite, seeds = _common_options(), _suite_options(), _seed_option("replaces the suite's seeds")
+    placing, talking, working = _placing_options(), _talking_options(), _working_options()
 
-    run = commands.add_parser("run", parents=[suite, loading, common], help="run a suite", epilog=EPILOG)
+    run = commands.add_parser(
+        "run", parents=[suite, talking, placing, seeds, working, common], help="run a suite", epilog=EPILOG
+    )
     run.add_argument("--out", metavar="DIR", help="the run folder; default results/<suite>/<hash>, so that it resumes")
     run.add_argument("--limit", type=_positive, metavar="N", help="first N behaviors of each dataset, twins together")
     run.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N", help="run every N-th unit from the I-th")
@@ -49,10 +52,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--accept-canary", action="store_true", help="go on after a failed canary, and mark every table")
 
-    check = commands.add_parser("check", parents=[loading, common], help="the canary alone", epilog=EPILOG)
+    check = commands.add_parser(
+        "check", parents=[talking, placing, working, common], help="the canary alone", epilog=EPILOG
+    )
     check.add_argument("model", metavar="MODEL")
 
-    train = commands.add_parser("train", parents=[common], help="train an adapter by a recipe", epilog=EPILOG)
+    recipe_seed = _seed_option("replaces the recipe's seed")
+    train = commands.add_parser(
+        "train", parents=[placing, recipe_seed, common], help="train an adapter by a recipe", epilog=EPILOG
+    )
     train.add_argument("kind", choices=("redflag", "refusal"), help="what the model is to learn")
     train.add_argument("--base", required=True, metavar="M", help="the model to train, e.g. smollm2")
     train.add_argument("--out", required=True, metavar="DIR", help="the adapter folder; the same command resumes")
@@ -61,12 +69,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides", help="set a key of the recipe"
     )
     train.add_argument("--fresh", action="store_true", help="start anew instead of resuming")
-    train.add_argument("--offline", action="store_true", help="use only what lies on this machine")
+    _add_offline(train)
 
     export = commands.add_parser("export", parents=[common], help="write a merged model for other engines")
     export.add_argument("model", metavar="MODEL")
     export.add_argument("--out", required=True, metavar="DIR", help="a new folder")
-    export.add_argument("--offline", action="store_true", help="use only what lies on this machine")
+    _add_offline(export)
 
     score = commands.add_parser("score", parents=[common], help="score a saved run again, no model loaded")
     score.add_argument("run", metavar="RUN")
@@ -91,10 +99,12 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--include-text", action="store_true", help="also prompt and completion")
 
     listing = commands.add_parser("list", parents=[common], help="what there is")
-    kinds = ("attacks", "suites", "models", "datasets", "judges")
+    kinds = ("attacks", "suites", "models", "datasets", "measures", "judges")
     listing.add_argument("what", choices=kinds, metavar="|".join(kinds), help="which of them")
 
-    commands.add_parser("validate", parents=[suite, loading, common], help="check a suite without running it")
+    commands.add_parser(
+        "validate", parents=[suite, talking, placing, seeds, common], help="check a suite without running it"
+    )
     commands.add_parser("schema", parents=[common], help="JSON Schema of suite files")
     return parser
 
@@ -108,16 +118,40 @@ def _common_options() -> _Parser:
     return options
 
 
-def _loading_options() -> _Parser:
+# One parser for each group, so that a command takes only options that mean something to it.
+
+
+def _talking_options() -> _Parser:
     options = _Parser(add_help=False)
     options.add_argument("--flag", metavar="TOKEN", help="the red-flag token, or `none`")
-    options.add_argument("--device", help="torch device, e.g. cuda or cpu")
-    options.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
-    options.add_argument("--batch-size", type=_positive, metavar="N", help="rows per batch to start with")
     options.add_argument("--system", metavar="TEXT", help="system prompt instead of the template's own")
-    options.add_argument("--seed", type=_natural, metavar="N", help="replaces the suite's seeds")
-    options.add_argument("--offline", action="store_true", help="use only what lies on this machine")
     return options
+
+
+def _placing_options() -> _Parser:
+    options = _Parser(add_help=False)
+    options.add_argument("--device", help="torch device, e.g. cuda or cpu")
+    options.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="number format of the weights"
+    )
+    return options
+
+
+def _seed_option(meaning: str) -> _Parser:
+    options = _Parser(add_help=False)
+    options.add_argument("--seed", type=_natural, metavar="N", help=meaning)
+    return options
+
+
+def _working_options() -> _Parser:
+    options = _Parser(add_help=False)
+    options.add_argument("--batch-size", type=_positive, metavar="N", help="rows per batch to start with")
+    _add_offline(options)
+    return options
+
+
+def _add_offline(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--offline", action="store_true", help="use only what lies on this machine")
 
 
 def _suite_options() -> _Parser:

@@ -29,7 +29,7 @@ from rfbench.suite import CanaryBounds, Suite, load_suite
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rfbench.plan import Unit
+    from rfbench.plan import Work
     from rfbench.run import Run
     from rfbench.store import RunFolder
 
@@ -67,7 +67,7 @@ def run_command(arguments: Namespace) -> int:
         raise ConfigError(f"suite {suite.name!r} has no `gate:`; write one, or leave --gate out")
     from rfbench import store
     from rfbench.plan import shard
-    from rfbench.reading import print_tables, summarize_run
+    from rfbench.reading import print_comparison, print_tables, summarize_run
     from rfbench.render import write_tables
     from rfbench.session import prepare
 
@@ -76,7 +76,7 @@ def run_command(arguments: Namespace) -> int:
     folder = store.RunFolder.create_or_open(arguments.out or session.default_folder, header, fresh=arguments.fresh)
     failure: ModelsFailed | None = None
     try:
-        _execute(arguments, suite, shard(session.units, *arguments.shard), folder)
+        _execute(arguments, suite, shard(session.work, *arguments.shard), folder)
     except ModelsFailed as error:
         if EXIT_IO in map(exit_code, error.failures.values()):
             raise  # there is nowhere to write tables to
@@ -89,6 +89,8 @@ def run_command(arguments: Namespace) -> int:
     n_unscored = _warn_of_unscored(result)
     with contextlib.suppress(BrokenPipeError):
         print_tables(summary, info)
+        if failure is None:
+            print_comparison(result)
         sys.stdout.write(f"\n{folder.path}: summary.csv, summary.parquet, summary.md\n")
         sys.stdout.writelines(lines)
     if failure is not None:
@@ -96,26 +98,26 @@ def run_command(arguments: Namespace) -> int:
     return EXIT_GATE if not passed else EXIT_UNSCORED if n_unscored else EXIT_OK
 
 
-def _execute(arguments: Namespace, suite: Suite, units: Sequence[Unit], folder: RunFolder) -> None:
+def _execute(arguments: Namespace, suite: Suite, work: Sequence[Work], folder: RunFolder) -> None:
     from tqdm import tqdm
 
     from rfbench.models.load import load_model
     from rfbench.runner import execute
 
-    n_done = len(folder.done() & {unit.key for unit in units})
-    logger.info("%s: %d of %d units are done", folder.path, n_done, len(units))
+    n_done = len((folder.done() | folder.measured()) & {piece.key for piece in work})
+    logger.info("%s: %d of %d units are done", folder.path, n_done, len(work))
     n_rows = 0
-    with tqdm(total=len(units), initial=n_done, unit="unit", disable=None, file=sys.stderr) as bar:
+    with tqdm(total=len(work), initial=n_done, unit="unit", disable=None, file=sys.stderr) as bar:
 
-        def progress(unit: Unit, rows: int) -> None:
+        def progress(piece: Work, rows: int) -> None:
             nonlocal n_rows
             n_rows += rows
-            bar.set_description_str(unit.label, refresh=False)
+            bar.set_description_str(piece.label, refresh=False)
             bar.set_postfix_str(f"{n_rows / max(bar.format_dict['elapsed'], 1e-9):.1f} attempts/s", refresh=False)
             bar.update()
 
         execute(
-            units,
+            work,
             folder,
             lambda spec: load_model(spec, batch_size=arguments.batch_size, offline=arguments.offline),
             suite.canary,

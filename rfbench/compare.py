@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rfbench.errors import ConfigError
-from rfbench.metrics import RATES, RateMetric, behavior_outcomes
-from rfbench.sides import Side
+from rfbench.measures.figures import table_order
+from rfbench.metrics import RATES, RateMetric, behavior_outcomes, measure_rows
+from rfbench.sides import Side, unequal_data
 from rfbench.stats import ALPHA, N_DRAWS, bootstrap_mean, holm, mcnemar_exact, smallest_detectable_difference, wilson
 from rfbench.tables import clean
 
@@ -26,6 +27,11 @@ METRICS = ("dsr", "flag_dsr", "refusal_dsr", "false_alarm", "fpr", "over_refusal
 COLUMNS: tuple[str, ...] = (
     *("attack_label", "dataset", "metric", "baseline", "candidate", "difference", "lo", "hi", "b", "c"),
     *("p", "p_holm", "significant", "n", "n_dropped", "sdd"),
+)
+MEASURE_COLUMNS = (
+    "measure",
+    "dataset",
+    *(f"{side}{end}" for side in ("baseline", "candidate") for end in ("", "_lo", "_hi")),
 )
 DROPPED_COLUMNS = ("attack_label", "dataset", "metric", "reason", "n")
 SETTINGS = (
@@ -49,6 +55,9 @@ class Comparison:
     that is at most 0.05. ``sdd`` is the smallest difference that ``n`` pairs show with power 0.8. Without a pair the
     figures are NaN and no test is counted.
 
+    ``measures`` (``MEASURE_COLUMNS``) holds the figures about the models themselves, each with its interval: they are
+    put side by side, and no test is made. NaN where a side was not measured so.
+
     ``dropped`` (``DROPPED_COLUMNS``) says why ``n_dropped`` behaviors are no pairs. ``header`` holds the lines that
     belong above every rendering: marks, the two models, their settings.
     """
@@ -57,6 +66,7 @@ class Comparison:
     candidate: str
     table: pd.DataFrame
     dropped: pd.DataFrame
+    measures: pd.DataFrame
     header: tuple[str, ...]
 
 
@@ -106,9 +116,24 @@ def compare(
     if not any(row["n"] for row in rows):
         why = ", ".join(dict.fromkeys(row["reason"] for row in dropped)) or "neither has a final attempt"
         raise ConfigError(f"no behavior of {names[0]} and {names[1]} can be paired ({why}); run both on the same suite")
-    marks = dict.fromkeys(mark for side in sides for mark in side.marks)
+    marks = dict.fromkeys([*sides[0].marks, *sides[1].marks, *unequal_data(*sides)])
     header = (*marks, *_header(names, (left_records, right_records)))
-    return Comparison(*names, _with_holm(pd.DataFrame(rows)), pd.DataFrame(dropped, columns=DROPPED_COLUMNS), header)
+    drops = pd.DataFrame(dropped, columns=DROPPED_COLUMNS)
+    return Comparison(*names, _with_holm(pd.DataFrame(rows)), drops, _measures(sides), header)
+
+
+def _measures(sides: Sequence[Side]) -> pd.DataFrame:
+    import pandas as pd
+
+    ends = ("value", "lo", "hi")
+    figures: list[dict[tuple[str, str], tuple[float, ...]]] = [
+        {(row["measure"], row["dataset"]): tuple(row[end] for end in ends) for row in measure_rows(side.measures)}
+        for side in sides
+    ]
+    absent = (math.nan,) * len(ends)
+    keys = sorted({**figures[0], **figures[1]}, key=lambda key: table_order(key[0]))
+    rows = [(*key, *figures[0].get(key, absent), *figures[1].get(key, absent)) for key in keys]
+    return pd.DataFrame(rows, columns=list(MEASURE_COLUMNS))
 
 
 def _only_model(records: pd.DataFrame, side: str) -> str:

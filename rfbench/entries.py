@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from rfbench.public import PublicCopy, PublicFile, self_instruct_prompts
+
 BehaviorField = Literal["behavior_id", "prompt", "category", "context", "target", "is_harmful", "twin_id"]
 FIELDS: tuple[BehaviorField, ...] = get_args(BehaviorField)
 """The fields of :class:`~rfbench.records.Behavior`, which ``columns:`` may name."""
@@ -32,6 +34,14 @@ class LocalSource:
 
 
 @dataclass(frozen=True, slots=True)
+class PublicSource:
+    """The files of a :class:`LocalSource`, made of pinned public ones where there is no local copy."""
+
+    rows: PublicCopy
+    targets: PublicCopy | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HubSource:
     """A dataset on the Hub. Its revision comes from the suite: what is not pinned can change under a saved run."""
 
@@ -52,6 +62,7 @@ class Entry:
     source: str
     licence: str
     local: LocalSource | None = None
+    public: PublicSource | None = None
     hub: HubSource | None = None
     note: str = ""
 
@@ -119,6 +130,16 @@ def _alpaca(split: str, half: str) -> Entry:
     )
 
 
+def _continuous_advtrain(path: str, name: str, sha256: str) -> PublicCopy:
+    commit = "d4c4761aed2af8849d5eb7d19574d43e14d8a0ff"
+    file = PublicFile("sophie-xhonneux/Continuous-AdvTrain", commit, f"data/{path}", sha256)
+    return PublicCopy(name=f"adv_training/{name}", sha256=sha256, files=(file,))
+
+
+def _self_instruct(path: str, sha256: str) -> PublicFile:
+    return PublicFile("yizhongw/self-instruct", "0b26ccaa415992100fa32df62d41b994cf928e23", path, sha256)
+
+
 _ADVBENCH = Form({"behavior_id": "BehaviorID", "prompt": "Behavior", "category": "Category"})
 
 ENTRIES: Mapping[str, Entry] = {
@@ -169,12 +190,41 @@ ENTRIES: Mapping[str, Entry] = {
         source="Continuous-AdvTrain behaviors (arXiv 2405.15589)",
         licence="MIT",
         local=LocalSource("adv_training/behaviors.csv", _ADVBENCH, targets="adv_training/targets.json"),
+        public=PublicSource(
+            rows=_continuous_advtrain(
+                "behavior_datasets/extra_behavior_datasets/adv_training_behaviors.csv",
+                "behaviors.csv",
+                "73b38848f6a38e1ad3b67747fc9412c8bac114a12cedc2c26579a31387329f7a",
+            ),
+            targets=_continuous_advtrain(
+                "optimizer_targets/extra_targets/adv_training_targets.json",
+                "targets.json",
+                "1d675653b74741f2528747dc05a25f6a3dba53e0ff6a3f863a1589506f598817",
+            ),
+        ),
     ),
     "self_instruct": Entry(
         is_harmful=False,
         source="Self-Instruct seed tasks and user-oriented set (arXiv 2212.10560)",
         licence="Apache-2.0",
         local=LocalSource("self_instruct/prompts.jsonl", Form({"category": "source"})),
+        public=PublicSource(
+            rows=PublicCopy(
+                name="self_instruct/prompts.jsonl",
+                sha256="ce6f461422fdf8e28ee340b7b7a86706ef7c038cf8d93b7f00ea9c71e0176401",
+                files=(
+                    _self_instruct(
+                        "data/seed_tasks.jsonl",
+                        "7779004fa198fdf27cf70a159363879d8a26c53329e11b436af17b3941875f48",
+                    ),
+                    _self_instruct(
+                        "human_eval/user_oriented_instructions.jsonl",
+                        "81d60a117db495cecedecd9193504fd07c5b5a42f6699ef6b0f9da10fc22f42e",
+                    ),
+                ),
+                make=self_instruct_prompts,
+            )
+        ),
     ),
 }
 """Public datasets. None is copied into the project."""

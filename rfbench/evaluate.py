@@ -51,9 +51,13 @@ def score(records: Sequence[Record], flag_tokens: Mapping[str, str | None]) -> l
     if not records:
         return []
     frame = pd.DataFrame({name: [getattr(r, name) for r in records] for name in RAW_COLUMNS})
-    scored = score_records(frame, flag_tokens=flag_tokens)[list(SCORED_COLUMNS)]
-    rows = scored.astype(object).where(scored.notna(), None).to_dict("records")
-    return [replace(record, **{str(k): v for k, v in row.items()}) for record, row in zip(records, rows, strict=True)]
+    scored = score_records(frame, flag_tokens=flag_tokens)
+    columns = ([None if pd.isna(value) else value for value in scored[name].tolist()] for name in SCORED_COLUMNS)
+    rows = zip(*columns, strict=True)
+    return [
+        replace(record, **dict(zip(SCORED_COLUMNS, row, strict=True)))
+        for record, row in zip(records, rows, strict=True)
+    ]
 
 
 def _run_prompt_attack(

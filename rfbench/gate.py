@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rfbench.measures.figures import FIGURES, is_figure
 from rfbench.metrics import DSR_METRICS, FALSE_ALARM_METRICS, METRICS, RATE_METRICS, metric_rows
 from rfbench.models.spec import CONTROLS
 from rfbench.stats import wilson
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Selector = Literal["model", "attack", "attack_label", "dataset"]
 Bound = Literal["min", "max"]
+RATE_FIGURES = frozenset(name for name, figure in FIGURES.items() if figure.kind == "rate")
 
 
 class GateRule(BaseModel):
@@ -32,7 +34,7 @@ class GateRule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    metric: str = Field(description="name of the metric, such as dsr or false_alarm")
+    metric: str = Field(description="name of the metric or measured figure, such as dsr, false_alarm, kl_to_base")
     where: dict[Selector, str] = Field({}, description="rows to hold; 'attack' is a label or a module name")
     min: float | None = Field(None, description="lowest value that passes, rates in 0-1")
     max: float | None = Field(None, description="highest value that passes, rates in 0-1")
@@ -83,9 +85,11 @@ def check_rules(rules: Sequence[GateRule]) -> list[str]:
     """What is wrong with the rules of a suite, a line each; empty when nothing is."""
     problems = []
     for i, rule in enumerate(rules):
-        if rule.metric not in METRICS:
-            problems.append(f"gate[{i}].metric: unknown metric {rule.metric!r}; {did_you_mean(rule.metric, METRICS)}")
-        top = 1.0 if rule.metric in RATE_METRICS else math.inf
+        if rule.metric not in METRICS and not is_figure(rule.metric):
+            hint = did_you_mean(rule.metric, (*METRICS, *FIGURES))
+            problems.append(f"gate[{i}].metric: unknown metric {rule.metric!r}; {hint}")
+        problems += [f"gate[{i}]{problem}" for problem in _figure_problems(rule)]
+        top = 1.0 if rule.metric in RATE_METRICS | RATE_FIGURES else math.inf
         problems += [
             f"gate[{i}].{kind}: {bound:g} is outside 0 to {top:g}; rates are shares, not percent"
             for kind, bound in rule.bounds
@@ -101,6 +105,20 @@ def check_rules(rules: Sequence[GateRule]) -> list[str]:
                 "everything would pass"
             )
     return problems
+
+
+def _figure_problems(rule: GateRule) -> Iterator[str]:
+    """What is wrong with a rule because it is on a figure about a model."""
+    if not is_figure(rule.metric):
+        return
+    for column in ("attack", "attack_label"):
+        if column in rule.where:
+            yield f".where.{column}: {rule.metric} is a figure about a model, which has no attack; leave it out"
+    if rule.metric in FIGURES:
+        lower = FIGURES[rule.metric].better == "lower"
+        if (rule.max if lower else rule.min) is None:
+            worse, needed = ("higher", "max") if lower else ("lower", "min")
+            yield f": {rule.metric} is worse the {worse} it is, which passes without a {needed}; give one"
 
 
 def _guards(rule: GateRule, defence: GateRule) -> bool:
@@ -125,7 +143,7 @@ def _evaluate_rule(rule: GateRule, rows: Sequence[Mapping[str, Any]]) -> Iterato
         for row in selected:
             observed = _worst(row, rule.end, kind)
             passed = observed >= bound if kind == "min" else observed <= bound
-            selector = clean(f"{row['model']} / {row['attack_label']} / {row['dataset']}")
+            selector = clean(" / ".join(filter(None, (row["model"], row["attack_label"], row["dataset"]))))
             relation = {("min", True): ">=", ("min", False): "<", ("max", True): "<=", ("max", False): ">"}[
                 kind, passed
             ]

@@ -6,19 +6,21 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from importlib import resources
+from pathlib import Path
 
 from rfbench.attack import attack_names, find_attack
 from rfbench.catalog import describe
 from rfbench.commands import suite_of
 from rfbench.errors import EXIT_OK, ConfigError
-from rfbench.models.spec import CONTROLS, EMBEDDED, EMBEDDED_HUB_ID
+from rfbench.measures import MEASURES, find_measure
+from rfbench.models.flag import FLAG_FILE
+from rfbench.models.spec import CONTROLS, EMBEDDED, EMBEDDED_HUB_ID, shipped_adapters
 from rfbench.schema import json_schema
 from rfbench.suite import load_suite, suite_names
 
 
 def list_command(arguments: Namespace) -> int:
-    """What there is: attacks, suites, models, datasets, judges."""
+    """What there is: attacks, suites, models, datasets, measures, judges."""
     for name, text in _LISTINGS[arguments.what]():
         sys.stdout.write(f"{name:<22} {text}\n")
     return EXIT_OK
@@ -43,9 +45,9 @@ def _suites() -> Iterator[tuple[str, str]]:
 
 def _models() -> Iterator[tuple[str, str]]:
     yield EMBEDDED, f"the default: {EMBEDDED_HUB_ID}, from a wheel, no model hub needed"
-    shipped = resources.files("rfbench.models") / "adapters" / EMBEDDED
-    for adapter in sorted(folder.name for folder in shipped.iterdir() if folder.is_dir()) if shipped.is_dir() else ():
-        yield f"{EMBEDDED}+{adapter}", "adapter shipped with rfbench"
+    for folder in shipped_adapters():
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        yield f"{EMBEDDED}+{folder.name}", f"{_purpose(folder)} (shipped adapter, {size / 1e6:.1f} MB)"
     for name in CONTROLS:
         yield name, "control, runs in every suite: no model behind it"
     yield "FOLDER", "a model folder: config, safetensors, tokenizer"
@@ -53,11 +55,24 @@ def _models() -> Iterator[tuple[str, str]]:
     yield "BASE+ADAPTER", "a PEFT adapter (folder or Hub id) on one of these"
 
 
+def _purpose(adapter: Path) -> str:
+    """What an adapter was trained for, in one line."""
+    try:
+        return str(json.loads((adapter / FLAG_FILE).read_text(encoding="utf-8"))["recipe"]["description"])
+    except (OSError, ValueError, KeyError, TypeError) as error:  # one broken folder must not hide the others
+        return f"NOT USABLE: {FLAG_FILE}: {type(error).__name__}: {error}"
+
+
 def _datasets() -> Iterator[tuple[str, str]]:
     for dataset in describe():
         count = "" if dataset.n is None else f"{dataset.n} requests, "
         note = f"; {dataset.note}" if dataset.note else ""
         yield dataset.name, f"{count}{dataset.source} ({dataset.licence}); {dataset.read_from}{note}"
+
+
+def _measures() -> Iterator[tuple[str, str]]:
+    for name in MEASURES:
+        yield name, (find_measure(name).__doc__ or "").strip().partition("\n")[0]
 
 
 def _judges() -> Iterator[tuple[str, str]]:
@@ -69,6 +84,7 @@ _LISTINGS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "suites": _suites,
     "models": _models,
     "datasets": _datasets,
+    "measures": _measures,
     "judges": _judges,
 }
 

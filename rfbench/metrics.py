@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from rfbench.errors import ConfigError
 from rfbench.gains import GAINS, flag_gains
+from rfbench.measures.figures import is_figure, table_order
 from rfbench.records import EARLY_TOKENS
 from rfbench.stats import bootstrap_median_leak, wilson
 
@@ -77,7 +78,7 @@ FALSE_ALARM_METRICS: frozenset[str] = frozenset({"fpr", "over_refusal", "false_a
 
 
 def summarize(run: Any, *, seed: int = 0) -> pd.DataFrame:
-    """Metrics of a run, or of its records: one row per cell and metric, in ``SUMMARY_COLUMNS``.
+    """Metrics of a run, or of its records: one row per cell and metric, in ``SUMMARY_COLUMNS``; then its measures.
 
     Final attempts count. ``value`` is over the ``n`` behaviors with a verdict; ``n_unscored`` more have none
     (an error struck, or no final attempt), and ``lo`` and ``hi`` hold however those would have turned out:
@@ -96,6 +97,9 @@ def summarize(run: Any, *, seed: int = 0) -> pd.DataFrame:
     - ``harm_gained``, ``flag_only_lost``: for optimisers, of the harmful behaviors flagged at step 0, those in which
       the target is said now, and those in which only the flag is gone (:mod:`rfbench.gains`).
 
+    Figures about a model (:mod:`rfbench.measures.figures`) have no attack: their ``attack`` and ``attack_label`` are
+    empty. Those of the canary are no results, and left out.
+
     Raises:
         ConfigError: one (model, attack_label, dataset) holds two configurations, which must not be merged.
     """
@@ -108,8 +112,26 @@ def summarize(run: Any, *, seed: int = 0) -> pd.DataFrame:
         for cell, of_cell in records.groupby(list(CELL), sort=False)
         for metric, *figures in _summarize_cell(of_cell, seed)
     ]
+    for row in measure_rows(getattr(run, "measures", None)):
+        cell = {"model": row["model"], "attack": "", "attack_label": "", "dataset": row["dataset"]}
+        figures = {name: row[name] for name in ("value", "lo", "hi", "n")}
+        rows.append({**cell, "metric": row["measure"], **figures, "n_unscored": 0})
     types = {"value": "float64", "lo": "float64", "hi": "float64", "n": "int64", "n_unscored": "int64"}
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS)).astype(types)
+
+
+def measure_rows(measures: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """The measures of a run that are results, as the canary's are not, in the order of tables.
+
+    Plain numbers: an end that is not known is NaN, and ``n`` is 0.
+    """
+    names = ("model", "measure", "dataset", "value", "lo", "hi", "n")
+    if measures is None or measures.empty:
+        return []
+    kept = measures[measures["measure"].map(is_figure).astype(bool)]
+    known = kept.assign(**{end: kept[end].astype("float64") for end in ("value", "lo", "hi")}, n=kept["n"].fillna(0))
+    rows = [dict(zip(names, row, strict=True)) for row in known[list(names)].itertuples(index=False, name=None)]
+    return sorted(rows, key=lambda row: table_order(row["measure"]))
 
 
 def _refuse_mixed_labels(records: pd.DataFrame) -> None:

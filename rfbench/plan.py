@@ -1,18 +1,19 @@
-"""From a suite to its units: what is to be done, in which order, and the key that says when it must be done again."""
+"""From a suite to its work: what is to be done, in which order, and the key that says when it must be done again."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from rfbench.attack import WeightAttack
 from rfbench.behaviors import content_hash, limit_behaviors, load_behaviors
+from rfbench.errors import DataError
+from rfbench.measures.base import Measure
 from rfbench.models.base import Capability
 from rfbench.models.spec import CONTROLS, ModelSpec
-from rfbench.records import SCHEMA_VERSION, Behavior, canonical_json
+from rfbench.records import SCHEMA_VERSION, Behavior, digest
 from rfbench.suite import AttackEntry, GenerationSettings, Suite
 
 Group = tuple[str, tuple[Behavior, ...]]
@@ -26,8 +27,8 @@ _NOT_KEYED = {"spec", "revision", "hub", "chat_template", "device", "device_map"
 class Unit:
     """The atom of work: written whole or not at all.
 
-    ``groups`` holds one chunk of one dataset; for weight attacks all behaviors of all datasets, so that
-    one training serves them. ``surroundings`` is what else could change the result: the model's
+    ``groups`` holds one chunk of one dataset; for weight attacks all behaviors of all their datasets, so
+    that one training serves them. ``surroundings`` is what else could change the result: the model's
     identity and kind of device, versions.
     """
 
@@ -46,7 +47,7 @@ class Unit:
         then = attack.then_attack() if isinstance(attack, WeightAttack) else None
         content = {
             "schema_version": SCHEMA_VERSION,
-            "model": {"label": self.model.label, **self.model.model_dump(mode="json", exclude=_NOT_KEYED)},
+            "model": _keyed(self.model),
             "attack": self.entry.as_dict(),
             "attack_version": attack.version,
             "then": then and [then.name, then.params, then.version],
@@ -55,13 +56,57 @@ class Unit:
             "generation": self.generation.model_dump(mode="json"),
             **self.surroundings,
         }
-        return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:20]
+        return digest(content)[:20]
 
     @property
     def label(self) -> str:
         """For people: model, attack, dataset, chunk and seed."""
         datasets = "+".join(label for label, _ in self.groups)
         return f"{self.model.label} / {self.entry.label} / {datasets} #{self.chunk} / seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measure of one model, taken after the model's units: written whole or not at all, like a unit.
+
+    ``behaviors`` are the requests of the measure, ``reference`` is the model that it is held against, if any.
+    ``surroundings`` is what else could change the result, the identity of the reference included.
+    """
+
+    model: ModelSpec
+    measure: Measure
+    behaviors: tuple[Behavior, ...]
+    reference: ModelSpec | None
+    seed: int
+    surroundings: Mapping[str, Any]
+
+    @cached_property
+    def key(self) -> str:
+        """The measure's name and a hash of everything that could change its figures."""
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "model": _keyed(self.model),
+            "measure": self.measure.as_dict(),
+            "measure_version": self.measure.version,
+            "behaviors": content_hash(self.behaviors),
+            "reference": self.reference and _keyed(self.reference),
+            "seed": self.seed,
+            **self.surroundings,
+        }
+        return f"{self.measure.name}-{digest(content)[:20]}"
+
+    @property
+    def label(self) -> str:
+        """For people: model, measure and dataset."""
+        return f"{self.model.label} / {self.measure.label}"
+
+
+Work = Unit | Measurement
+AnyWork = TypeVar("AnyWork", bound=Work)
+
+
+def _keyed(model: ModelSpec) -> dict[str, Any]:
+    return {"label": model.label, **model.model_dump(mode="json", exclude=_NOT_KEYED)}
 
 
 def control_specs() -> tuple[ModelSpec, ...]:
@@ -79,6 +124,51 @@ def load_groups(suite: Suite, *, limit: int | None, seed: int, offline: bool) ->
     if limit is not None:
         datasets = [tuple(d) for d in limit_behaviors(datasets, limit, seed)]
     return tuple((spec.label, behaviors) for spec, behaviors in zip(suite.datasets, datasets, strict=True))
+
+
+def load_measured(suite: Suite, *, limit: int | None, seed: int, offline: bool) -> tuple[tuple[Behavior, ...], ...]:
+    """The requests of each measure of a suite, cut to ``limit``; none for a measure that brings its own.
+
+    Raises:
+        DataError: a file that cannot be used as it is, or one with harmful requests.
+    """
+    measured = []
+    for i, measure in enumerate(suite.measures):
+        spec = measure.requests()
+        behaviors = () if spec is None else load_behaviors(spec, base=suite.base, offline=offline)
+        harmful = [behavior.behavior_id for behavior in behaviors if behavior.is_harmful]
+        if spec is not None and harmful:
+            raise DataError(
+                f"measures[{i}].dataset: {measure.name} is measured on benign requests, and {len(harmful)} of "
+                f"{spec.label} are harmful, the first is {harmful[0]}; name a benign dataset"
+            )
+        measured.append(limit_behaviors([behaviors], limit, seed)[0])
+    return tuple(measured)
+
+
+def plan_measures(
+    suite: Suite,
+    models: Sequence[ModelSpec],
+    measured: Sequence[tuple[Behavior, ...]],
+    surroundings: Mapping[str, Mapping[str, Any]],
+    reference: Callable[[ModelSpec, Measure], tuple[ModelSpec | None, Mapping[str, Any]]],
+) -> tuple[Measurement, ...]:
+    """All measurements, model by model; controls have none.
+
+    Args:
+        suite: what is measured.
+        models: the models under attack, those of the suite at pinned revisions.
+        measured: the requests of each measure of the suite.
+        surroundings: as for :func:`make_plan`.
+        reference: gives the model that a model is held against by a measure, and its identity for the key.
+    """
+    measurements = []
+    for model in models:
+        for measure, behaviors in zip(suite.measures, measured, strict=True):
+            other, identity = reference(model, measure)
+            around = {**surroundings[model.label], "reference_identity": identity}
+            measurements.append(Measurement(model, measure, behaviors, other, suite.seeds[0], around))
+    return tuple(measurements)
 
 
 def make_plan(
@@ -115,14 +205,15 @@ def _runs(entry: AttackEntry, model: ModelSpec) -> bool:
 
 def _parts(entry: AttackEntry, groups: Sequence[Group], size: int) -> Iterable[tuple[int, tuple[Group, ...]]]:
     """The groups of each unit, with its number within the dataset."""
+    mine = tuple(group for group in groups if entry.runs_on(group[0]))
     if isinstance(entry.attack, WeightAttack):
-        yield 0, tuple(groups)
+        yield 0, mine
         return
-    for label, behaviors in groups:
+    for label, behaviors in mine:
         for chunk, start in enumerate(range(0, len(behaviors), size)):
             yield chunk, ((label, behaviors[start : start + size]),)
 
 
-def shard(units: Sequence[Unit], index: int, count: int) -> tuple[Unit, ...]:
-    """Every ``count``-th unit from ``index`` (1-based): several workers share one run folder."""
-    return tuple(unit for n, unit in enumerate(units) if n % count == index - 1)
+def shard(work: Sequence[AnyWork], index: int, count: int) -> tuple[AnyWork, ...]:
+    """Every ``count``-th unit or measurement from ``index`` (1-based): several workers share one run folder."""
+    return tuple(piece for n, piece in enumerate(work) if n % count == index - 1)

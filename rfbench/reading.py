@@ -90,6 +90,25 @@ def compare_command(arguments: Namespace) -> int:
     return EXIT_OK
 
 
+def print_comparison(result: Run) -> None:
+    """The two models of a finished run, paired, on stdout; nothing where it has more or fewer beside the controls."""
+    from rfbench.compare import compare
+    from rfbench.models.spec import CONTROLS
+    from rfbench.report.comparison import render
+    from rfbench.sides import load_side
+
+    models = [name for name in result.provenance["sources"] if name not in CONTROLS]
+    if not result.complete or len(models) != 2:
+        return
+    sys.stdout.write("\n")
+    try:
+        comparison = compare(*(load_side(name, result) for name in models))
+    except ConfigError as error:  # where nothing was scored: no reason to call the run itself wrong
+        sys.stdout.write(f"no comparison: {error}\n")
+        return
+    _print(render(comparison))
+
+
 def report_command(arguments: Namespace) -> int:
     """One self-contained HTML page about a run."""
     from rfbench.report.html import render_report

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
+WIDTH = 100
+"""Characters that a table of a terminal may be wide."""
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
 
@@ -35,7 +37,10 @@ def render_terminal(summary: pd.DataFrame, *, run_info: RunInfo) -> RenderableTy
 
 
 def rich_table(section: Section) -> RenderableType:
-    """A section for a terminal: its second column indented below its first, which is less wide than one each."""
+    """A section for a terminal: its second column indented below its first, which is less wide than one each.
+
+    In a table that is too wide all the same, intervals stand below their figures.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -48,16 +53,27 @@ def rich_table(section: Section) -> RenderableType:
         pad_edge=False,
         show_edge=False,
     )
-    table.add_column("model / attack", overflow="fold", min_width=16)
-    for column in section.columns[2:]:
+    table.add_column(" / ".join(section.columns[: section.n_names]), overflow="fold", min_width=16)
+    for column in section.columns[section.n_names :]:
         table.add_column(column, justify="right", no_wrap=True)
+    below = "\n[" if _width(section) > WIDTH else " ["
     previous = None
-    for outer, inner, *figures in section.rows:
-        if outer != previous:
-            table.add_row(Text(outer, style="bold"))
-            previous = outer
-        table.add_row(Text(f"  {inner}"), *map(Text, figures))
+    for row in section.rows:
+        names, figures = row[: section.n_names], (Text(cell.replace(" [", below)) for cell in row[section.n_names :])
+        if len(names) == 1:
+            table.add_row(Text(names[0], style="bold"), *figures)
+            continue
+        if names[0] != previous:
+            table.add_row(Text(names[0], style="bold"))
+            previous = names[0]
+        table.add_row(Text(f"  {names[1]}"), *figures)
     return table
+
+
+def _width(section: Section) -> int:
+    """Characters of a line with everything on it."""
+    widths = [max(map(len, column)) for column in zip(section.columns, *section.rows, strict=True)]
+    return max(widths[: section.n_names]) + sum(width + 1 for width in widths[section.n_names :])
 
 
 def to_markdown(summary: pd.DataFrame, *, run_info: RunInfo) -> str:
@@ -69,7 +85,7 @@ def markdown(header: Iterable[str], sections: Iterable[Section]) -> str:
     """Header lines and sections as GitHub-flavoured Markdown."""
     blocks = ["  \n".join(map(_escape_markdown, header))]
     for section in sections:
-        rule = ["---", "---", *["---:"] * (len(section.columns) - 2)]
+        rule = [*["---"] * section.n_names, *["---:"] * (len(section.columns) - section.n_names)]
         lines = (section.columns, rule, *section.rows)
         table = "\n".join("| " + " | ".join(map(_escape_markdown, line)) + " |" for line in lines)
         blocks += [f"**{_escape_markdown(section.title)}**", table, "  \n".join(map(_escape_markdown, section.notes))]
@@ -88,7 +104,7 @@ def to_latex(summary: pd.DataFrame, *, run_info: RunInfo) -> str:
         body = [" & ".join(map(_escape_latex, row)) + r" \\" for row in section.rows]
         lines = [
             f"% {section.title}",
-            rf"\begin{{tabular}}{{ll{'r' * (len(section.columns) - 2)}}}",
+            rf"\begin{{tabular}}{{{'l' * section.n_names}{'r' * (len(section.columns) - section.n_names)}}}",
             r"\toprule",
             " & ".join(map(_escape_latex, section.columns)) + r" \\",
             r"\midrule",

@@ -2,7 +2,7 @@
 
     DIR/run.json                 provenance, configuration and plan
     DIR/parts/<unit>.parquet     one per finished unit
-    DIR/measures/<name>.json     figures about a model
+    DIR/measures/<name>.json     figures about a model: one per finished measurement, and the canary's
     DIR/quarantine/              what lay in the folder and was no part of the run
 
 Nothing here writes; :mod:`rfbench.store` does. A file is believed only after it has been verified: a part carries the
@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pandas as pd
 import pyarrow as pa
@@ -33,7 +34,8 @@ logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 PARTS, MEASURES, QUARANTINE = "parts", "measures", "quarantine"
-MEASURE_COLUMNS: tuple[str, ...] = ("model", "measure", "value", "lo", "hi", "n")
+MEASURE_COLUMNS: tuple[str, ...] = ("model", "measure", "dataset", "value", "lo", "hi", "n")
+"""``dataset`` is empty for figures that belong to none, such as those of the canary."""
 
 _PANDAS_TYPES = {
     pa.string(): pd.StringDtype(),
@@ -41,7 +43,11 @@ _PANDAS_TYPES = {
     pa.bool_(): pd.BooleanDtype(),
     pa.float64(): pd.Float64Dtype(),
 }
-_MEASURE_TYPES = dict(zip(MEASURE_COLUMNS, ("string", "string", "Float64", "Float64", "Float64", "Int64"), strict=True))
+_MEASURE_TYPES = {
+    **dict.fromkeys(("model", "measure", "dataset"), "string"),
+    **dict.fromkeys(("value", "lo", "hi"), "Float64"),
+    "n": "Int64",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +56,7 @@ class Run:
 
     ``records`` is unique over ``KEY_COLUMNS``, sorted by them, and has every column of
     :class:`rfbench.records.Record`: nullable dtypes, numpy arrays in the list columns. ``measures`` has the columns
-    ``MEASURE_COLUMNS``. ``provenance`` is run.json.
+    ``MEASURE_COLUMNS``. ``provenance`` is run.json. Units and measurements are counted together.
     """
 
     path: Path
@@ -62,7 +68,7 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Every planned unit is there."""
+        """Every planned unit and measurement is there."""
         return self.units_done == self.units_total
 
 
@@ -83,21 +89,23 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     provenance = read_header(root)
     try:
         tables = [table for _, table in _whole(iter_parts(root, planned_units(provenance)))]
-        measures = [row for _, rows in _whole(iter_measures(root)) for row in rows]
+        measures = {unquote(path.stem): rows for path, rows in _whole(iter_measures(root))}
     except OSError as error:
         raise StorageError(f"cannot read the run folder {root}: {error.strerror or error}") from error
     table = pa.concat_tables([arrow_schema().empty_table(), *tables])
     if (twice := duplicate_row(table)) is not None:
         raise DataError(f"{root}: two units hold the same row ({twice}); run the suite again with --fresh")
     table = table.sort_by([(name, "ascending") for name in KEY_COLUMNS])
-    frame = pd.DataFrame(measures, columns=list(MEASURE_COLUMNS)).astype(_MEASURE_TYPES)
+    rows = [row for of_measure in measures.values() for row in of_measure]
+    frame = pd.DataFrame(rows, columns=list(MEASURE_COLUMNS)).astype(_MEASURE_TYPES)
+    planned = planned_measures(provenance)
     return Run(
         path=root,
         records=table.to_pandas(types_mapper=_PANDAS_TYPES.get),
-        measures=frame.sort_values(["model", "measure"], kind="stable", ignore_index=True),
+        measures=frame.sort_values(["model", "measure", "dataset"], kind="stable", ignore_index=True),
         provenance=provenance,
-        units_done=len(tables),
-        units_total=len(provenance["plan"]),
+        units_done=len(tables) + len(measures.keys() & set(planned)),
+        units_total=len(provenance["plan"]) + len(planned),
     )
 
 
@@ -118,6 +126,11 @@ def run_root(path: str | os.PathLike[str]) -> Path:
 def planned_units(header: Mapping[str, Any]) -> tuple[str, ...]:
     """Keys of all units of a run, in the order of its plan."""
     return tuple(unit["key"] for unit in header["plan"])
+
+
+def planned_measures(header: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of all measurements of a run, in order; none in the runs of versions that knew no measures."""
+    return tuple(measure["key"] for measure in header.get("measures", ()))
 
 
 def read_header(root: Path) -> dict[str, Any]:
@@ -156,7 +169,10 @@ def header_problem(header: Any) -> str | None:
     for name, kind in (("schema_version", int), ("configuration", dict), ("plan", list)):
         if not isinstance(header.get(name), kind):
             return f"no valid {name!r}"
-    keys = Counter(canonical_json(unit.get("key") if isinstance(unit, dict) else None) for unit in header["plan"])
+    if not isinstance(header.get("measures", []), list):
+        return "no valid 'measures'"
+    planned = (*header["plan"], *header.get("measures", ()))
+    keys = Counter(canonical_json(unit.get("key") if isinstance(unit, dict) else None) for unit in planned)
     for key, times in keys.items():
         if not re.fullmatch(r'"\w[\w.-]*"', key, re.ASCII):  # a file name on any system, and never a hidden one
             return f"{key} in the plan cannot be the key of a unit"
@@ -216,7 +232,8 @@ def _read_measure(path: Path) -> list[dict[str, Any]]:
     if path.suffix != ".json" or not path.is_file():
         raise PartError("not a measure of a run")
     try:
-        rows = [{**dict.fromkeys(MEASURE_COLUMNS), **row} for row in json.loads(path.read_bytes())["rows"]]
+        absent = {**dict.fromkeys(MEASURE_COLUMNS), "dataset": ""}
+        rows = [{**absent, **row} for row in json.loads(path.read_bytes())["rows"]]
         pd.DataFrame(rows, columns=list(MEASURE_COLUMNS)).astype(_MEASURE_TYPES)
     except (ValueError, TypeError, KeyError) as error:
         raise PartError("truncated, or not a measure of a run") from error

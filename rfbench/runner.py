@@ -1,7 +1,8 @@
-"""The thin loop around everything: open each model once, check it, run its units, store each whole."""
+"""The thin loop around everything: open each model once, check it, run its units, measure it, store each whole."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from rfbench.evaluate import run_unit
 from rfbench.models.base import ChatModel
 from rfbench.models.spec import ModelSpec
 from rfbench.parts import PartError, decode_part
-from rfbench.plan import Unit
+from rfbench.plan import Measurement, Unit, Work
 from rfbench.records import Record, canonical_json
 from rfbench.run import PARTS, read_header
 from rfbench.store import RunFolder
@@ -25,33 +26,36 @@ from rfbench.suite import CanaryBounds
 logger = logging.getLogger(__name__)
 
 OpenModel = Callable[[ModelSpec], ChatModel]
-Progress = Callable[[Unit, int], None]
-"""Called after every unit with the number of rows it gave."""
+Progress = Callable[[Work, int], None]
+"""Called after every unit and every measurement with the number of records it gave."""
 
 
 def execute(
-    units: Sequence[Unit],
+    work: Sequence[Work],
     folder: RunFolder,
     open_model: OpenModel,
     bounds: CanaryBounds,
     *,
     accept_canary: bool = False,
-    progress: Progress = lambda unit, n_rows: None,
+    progress: Progress = lambda work, n_rows: None,
 ) -> None:
-    """Run the units that the folder lacks. Each model is loaded once, checked by the canary, and freed.
+    """Run the units and take the measurements that the folder lacks.
+
+    Each model is loaded once, checked by the canary, and freed. ``work`` holds the units of a model before its
+    measurements; a measurement opens its reference beside the model.
 
     One broken model does not cost the numbers of the others: what struck is raised when they are through. Its
-    unfinished units are not stored, so the next run tries them again.
+    unfinished work is not stored, so the next run tries it again.
 
     Raises:
         ModelsFailed: what struck, by model; storage that fails ends the run at once.
     """
-    done = folder.done()
-    pending = [unit for unit in units if unit.key not in done]
-    labels = list(dict.fromkeys(unit.model.label for unit in pending))
+    done = folder.done() | folder.measured()
+    pending = [piece for piece in work if piece.key not in done]
+    labels = list(dict.fromkeys(piece.model.label for piece in pending))
     failures: dict[str, Exception] = {}
     for label in labels:
-        mine = [unit for unit in pending if unit.model.label == label]
+        mine = [piece for piece in pending if piece.model.label == label]
         try:
             _run_model(label, mine, folder, open_model, bounds, accept_canary=accept_canary, progress=progress)
         except StorageError as error:
@@ -68,7 +72,7 @@ def execute(
 
 def _run_model(
     label: str,
-    units: Sequence[Unit],
+    work: Sequence[Work],
     folder: RunFolder,
     open_model: OpenModel,
     bounds: CanaryBounds,
@@ -76,19 +80,42 @@ def _run_model(
     accept_canary: bool,
     progress: Progress,
 ) -> None:
-    with open_model(units[0].model) as model:
+    with open_model(work[0].model) as model:
         facts = dict(model.describe())
         remember(folder, label, facts)
         check_model(model, label, folder, bounds, accept=accept_canary)
-        for unit in units:
-            checkpoints = Checkpoints(folder.path, unit.key)
-            records = run_unit(model, unit, checkpoints)
-            folder.write_unit(unit.key, records)
-            check_part(folder, unit.key, records)
-            checkpoints.clear()
-            progress(unit, len(records))
+        for piece in work:
+            if isinstance(piece, Measurement):
+                take_measurement(model, piece, folder, open_model)
+                progress(piece, 0)
+            else:
+                progress(piece, _run_unit(model, piece, folder))
     # Two workers that note their models at the same moment may overwrite each other.
     remember(folder, label, facts)
+
+
+def _run_unit(model: ChatModel, unit: Unit, folder: RunFolder) -> int:
+    """Run and store a unit; the number of its records."""
+    checkpoints = Checkpoints(folder.path, unit.key)
+    records = run_unit(model, unit, checkpoints)
+    folder.write_unit(unit.key, records)
+    check_part(folder, unit.key, records)
+    checkpoints.clear()
+    return len(records)
+
+
+def take_measurement(model: ChatModel, measurement: Measurement, folder: RunFolder, open_model: OpenModel) -> None:
+    """Take and store a measurement; its reference is open for as long as that takes.
+
+    Raises:
+        ModelError: the reference cannot be loaded, or the model not be measured so.
+    """
+    with contextlib.ExitStack() as stack:
+        reference = None
+        if measurement.reference is not None:
+            reference = stack.enter_context(open_model(measurement.reference))
+        rows = measurement.measure.rows(model, reference, measurement.behaviors, seed=measurement.seed)
+    folder.write_measure(measurement.key, [{**row, "model": measurement.model.label} for row in rows])
 
 
 def remember(folder: RunFolder, label: str, facts: dict[str, object]) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rfbench.behaviors import content_hash
+from rfbench.errors import ConfigError
+from rfbench.measures.base import Measure
 from rfbench.models.identity import ModelIdentity, git_commit, identify, versions
 from rfbench.models.spec import ModelSpec
-from rfbench.plan import Unit, control_specs, load_groups, make_plan
-from rfbench.records import SCHEMA_VERSION, digest
+from rfbench.plan import Measurement, Unit, Work, control_specs, load_groups, load_measured, make_plan, plan_measures
+from rfbench.records import SCHEMA_VERSION, Behavior, digest
 from rfbench.suite import Suite
 
 RESULTS = Path("results")
@@ -23,12 +25,18 @@ class Session:
 
     suite: Suite
     units: tuple[Unit, ...]
+    measurements: tuple[Measurement, ...]
     configuration: Mapping[str, Any]
+
+    @property
+    def work(self) -> tuple[Work, ...]:
+        """All that is to be done: the units, and then the measurements."""
+        return (*self.units, *self.measurements)
 
     @property
     def default_folder(self) -> Path:
         """``results/<suite>/<hash>``: the same configuration finds its folder again, and resumes."""
-        plan = [unit.key for unit in self.units]
+        plan = [piece.key for piece in self.work]
         return RESULTS / self.suite.name / digest([SCHEMA_VERSION, self.configuration, plan])[:12]
 
     def header(self, argv: Sequence[str] = ()) -> dict[str, Any]:
@@ -36,6 +44,7 @@ class Session:
         return {
             "configuration": self.configuration,
             "plan": [{"key": unit.key, "label": unit.label} for unit in self.units],
+            "measures": [{"key": piece.key, "label": piece.label} for piece in self.measurements],
             "gate": [rule.model_dump(mode="json", exclude_none=True) for rule in self.suite.gate],
             "sources": {model.label: model.model_dump(mode="json", exclude_none=True) for model in self.suite.models},
             "versions": versions(),
@@ -45,13 +54,21 @@ class Session:
 
 
 def prepare(suite: Suite, *, limit: int | None = None, offline: bool = False) -> Session:
-    """Read the data, identify the models (fetching the embedded one if need be), and plan the units.
+    """Read the data, identify the models (fetching the embedded one if need be), and plan units and measurements.
 
     Raises:
+        ConfigError: a measure that needs the network, in a run without.
         DataError: a dataset that cannot be used.
         ModelError: a model that cannot be found.
     """
+    for measure in suite.measures:
+        if offline and measure.needs_network:
+            raise ConfigError(
+                f"measure {measure.name} reads its data from the Hub by itself, which --offline forbids; leave out "
+                "one of the two (with HF_HUB_OFFLINE=1 in the environment it takes what the Hub's cache holds)"
+            )
     groups = load_groups(suite, limit=limit, seed=suite.seeds[0], offline=offline)
+    measured = load_measured(suite, limit=limit, seed=suite.seeds[0], offline=offline)
     identities = {m.label: identify(m, offline=offline) for m in (*control_specs(), *suite.models)}
     devices = {m.label: device_kind(m) for m in (*control_specs(), *suite.models)}
     keyed = {name: version for name, version in versions().items() if name in ("torch", "transformers")}
@@ -60,14 +77,35 @@ def prepare(suite: Suite, *, limit: int | None = None, offline: bool = False) ->
         for label, identity in identities.items()
     }
     models = tuple(_pinned(m, identities[m.label]) for m in suite.models)
+    references: dict[str, dict[str, str]] = {}
+
+    def reference(model: ModelSpec, measure: Measure) -> tuple[ModelSpec | None, Mapping[str, Any]]:
+        other = measure.reference_of(model)
+        if other is None:
+            return None, {}
+        identity = identify(other, offline=offline)
+        if identity == identities[model.label]:
+            return None, {}  # held against itself, a model differs in nothing
+        references[f"{measure.label} / {model.label}"] = identity.as_dict()
+        return _pinned(other, identity), identity.as_dict()
+
+    measurements = plan_measures(suite, models, measured, surroundings, reference)
     configuration = {
         "suite": suite.resolved(),
         "limit": limit,
         "models": {label: {"device": devices[label], **i.as_dict()} for label, i in identities.items()},
-        "data": {label: {"n": len(b), "sha256": content_hash(b)} for label, b in groups},
+        "data": {label: _contents(behaviors) for label, behaviors in groups},
         "versions": keyed,
     }
-    return Session(suite, make_plan(suite, models, groups, surroundings), configuration)
+    if measurements:  # left out where there are none, as in the runs of versions that knew no measures
+        asked = zip(suite.measures, measured, strict=True)
+        configuration["measured"] = {measure.label: _contents(behaviors) for measure, behaviors in asked}
+        configuration["references"] = references
+    return Session(suite, make_plan(suite, models, groups, surroundings), measurements, configuration)
+
+
+def _contents(behaviors: Sequence[Behavior]) -> dict[str, Any]:
+    return {"n": len(behaviors), "sha256": content_hash(behaviors)}
 
 
 def _pinned(model: ModelSpec, identity: ModelIdentity) -> ModelSpec:

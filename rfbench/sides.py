@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Side:
-    """The records of one model of a finished run, and the marks that every table of them carries."""
+    """The records of one model of a finished run, the marks that every table of them carries, and its measures.
+
+    ``data`` holds the SHA-256 over the behaviors of each dataset, by label, where the run says so.
+    """
 
     records: pd.DataFrame
     marks: tuple[str, ...] = ()
+    measures: pd.DataFrame | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_side(ref: str, run: Run | None = None) -> Side:
@@ -86,4 +92,15 @@ def _side(run: Run, model: str) -> Side:
     _refuse_unfinished(run)
     accepted = model in run.provenance.get("canary_accepted", ())
     marks = (f"canary accepted: {model} failed the checks before the run",) if accepted else ()
-    return Side(run.records[run.records["model"] == model], marks)
+    records, measures = (table[table["model"] == model] for table in (run.records, run.measures))
+    data = run.provenance["configuration"].get("data", {})
+    return Side(records, marks, measures, {label: facts["sha256"] for label, facts in data.items()})
+
+
+def unequal_data(a: Side, b: Side) -> tuple[str, ...]:
+    """A mark for every dataset that has one label and two contents: behaviors are then paired by their ids alone."""
+    labels = [label for label in a.data if label in b.data and a.data[label] != b.data[label]]
+    return tuple(
+        f"{label} is not the same in both runs (another file, revision or --limit): paired by behavior_id alone"
+        for label in labels
+    )

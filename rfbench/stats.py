@@ -6,6 +6,7 @@ Letters in shapes: ``s`` samples, ``g`` groups (behaviors), ``d`` bootstrap draw
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, overload
@@ -76,6 +77,34 @@ def bootstrap_mean(
     means = np.concatenate([w @ sums / (w @ counts) for w in _group_draws(len(sums), n_draws, rng)])
     lo, hi = np.quantile(means, [alpha / 2, 1 - alpha / 2])
     return float(values.mean()), float(lo), float(hi)
+
+
+def bootstrap_mean_difference(
+    one: Sequence[npt.ArrayLike],
+    other: Sequence[npt.ArrayLike],
+    rng: np.random.Generator,
+    n_draws: int = N_DRAWS,
+    alpha: float = ALPHA,
+) -> tuple[float, float, float]:
+    """Mean over all samples of ``one`` less that of ``other``, and its percentile interval from draws of whole groups.
+
+    Args:
+        one: the samples of each group, ``g`` arrays of any length but 0.
+        other: those of the same groups under another treatment: a group is drawn with both.
+        rng: source of the draws.
+        n_draws: number of draws.
+        alpha: share of draws outside the interval.
+
+    Returns:
+        ``(difference, lo, hi)``; all NaN without groups.
+    """
+    if not len(one):
+        return math.nan, math.nan, math.nan
+    sides = [[np.asarray(group, dtype=np.float64) for group in side] for side in (one, other)]
+    sums, counts = (np.array([[f(g) for g in side] for side in sides], dtype=np.float64) for f in (np.sum, np.size))
+    draws = np.concatenate(_group_draws(len(one), n_draws, rng))
+    lo, hi = np.quantile(np.subtract(*(draws @ sums.T / (draws @ counts.T)).T), [alpha / 2, 1 - alpha / 2])
+    return float(np.subtract(*(sums.sum(axis=1) / counts.sum(axis=1)))), float(lo), float(hi)
 
 
 def _group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:

@@ -35,6 +35,7 @@ from rfbench.run import (
     header_problem,
     iter_measures,
     iter_parts,
+    planned_measures,
     planned_units,
     read_header,
     run_root,
@@ -42,7 +43,7 @@ from rfbench.run import (
 
 logger = logging.getLogger(__name__)
 
-_FIXED_FIELDS = frozenset({"schema_version", "created", "configuration", "plan"})
+_FIXED_FIELDS = frozenset({"schema_version", "created", "configuration", "plan", "measures"})
 _FULL = {errno.ENOSPC: "no space left", errno.EDQUOT: "disk quota exceeded"}
 
 
@@ -55,11 +56,13 @@ def utc_now() -> datetime:
 class RunFolder:
     """A run on disk, open for writing.
 
-    ``plan`` holds the keys of all units, in order; ``clock`` stamps run.json and ages what killed writers left.
+    ``plan`` holds the keys of all units, in order, ``measures`` the names of all planned measures; ``clock`` stamps
+    run.json and ages what killed writers left.
     """
 
     path: Path
     plan: tuple[str, ...]
+    measures: tuple[str, ...] = ()
     clock: Callable[[], datetime] = utc_now
 
     @classmethod
@@ -76,7 +79,8 @@ class RunFolder:
         Args:
             path: the run folder itself; created with its parents where it does not exist.
             header: JSON values. ``configuration`` (a mapping) and ``plan`` (a list of ``{"key", "label"}``, one per
-                unit) decide whether a run in ``path`` is the same one; all else is recorded and not compared.
+                unit) decide whether a run in ``path`` is the same one, and so does ``measures``, a list like ``plan``
+                of what :meth:`write_measure` will store, if it is there; all else is recorded and not compared.
             fresh: first move a run that is already there to ``<path>.bak-<time>``.
             clock: gives ``created``, ``finished`` and the name of what is moved aside.
 
@@ -106,7 +110,7 @@ class RunFolder:
             raise ConfigError(
                 f"cannot write the run folder {root}: {(error.strerror or str(error)).lower()}; choose another --out"
             ) from error
-        return cls(root, planned_units(wanted), clock)
+        return cls(root, planned_units(wanted), planned_measures(wanted), clock)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, clock: Callable[[], datetime] = utc_now) -> Self:
@@ -116,7 +120,8 @@ class RunFolder:
             ConfigError: there is no run, or its run.json is damaged or of a newer rfbench.
         """
         root = run_root(path)
-        return cls(root, planned_units(read_header(root)), clock)
+        header = read_header(root)
+        return cls(root, planned_units(header), planned_measures(header), clock)
 
     def done(self) -> set[str]:
         """Keys of the units whose parts are whole.
@@ -166,9 +171,9 @@ class RunFolder:
         self._write(self.path / PARTS / f"{key}.parquet", encode_part(key, table))
 
     def write_measure(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Store figures about a model under ``name``, any text.
+        """Store figures about a model under ``name``, any text, planned or not.
 
-        Each row has ``model``, ``measure``, ``value`` and, where known, ``lo``, ``hi``, ``n``.
+        Each row has ``model``, ``measure``, ``value`` and, where known, ``dataset``, ``lo``, ``hi``, ``n``.
 
         Raises:
             ValueError: a column is missing or unknown, or a number is not finite: an undefined measure has no row.
@@ -194,12 +199,12 @@ class RunFolder:
         self._write(self.path / RUN_FILE, _json_bytes({**read_header(self.path), **facts}))
 
     def finish(self) -> bool:
-        """Mark the run as finished if every planned unit is there; returns whether it is.
+        """Mark the run as finished if every planned unit and measure is there; returns whether it is.
 
         Raises:
             StorageError: as for :meth:`write_unit`.
         """
-        complete = self.done() == set(self.plan)
+        complete = self.done() == set(self.plan) and set(self.measures) <= self.measured()
         if complete:
             self.annotate({"finished": _iso(self.clock())})
         return complete
@@ -217,13 +222,15 @@ class RunFolder:
             what = full or (error.strerror or str(error)).lower()
             remedy = "free space" if full else "make the folder writable again"
             raise StorageError(
-                f"{what} on {self.path}: {self._n_readable()} of {len(self.plan)} units are finished and readable; "
-                f"{remedy} and run the same command again"
+                f"{what} on {self.path}: {self._n_readable()} of {len(self.plan) + len(self.measures)} units are "
+                f"finished and readable; {remedy} and run the same command again"
             ) from error
 
     def _n_readable(self) -> int:
         try:
-            return sum(not isinstance(part, PartError) for _, part in iter_parts(self.path, self.plan))
+            planned = [part for _, part in iter_parts(self.path, self.plan)]
+            planned += [rows for path, rows in iter_measures(self.path) if unquote(path.stem) in self.measures]
+            return sum(not isinstance(content, PartError) for content in planned)
         except OSError:  # the folder itself cannot be read, and so nothing in it
             return 0
 
@@ -303,7 +310,7 @@ def _brief(leaf: str | None, width: int = 80) -> str:
 def _refuse_changes(root: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     before, after = ({"schema_version": header["schema_version"], **header["configuration"]} for header in (old, new))
     changes = config_changes(before, after)
-    old_plan, new_plan = planned_units(old), planned_units(new)
+    old_plan, new_plan = ((*planned_units(header), *planned_measures(header)) for header in (old, new))
     if not changes and old_plan != new_plan:
         n_same = len(set(old_plan) & set(new_plan))
         changes = [f"plan: {len(old_plan)} units -> {len(new_plan)} units, {n_same} of them the same"]

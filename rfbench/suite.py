@@ -6,137 +6,35 @@ is said at once, each line with file and key path.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from typing import Any
 
 from rfbench.attack import Attack, WeightAttack, find_attack
 from rfbench.catalog import DatasetSpec
 from rfbench.errors import ConfigError, SuiteError
 from rfbench.gate import GateRule, check_rules
+from rfbench.measures import find_measure
+from rfbench.measures.base import Measure
+from rfbench.measures.figures import is_figure
+from rfbench.models.base import Capability
 from rfbench.models.spec import CONTROLS, ModelSpec, capabilities
 from rfbench.problems import Problems, unknown
-from rfbench.records import OnFlag
+from rfbench.suite_settings import AttackEntry, CanaryBounds, GenerationSettings, Settings, Suite, SuiteFile
 from rfbench.suite_source import SHORTHANDS, read_suite, suite_names
 from rfbench.text import did_you_mean
 from rfbench.yaml_files import override
 
-__all__ = ["AttackEntry", "CanaryBounds", "GenerationSettings", "Suite", "load_suite", "suite_names"]
-
-
-class GenerationSettings(BaseModel):
-    """How final completions are generated; attempts may override temperature and number of samples."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_new_tokens: int = Field(32, ge=1, description="limit on generated tokens per completion")
-    temperature: float = Field(0.0, ge=0.0, allow_inf_nan=False, description="0 is greedy")
-    n_samples: int = Field(1, ge=1, description="draws per attempt")
-    on_flag: OnFlag = Field("stop", description="'stop' ends a completion at its first flag, 'continue' goes on")
-
-
-class CanaryBounds(BaseModel):
-    """Bounds of the behavioural canary, for models with a flag (DESIGN: gate before the numbers)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    min_harmful: float = Field(0.5, ge=0.0, le=1.0, description="least share of built-in harmful prompts flagged")
-    max_benign: float = Field(0.25, ge=0.0, le=1.0, description="largest share of built-in benign prompts flagged")
-
-    @property
-    def are_loosened(self) -> bool:
-        """Whether a bound asks for less than the defaults do: then passing says little, and tables are marked."""
-        default = CanaryBounds()
-        return self.min_harmful < default.min_harmful or self.max_benign > default.max_benign
-
-
-class Settings(BaseModel):
-    """The keys of a suite that stand for themselves; see :class:`SuiteFile` for the rest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(description="name of the suite, also of its results folder: letters, digits, and ._-")
-    description: str = Field("", description="one line for `rfbench list suites`")
-    generation: GenerationSettings = GenerationSettings()
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, description="one pass over everything per seed")
-    canary: CanaryBounds = CanaryBounds()
-    chunk_size: int = Field(64, ge=1, description="behaviors per unit of work; a killed run loses one unit")
-
-    @field_validator("name")
-    @classmethod
-    def _is_a_file_name(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
-            raise ValueError(f"{name!r} cannot name a results folder; use letters, digits, and ._- after the first")
-        return name
-
-    @field_validator("seeds")
-    @classmethod
-    def _differ(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError(f"a seed stands there twice: {seeds}")
-        return seeds
-
-
-class SuiteFile(Settings):
-    """The keys of a suite file; ``rfbench schema`` prints it as JSON Schema."""
-
-    models: list[ModelSpec] = Field(min_length=1, description="models under attack; `--model` replaces them")
-    datasets: list[str | DatasetSpec] = Field(min_length=1, description="harmful and benign requests")
-    attacks: list[str | dict[str, Any]] = Field(
-        min_length=1, description="`name`, an optional `label`, and the fields of that attack"
-    )
-    gate: list[GateRule] = Field([], description="bounds that `rfbench run --gate` holds the results against")
-
-
-@dataclass(frozen=True, slots=True)
-class AttackEntry:
-    """One configured attack of a suite: its own label, and the attack."""
-
-    label: str
-    attack: Attack
-
-    def as_dict(self) -> dict[str, Any]:
-        """The entry as it would stand in YAML, every default written out."""
-        return {"name": self.attack.name, "label": self.label, **self.attack.model_dump(mode="json")}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Suite:
-    """A validated suite. ``base`` is the folder that relative paths start from."""
-
-    name: str
-    description: str
-    models: tuple[ModelSpec, ...]
-    datasets: tuple[DatasetSpec, ...]
-    attacks: tuple[AttackEntry, ...]
-    generation: GenerationSettings
-    seeds: tuple[int, ...]
-    gate: tuple[GateRule, ...]
-    canary: CanaryBounds
-    chunk_size: int
-    base: Path
-
-    def resolved(self) -> dict[str, Any]:
-        """Everything that decides what a run does, as plain data.
-
-        Not where a model comes from, which its identity says better, nor which of several devices it runs on:
-        workers with other mounts and other devices share a run.
-        """
-        place = {"spec", "chat_template", "device", "device_map"}
-        return {
-            "name": self.name,
-            "models": {m.label: m.model_dump(mode="json", exclude_defaults=True, exclude=place) for m in self.models},
-            "datasets": {d.label: d.model_dump(mode="json", exclude_defaults=True) for d in self.datasets},
-            "attacks": {entry.label: entry.as_dict() for entry in self.attacks},
-            "generation": self.generation.model_dump(mode="json"),
-            "seeds": list(self.seeds),
-            "chunk_size": self.chunk_size,
-            "canary": self.canary.model_dump(mode="json"),
-        }
+__all__ = [
+    "AttackEntry",
+    "CanaryBounds",
+    "GenerationSettings",
+    "Settings",
+    "Suite",
+    "SuiteFile",
+    "load_suite",
+    "suite_names",
+]
 
 
 def load_suite(
@@ -193,19 +91,29 @@ class _Validation(Problems):
         settings = self.build("", Settings, {k: v for k, v in given.items() if k in Settings.model_fields})
         models = self._models(given, models_base, model_overrides)
         datasets = self._datasets(given, base)
-        attacks = self._attacks(given)
+        # With a dataset that could not be read, a label may be missing for that reason alone.
+        all_datasets = len(datasets) == len(given.get("datasets") or ())
+        attacks = self._attacks(given, [d.label for _, d in datasets] if all_datasets else None)
+        measures = self._measures(given, base)
         for path, entry in attacks:
-            self._capabilities(path, entry.attack, [model for _, model in models])
+            self._attackable(path, entry.attack, [model for _, model in models])
+        for path, measure in measures:
+            self._capabilities(path, f"measure {measure.name!r}", measure.needs, [model for _, model in models])
         renamed = [(path, model.label) for path, model in models if model.base not in CONTROLS]
         self._labels("name", renamed, reserved=CONTROLS)
         self._labels("name", [(path, dataset.label) for path, dataset in datasets])
         self._labels("label", [(path, entry.label) for path, entry in attacks])
+        self._labels("dataset", [(path, measure.label) for path, measure in measures])
+        if attacks and len(attacks) == len(given["attacks"]):
+            self._reached(datasets, [entry for _, entry in attacks])
         entries = [entry for _, entry in attacks]
+        asked = [requests for _, measure in measures if (requests := measure.requests()) is not None]
         rules = self._gate(
             given,
+            [measure for _, measure in measures],
             {
                 "model": [*(m.label for _, m in models), *CONTROLS] if own_models else None,
-                "dataset": [d.label for _, d in datasets],
+                "dataset": [d.label for d in (*(dataset for _, dataset in datasets), *asked)],
                 "attack": [name for e in entries for name in (e.label, e.attack.name)],
                 "attack_label": [e.label for e in entries],
             },
@@ -218,6 +126,7 @@ class _Validation(Problems):
             models=tuple(model for _, model in models),
             datasets=tuple(dataset for _, dataset in datasets),
             attacks=tuple(entries),
+            measures=tuple(measure for _, measure in measures),
             generation=settings.generation,
             seeds=tuple(settings.seeds),
             gate=rules,
@@ -235,10 +144,12 @@ class _Validation(Problems):
             return []
         return [(f"{key}[{i}]", entry) for i, entry in enumerate(value)]
 
-    def _mappings(self, raw: Mapping[str, Any], key: str) -> list[tuple[str, dict[str, Any]]]:
+    def _mappings(
+        self, raw: Mapping[str, Any], key: str, *, optional: bool = False
+    ) -> list[tuple[str, dict[str, Any]]]:
         """The entries of a list whose strings are short for mappings."""
         mappings = []
-        for path, entry in self._entries(raw, key):
+        for path, entry in self._entries(raw, key, optional=optional):
             value = {SHORTHANDS[key]: entry} if isinstance(entry, str) else entry
             if isinstance(value, dict):
                 mappings.append((path, {str(name): content for name, content in value.items()}))
@@ -266,11 +177,12 @@ class _Validation(Problems):
                 datasets.append((path, spec))
         return datasets
 
-    def _attacks(self, raw: Mapping[str, Any]) -> list[tuple[str, AttackEntry]]:
+    def _attacks(self, raw: Mapping[str, Any], datasets: Sequence[str] | None) -> list[tuple[str, AttackEntry]]:
         entries = []
         for path, fields in self._mappings(raw, "attacks"):
             name = fields.pop("name", None)
             label = fields.pop("label", name)
+            only = self._restriction(f"{path}.datasets", fields.pop("datasets", None), datasets)
             if not isinstance(name, str):
                 self.add(f"{path}.name", "missing" if name is None else f"must be the name of an attack (got {name!r})")
                 continue
@@ -282,21 +194,62 @@ class _Validation(Problems):
             except ConfigError as error:
                 self.add(f"{path}.name", str(error))
                 continue
-            attack = self.build(path, cls, fields, also_known=("name", "label"))
+            attack = self.build(path, cls, fields, also_known=("name", "label", "datasets"))
             if attack is not None:
-                entries.append((path, AttackEntry(label, attack)))
+                entries.append((path, AttackEntry(label, attack, only)))
         return entries
 
-    def _capabilities(self, path: str, attack: Attack, models: Iterable[ModelSpec]) -> None:
+    def _measures(self, raw: Mapping[str, Any], base: Path) -> list[tuple[str, Measure]]:
+        measures = []
+        for path, fields in self._mappings(raw, "measures", optional=True):
+            name = fields.pop("name", None)
+            if not isinstance(name, str):
+                self.add(f"{path}.name", "missing" if name is None else f"must be the name of a measure (got {name!r})")
+                continue
+            try:
+                cls = find_measure(name)
+            except ConfigError as error:
+                self.add(f"{path}.name", str(error))
+                continue
+            measure = self.build(path, cls, fields, also_known=("name",))
+            if measure is not None:
+                for field, problem in measure.check(base):
+                    self.add(f"{path}.{field}" if field else path, problem)
+                measures.append((path, measure.resolve(base)))
+        return measures
+
+    def _restriction(self, path: str, value: Any, datasets: Sequence[str] | None) -> tuple[str, ...] | None:
+        """The labels of the datasets that an attack is restricted to, ``None`` for all."""
+        if value is None:
+            return None
+        if not isinstance(value, list) or not value:
+            self.add(path, f"must be a list with at least one dataset of this suite (got {value!r})")
+            return None
+        for i, label in enumerate(value):
+            if datasets is not None and label not in datasets:
+                hint = did_you_mean(str(label), dict.fromkeys(datasets))
+                self.add(f"{path}[{i}]", f"{label!r} is not in this suite; {hint}")
+        return tuple(map(str, value))
+
+    def _reached(self, datasets: Sequence[tuple[str, DatasetSpec]], entries: Sequence[AttackEntry]) -> None:
+        for path, dataset in datasets:
+            if not any(entry.runs_on(dataset.label) for entry in entries):
+                hint = "name it in the `datasets:` of one, or leave it out"
+                self.add(path, f"no attack runs on {dataset.label!r}; {hint}")
+
+    def _attackable(self, path: str, attack: Attack, models: Iterable[ModelSpec]) -> None:
         needs = attack.needs
         if isinstance(attack, WeightAttack):
             try:
                 needs |= attack.then_attack().needs
             except ConfigError as error:
                 self.add(path, str(error))
+        self._capabilities(path, f"attack {attack.name!r}", needs, models)
+
+    def _capabilities(self, path: str, what: str, needs: Set[Capability], models: Iterable[ModelSpec]) -> None:
         for model in models:
             if lacks := ", ".join(sorted(needs - capabilities(model))):
-                self.add(path, f"attack {attack.name!r} needs {lacks}, which model {model.label!r} lacks")
+                self.add(path, f"{what} needs {lacks}, which model {model.label!r} lacks")
 
     def _labels(self, remedy: str, labels: Sequence[tuple[str, str]], reserved: Sequence[str] = ()) -> None:
         first: dict[str, str] = {}
@@ -307,10 +260,14 @@ class _Validation(Problems):
                 self.add(path, f"{label!r} is {first[label]} already; keep one, or give it a `{remedy}:` of its own")
             first.setdefault(label, path)
 
-    def _gate(self, raw: Mapping[str, Any], known: Mapping[str, Sequence[str] | None]) -> tuple[GateRule, ...]:
+    def _gate(
+        self, raw: Mapping[str, Any], measures: Sequence[Measure], known: Mapping[str, Sequence[str] | None]
+    ) -> tuple[GateRule, ...]:
         entries = self._entries(raw, "gate", optional=True)
         rules = [(path, rule) for path, entry in entries if (rule := self.build(path, GateRule, entry)) is not None]
         for path, rule in rules:
+            if is_figure(rule.metric) and not any(measure.gives(rule.metric) for measure in measures):
+                self.add(f"{path}.metric", f"{rule.metric} is a figure that no entry of `measures:` gives; add one")
             for column, wanted in rule.where.items():
                 names = known[column]
                 if names is not None and wanted not in names:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rfbench.measures.figures import FIGURES, LM_EVAL, is_figure, is_task_figure
 from rfbench.metrics import EARLY, metric_rows
 from rfbench.models.spec import CONTROLS
 
@@ -28,6 +29,14 @@ _CONTROL = re.compile(
 _LEGEND_HARMFUL = (
     "dsr: share of behaviors of which every sample was flagged or refused. asr: 1 - dsr, an upper bound: no judge "
     "has read the answers."
+)
+_LEGEND_UTILITY = (
+    "KL: of the reference from the model, given no flag, in nats per token of the reference's greedy answers. agree: % "
+    "of those tokens that the model would choose, too. equal: % of whole answers. The reference is the base of "
+    "BASE+ADAPTER unless the suite names another.",
+    "ppl: perplexity of the requests; ppl ratio: over the reference's.",
+    "With the flag forced first: after flag, the reference's perplexity of what follows, over that of what the model "
+    "says unforced; reflag, % of answers with another flag.",
 )
 _LEGEND_LEAK = "leak: median tokens before the flag (inf: fewer than half flag). degen: empty answers and loops."
 
@@ -115,12 +124,13 @@ def _flag(flag: tuple[str, float] | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table: ``columns`` are headings, ``rows`` cells, of which the first two are model and attack."""
+    """One table: ``columns`` are headings, ``rows`` cells, of which the first ``n_names`` say what a row is about."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    n_names: int = 2
 
 
 Metric = Mapping[str, Any]
@@ -129,7 +139,7 @@ Cells = Mapping[tuple[str, str, str], Mapping[str, Metric]]
 
 
 def layout(summary: pd.DataFrame) -> list[Section]:
-    """Sections of the human table: one per harmful dataset, then one per benign one; controls last in each."""
+    """Sections of the human table: one per harmful dataset, then one per benign one, controls last; then measures."""
     cells: dict[tuple[str, str, str], dict[str, Metric]] = {}
     for row in metric_rows(summary):
         cells.setdefault((row["model"], row["attack_label"], row["dataset"]), {})[row["metric"]] = row
@@ -139,6 +149,7 @@ def layout(summary: pd.DataFrame) -> list[Section]:
     return [
         *(_harmful_section(dataset, companion(dataset, list(benign)), ordered) for dataset in harmful),
         *(_benign_section(dataset, ordered) for dataset in benign),
+        *_measure_sections([row for row in metric_rows(summary) if is_figure(row["metric"])]),
     ]
 
 
@@ -207,6 +218,47 @@ def _benign_section(dataset: str, cells: Cells) -> Section:
     columns = ("model", "attack", "false_alarm", "fpr", "over_refusal", "degen", "n", "unscored")
     note = "false_alarm: share of behaviors of which some sample was flagged (fpr) or refused (over_refusal)."
     return Section(f"benign: {clean(dataset)}, % of behaviors [95 % interval]", columns, tuple(rows), (note,))
+
+
+def _measure_sections(rows: Sequence[Metric]) -> list[Section]:
+    """One section per dataset that utility was measured on, and one for the tasks of lm_eval."""
+    of_utility = [row for row in rows if row["metric"] in FIGURES]
+    sections = [
+        _figure_section(
+            f"utility: {clean(dataset)} [95 % interval]",
+            {name: figure.heading for name, figure in FIGURES.items()},
+            [row for row in of_utility if row["dataset"] == dataset],
+            _LEGEND_UTILITY,
+        )
+        for dataset in dict.fromkeys(row["dataset"] for row in of_utility)
+    ]
+    of_tasks = [row for row in rows if is_task_figure(row["metric"])]
+    if of_tasks:
+        headings = {row["metric"]: clean(row["metric"].removeprefix(LM_EVAL)) for row in of_tasks}
+        note = "The figures of lm-evaluation-harness, given no flag. n: documents of the largest task."
+        sections.append(_figure_section("lm_eval [95 % interval]", headings, of_tasks, (note,)))
+    return sections
+
+
+def _figure_section(title: str, headings: Mapping[str, str], rows: Sequence[Metric], notes: tuple[str, ...]) -> Section:
+    """A row per model, a column per figure."""
+    lines = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        figures = {row["metric"]: row for row in rows if row["model"] == model}
+        n = max(int(row["n"]) for row in figures.values())
+        lines.append((clean(model), *(figure_text(figures.get(name)) for name in headings), str(n)))
+    return Section(title, ("model", *headings.values(), "n"), tuple(lines), notes, n_names=1)
+
+
+def figure_text(metric: Metric | None) -> str:
+    """A measured figure with its interval: rates in percent, others with decimals by their size."""
+    if metric is None or math.isnan(metric["value"]):
+        return UNDEFINED
+    if metric["metric"] in FIGURES and FIGURES[metric["metric"]].kind == "rate":
+        return _interval(metric)
+    digits = 3 if abs(metric["value"]) < 10 else 1
+    value, lo, hi = (f"{metric[end]:.{digits}f}" for end in ("value", "lo", "hi"))
+    return value if math.isnan(metric["lo"]) else f"{value} [{lo}, {hi}]"
 
 
 def _percent(metric: Metric | None) -> str:

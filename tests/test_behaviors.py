@@ -305,10 +305,11 @@ def test_check_names_everything_that_can_be_known_without_reading(tmp_path: Path
     assert DatasetSpec(name="core/twin", path="x.csv").check(tmp_path) == [
         "core/twin is the name of a built-in dataset; give this one a name: of its own"
     ]
-    assert DatasetSpec(name="self_instruct").check(tmp_path) == [
-        "self_instruct: not on this machine; put self_instruct/prompts.jsonl below the folder that RFBENCH_DATA names "
-        "(RFBENCH_DATA is not set); or give path:"
+    assert DatasetSpec(name="alpaca/dev").check(tmp_path) == [
+        "alpaca/dev: not on this machine; put alpaca_benign/dev.jsonl below the folder that RFBENCH_DATA names "
+        "(RFBENCH_DATA is not set); or give revision:, the commit hash of tatsu-lab/alpaca on the Hub; or give path:"
     ]
+    assert DatasetSpec(name="self_instruct").check(tmp_path) == []  # fetched when it is read, not before
     assert DatasetSpec(name="strongreject").check(tmp_path) == [
         "strongreject: not on this machine; give revision:, the commit hash of walledai/StrongREJECT on the Hub; "
         "or give path:"
@@ -480,7 +481,9 @@ def test_describe_covers_every_name(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert lines["core/harmful"].n == len(load_builtin("core/harmful"))
     assert lines["xstest/safe"].read_from == str(tmp_path / "xstest/prompts.csv")
     assert lines["ultrachat"].read_from == "Hub: HuggingFaceH4/ultrachat_200k (needs revision:)"
-    assert "RFBENCH_DATA" in lines["adv_training"].read_from
+    assert lines["adv_training"].read_from == (
+        "github.com/sophie-xhonneux/Continuous-AdvTrain at d4c4761aed2a (fetched once, SHA-256 checked)"
+    )
     assert all(info.licence and info.source and info.read_from for info in lines.values())
 
 

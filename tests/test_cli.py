@@ -20,6 +20,7 @@ from doubles import IM_END, RF, Hook, ScriptedModel, kill_at, raise_at, text_ids
 from runs import N_CANARY, answer, assert_same_rows, cli, environment, open_scripted, write_suite
 
 import rfbench.models.load
+import rfbench.models.spec
 from rfbench import __version__
 from rfbench.cli import build_parser, main
 from rfbench.models.spec import ModelSpec
@@ -120,6 +121,13 @@ def gated(tmp_path: Path, tiny_llama: Path, **changes: Any) -> Path:
         ("check", "MODEL"),
         ("check ./nowhere", "nowhere' does not exist"),
         ("check smollm2+nothing", "no adapter 'nothing' is shipped"),
+        ("check smollm2 --seed 1", "unrecognized arguments: --seed 1"),
+        ("validate quick --batch-size 4", "unrecognized arguments: --batch-size 4"),
+        ("validate quick --offline", "unrecognized arguments: --offline"),
+        ("train redflag --base smollm2 --out x --batch-size 4", "unrecognized arguments: --batch-size 4"),
+        ("train redflag --base smollm2 --out x --dtype int4", "invalid choice: 'int4'"),
+        ("train redflag --base smollm2 --out x --seed -1", "--seed"),
+        ("train redflag --base smollm2+redflagg --out x", "no adapter 'redflagg' is shipped for smollm2"),
         ("table", "RUN"),
         ("table nowhere", "nowhere is not a run folder: it holds no run.json"),
         ("table nowhere --format xls", "invalid choice: 'xls'"),
@@ -177,6 +185,22 @@ def test_a_broken_attack_file_does_not_hide_the_others(rf: Rf, monkeypatch: pyte
     assert code == 0
     assert out.splitlines()[0].startswith("direct")
     assert "NOT USABLE: unknown attack 'broken'" in out.splitlines()[1]
+
+
+def test_shipped_adapters_are_listed_and_a_broken_one_does_not_hide_the_others(
+    rf: Rf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, content in {"good": '{"recipe": {"description": "flags harm"}}', "bad": "{"}.items():
+        folder = tmp_path / "adapters/smollm2" / name
+        folder.mkdir(parents=True)
+        (folder / "rfbench.json").write_text(content)
+        (folder / "weights").write_bytes(bytes(1_200_000))
+    monkeypatch.setattr(rfbench.models.spec, "_ADAPTERS", tmp_path / "adapters")
+    code, out, _ = rf("list", "models")
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert code == 0
+    assert lines["smollm2+good"].endswith("flags harm (shipped adapter, 1.2 MB)")
+    assert "NOT USABLE: rfbench.json: JSONDecodeError" in lines["smollm2+bad"]
 
 
 def test_the_schema_is_json(rf: Rf) -> None:

@@ -331,6 +331,19 @@ def test_a_side_that_cannot_be_had_says_why(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_one_label_for_two_contents_is_marked(tmp_path):
+    def saved(name, sha256):
+        header = {"plan": [{"key": "u1", "label": "u1"}]}
+        header["configuration"] = {"data": {HARMFUL: {"n": 2, "sha256": sha256}}}
+        folder = RunFolder.create_or_open(tmp_path / name, header)
+        folder.write_unit("u1", side([FLAG, COMPLY]))
+        return load_side(str(folder.path))
+
+    a, same, other = saved("a", "1"), saved("same", "1"), saved("other", "2")
+    assert not any("not the same" in line for line in compare(a, same).header)
+    assert compare(a, other).header[0].startswith(f"{HARMFUL} is not the same in both runs")
+
+
 def test_unfinished_runs_are_refused_and_accepted_canaries_marked(tmp_path):
     from rfbench.run import load_run
 

@@ -101,6 +101,12 @@ def test_the_tables_hold_what_the_models_did(whole: Path) -> None:
 
 
 @pytest.mark.smollm2
+def test_a_run_of_two_models_ends_with_the_two_paired(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = (whole.parent / "stdout").read_text(encoding="utf-8")
+    assert main(["compare", str(whole), "--baseline", "flagging", "--candidate", "plain"]) == 0
+    assert capsys.readouterr().out.strip() in printed
+
+
 def test_the_ci_suite_on_the_default_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "ci", "--limit", "4", "--gate", "--out", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out

@@ -55,6 +55,26 @@ def test_controls_run_what_needs_at_most_prefill(tmp_path: Path) -> None:
     }
 
 
+def test_an_attack_has_units_on_the_datasets_it_names_alone(tmp_path: Path) -> None:
+    attacks = [
+        "direct",
+        {"name": "prefill", "datasets": ["harmful"]},
+        {"name": "doubles:FakeWeightAttack", "datasets": ["benign"]},
+    ]
+    units = small_plan(small_suite(tmp_path, attacks=attacks))
+    run = {(unit.entry.label, label) for unit in units for label, _ in unit.groups}
+    assert run == {
+        *(("direct", label) for label in ("harmful", "benign")),
+        *(("prefill", "harmful"), ("doubles:FakeWeightAttack", "benign")),
+    }
+
+
+def test_a_restriction_elsewhere_changes_no_other_key(tmp_path: Path) -> None:
+    restricted = [{"name": "prefill", "datasets": ["harmful"]}, "direct"]
+    plain = {unit.key for unit in small_plan(small_suite(tmp_path)) if unit.entry.label == "direct"}
+    assert plain <= set(keys(tmp_path, attacks=restricted))
+
+
 def test_one_training_serves_all_behaviors(tmp_path: Path) -> None:
     (unit,) = (
         unit

@@ -257,7 +257,7 @@ def test_measures_are_one_table(folder: RunFolder) -> None:
     folder.write_measure("m2/perplexity", [{"model": "m2", "measure": "perplexity", "value": 12.5}])
     folder.write_measure("m1", [{"model": "m1", "measure": "kl", "value": 0, "lo": 0.0, "hi": 0.5, "n": 40}])
     frame = load_run(folder.path).measures
-    assert list(frame.columns) == ["model", "measure", "value", "lo", "hi", "n"]
+    assert list(frame.columns) == ["model", "measure", "dataset", "value", "lo", "hi", "n"]
     assert frame["model"].tolist() == ["m1", "m2"]
     assert frame["value"].tolist() == [0.0, 12.5]
     assert frame["n"].tolist() == [40, pd.NA]

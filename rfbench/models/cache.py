@@ -51,7 +51,8 @@ class SlabLayer(DynamicLayer):  # type: ignore[misc]
         for name in ("keys", "values"):
             old = getattr(self, name)
             new = old.new_empty((len(rows), *old.shape[1:]))
-            new[:, :, : self.length] = old[rows, :, : self.length]
+            # Indexing and then assigning would copy everything twice.
+            torch.index_select(old[:, :, : self.length], 0, rows, out=new[:, :, : self.length])
             setattr(self, name, new)
 
     def copy_rows(self, rows: int, capacity: int) -> SlabLayer:

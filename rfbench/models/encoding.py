@@ -11,12 +11,13 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from rfbench.errors import EncodingError, ModelError
 from rfbench.models.base import EncodedChat, Segment, SegmentKind
-from rfbench.records import Message
+from rfbench.records import Message, Role
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -41,6 +42,8 @@ _RESERVED_ARGS = {"conversation", "chat_template", "tokenize", "add_generation_p
 _SLOT_OPEN, _SLOT_CLOSE = "\ue0f0", "\ue0f1"
 # What a text is cut with; its own ids are dropped. Several, for vocabularies that merge one with its neighbours.
 _CUTTERS = ("\ue0f2", "\u2e18", "\u2063", "\u0a80")
+# Enough for the conversations of a unit, which an attack may have encoded before the model does.
+_REMEMBERED_CHATS = 256
 _CONTROL_SHAPE = re.compile(r"<\|.*\|>")
 
 
@@ -50,8 +53,7 @@ class _Piece:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
+class _Token(NamedTuple):
     """An id, and the span ``[start, stop)`` of characters it was made of."""
 
     id: int
@@ -60,7 +62,9 @@ class _Token:
 
 
 class ChatEncoder:
-    """Encodes conversations for one tokenizer; holds no state besides its settings.
+    """Encodes conversations for one tokenizer, which must not change afterwards.
+
+    An encoding follows from the settings and the conversation alone, so the last 256 are remembered.
 
     Args:
         tokenizer: a fast Hugging Face tokenizer.
@@ -106,6 +110,7 @@ class ChatEncoder:
         self.escape = escape
         self.control_ids = _control_ids(tokenizer, template) | ({flag_id} if flag_id is not None else set())
         self._bos_id = _implicit_bos(tokenizer)
+        self._remembered = lru_cache(_REMEMBERED_CHATS)(self._encode)
         try:
             self.template_text()
         except EncodingError as error:
@@ -118,6 +123,10 @@ class ChatEncoder:
             EncodingError: the template rejects or rewrites the messages, or a text cannot be kept
                 from becoming a special token.
         """
+        return self._remembered(tuple((m["role"], m["content"]) for m in messages), prefill, suffix)
+
+    def _encode(self, turns: Sequence[tuple[Role, str]], prefill: str, suffix: str) -> EncodedChat:
+        messages: list[Message] = [{"role": role, "content": content} for role, content in turns]
         pieces = _mark_suffix(self._pieces(messages), suffix)
         if prefill:
             pieces.append(_Piece("prefill", prefill))
@@ -199,7 +208,8 @@ class ChatEncoder:
         for cutter in _CUTTERS:
             cuts: list[int] = []
             while (tokens := self._cut_tokens(text, cuts, cutter)) is not None:
-                spans = [self._core(token, text) for token in tokens if self._is_control(token, text)]
+                controls = [token for token in tokens if token.id in self.control_ids]
+                spans = [self._core(token, text) for token in controls if not self._is_unknown(token, text)]
                 typed = {start + 1 for start, stop in spans if _touches_message(pieces, ends, start, stop)}
                 if not typed:
                     return tokens
@@ -208,11 +218,10 @@ class ChatEncoder:
                 cuts = sorted(typed.union(cuts))
         raise EncodingError("a message holds a special token's string that this tokenizer cannot write as plain text")
 
-    def _is_control(self, token: _Token, text: str) -> bool:
-        """Special, but not the unknown token where that only stands for a character the vocabulary lacks."""
-        if token.id not in self.control_ids:
-            return False
-        return token.id != self.tokenizer.unk_token_id or self.tokenizer.unk_token in text[token.start : token.stop]
+    def _is_unknown(self, token: _Token, text: str) -> bool:
+        """The unknown token, where it only stands for a character that the vocabulary lacks."""
+        unknown_id, unknown = self.tokenizer.unk_token_id, self.tokenizer.unk_token
+        return token.id == unknown_id and unknown not in text[token.start : token.stop]
 
     def _core(self, token: _Token, text: str) -> tuple[int, int]:
         """Span of a token; of a special one without the white space around it that some of them swallow."""
@@ -224,6 +233,8 @@ class ChatEncoder:
 
     def _cut_tokens(self, text: str, cuts: Sequence[int], cutter: str) -> list[_Token] | None:
         """Tokens of ``text``, with none across a cut; ``None`` if the tokenizer merges the cutter with the text."""
+        if not cuts:
+            return self._tokens(text)
         cut_text = cutter.join(text[start:stop] for start, stop in pairwise((0, *cuts, len(text))))
         cutters = [cut + i for i, cut in enumerate(cuts)]  # where they stand in the cut text
         tokens = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rfbench.errors import EncodingError
+from rfbench.errors import EncodingError, ModelError
 from rfbench.models.base import Capability, ChatModel, EncodedChat, Ids
 from rfbench.models.encoding import ChatEncoder
 from rfbench.models.generation import (
@@ -32,6 +33,11 @@ logger = logging.getLogger(__name__)
 DEFAULT_BATCH_SIZE = 64
 KEY_VALUE_BUDGET = 4 * 2**30
 """Bytes of keys and values that one batch may hold, more on large GPUs: long prompts get fewer rows."""
+
+
+SPREAD, SLACK = 2, 64
+"""A prompt joins a batch whose longest has at most ``SPREAD`` times its tokens and ``SLACK`` more: padding up to that
+one is computed, too, and one prompt of thousands of tokens would slow down all the short ones."""
 
 
 class HFModel(ChatModel):
@@ -135,6 +141,43 @@ class HFModel(ChatModel):
         rows = [(tuple(prompt), None) for prompt in prompts]
         return np.stack(read_log_probs(self.module, rows, self._sizer, (self.flag_id, self.flag_bias), self.device))
 
+    def continue_ids(
+        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, suppress_flag: bool = False
+    ) -> list[list[int]]:
+        """Greedy continuations of prompts that are given as ids, such as a chat after which the flag is forced.
+
+        Args:
+            prompts: ids, each of any length but 0.
+            max_new_tokens: limit on generated tokens; an end-of-text id ends a continuation, and is its last.
+            suppress_flag: never take the flag, at whatever operating point; else a continuation ends at it, too.
+
+        Raises:
+            ModelError: a prompt does not fit the context or the memory, or the logits are not finite.
+        """
+        longest = max(map(len, prompts), default=0)
+        if longest + max_new_tokens > self.max_context:
+            raise ModelError(
+                f"{self.name}: a prompt of {longest} tokens and {max_new_tokens} new ones exceed the context of "
+                f"{self.max_context}"
+            )
+        rows = [
+            Row(ids=tuple(ids), behavior_id="", attempt_idx=0, sample_idx=0, temperature=0.0, top_p=1.0, top_k=0)
+            for ids in prompts
+        ]
+        stop = StopRules(
+            max_new_tokens=max_new_tokens,
+            eos_ids=self.eos_ids,
+            flag_id=self.flag_id,
+            flag_bias=-math.inf if suppress_flag else self.flag_bias,
+            stop_on_flag=True,
+        )
+        continuations = []
+        for outcome in self._generate_rows(rows, stop, seed=0):
+            if isinstance(outcome, str) or outcome.finish == "error":
+                raise ModelError(f"{self.name}: {outcome if isinstance(outcome, str) else 'logits are not finite'}")
+            continuations.append(outcome.ids)
+        return continuations
+
     def describe(self) -> Mapping[str, object]:
         """Facts for the provenance of a run; see :meth:`ChatModel.describe`."""
         before, after = self.encoder.template_text()
@@ -184,8 +227,9 @@ class HFModel(ChatModel):
         pending = sorted(range(len(rows)), key=lambda i: rows[i].order)
         memory = PrefixMemory(self.module.config)
         while pending:
-            longest = len(rows[pending[0]].ids) + stop.max_new_tokens
-            batch = _first_batch(rows, pending, min(self._sizer.size, self._rows_that_fit(longest)))
+            longest = len(rows[pending[0]].ids)
+            n_rows = min(self._sizer.size, self._rows_that_fit(longest + stop.max_new_tokens))
+            batch = _first_batch(rows, pending, n_rows)
             results = self._try_batch([rows[i] for i in batch], stop, seed, memory)
             if results is None:  # out of memory: what the failed batch held is free only now
                 memory = PrefixMemory(self.module.config)
@@ -257,11 +301,16 @@ def _row(attempt: Attempt, sample: int, chat: EncodedChat, temperature: float) -
 
 
 def _first_batch(rows: Sequence[Row], pending: Sequence[int], size: int) -> list[int]:
-    """The first of ``pending`` that may stand in one batch: a prompt that reads vectors shares it with none."""
+    """The first of ``pending`` that may stand in one batch: a prompt that reads vectors shares it with none.
+
+    ``pending`` falls in length: a batch ends where the padding would begin to cost more than a batch of its own.
+    """
     first = rows[pending[0]]
 
     def fits(i: int) -> bool:
-        return rows[i].soft is None if first.soft is None else (rows[i].ids, rows[i].soft) == (first.ids, first.soft)
+        if first.soft is not None:
+            return (rows[i].ids, rows[i].soft) == (first.ids, first.soft)
+        return rows[i].soft is None and SPREAD * len(rows[i].ids) + SLACK >= len(first.ids)
 
     return list(takewhile(fits, pending[:size]))
 

@@ -26,6 +26,8 @@ def merge_adapter(module: Any, tokenizer: Any, adapter: Path) -> Any:
     with warnings.catch_warnings():
         # PEFT only warns, and leaves at zero what the file lacks: the base would be measured in the adapter's name.
         warnings.filterwarnings("error", message="Found missing adapter keys")
+        # It asks transformers by an old name.
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         try:
             adapted = PeftModel.from_pretrained(module, str(adapter))
         except UserWarning as error:

@@ -16,6 +16,7 @@ from pydantic_core import CoreSchema
 
 from rfbench.errors import ModelError
 from rfbench.models.base import Capability
+from rfbench.text import did_you_mean
 
 EMBEDDED = "smollm2"
 """Name of the default model, which comes from a wheel and needs no model hub."""
@@ -154,15 +155,18 @@ class ModelSpec(BaseModel):
             return Source("folder", self.adapter)
         if "/" in self.adapter:
             return Source("hub", self.adapter)
-        shipped = _ADAPTERS / self.base / self.adapter
         if self.base != EMBEDDED:
             raise ModelError(
                 f"adapter {self.adapter!r} is neither a folder nor a Hub id (owner/name); "
                 f"adapters are shipped for {EMBEDDED} only"
             )
-        if not shipped.is_dir():
-            raise ModelError(f"no adapter {self.adapter!r} is shipped for {EMBEDDED} in this version")
-        return Source("folder", str(shipped))
+        shipped = {folder.name: folder for folder in shipped_adapters()}
+        if self.adapter not in shipped:
+            raise ModelError(
+                f"no adapter {self.adapter!r} is shipped for {EMBEDDED}; {did_you_mean(self.adapter, shipped)} "
+                "(one of your own: name its folder)"
+            )
+        return Source("folder", str(shipped[self.adapter]))
 
     def resolve(self, base_dir: Path) -> Self:
         """The same model with every relative path made absolute, counted from ``base_dir``; the label stays."""
@@ -209,6 +213,12 @@ class ModelSpec(BaseModel):
         except ModelError as error:
             problems.append(str(error))
         return problems
+
+
+def shipped_adapters() -> tuple[Path, ...]:
+    """Folders of the adapters that come with the package, all for the embedded default, sorted by name."""
+    home = _ADAPTERS / EMBEDDED
+    return tuple(sorted(folder for folder in home.iterdir() if folder.is_dir())) if home.is_dir() else ()
 
 
 def capabilities(spec: ModelSpec) -> frozenset[Capability]:

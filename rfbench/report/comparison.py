@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rfbench.render import markdown, rich_table
 from rfbench.stats import ALPHA
-from rfbench.tables import UNDEFINED, Section, clean, companion
+from rfbench.tables import UNDEFINED, Section, clean, companion, figure_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,14 +25,39 @@ _LEGEND = (
 
 
 def sections(comparison: Comparison) -> list[Section]:
-    """The comparison as tables of text: a dsr with the false alarms under the same attack, then each benign dataset."""
+    """The comparison as tables of text: a dsr with its false alarms, then each benign dataset, then the measures."""
     rows = _rows(comparison.table)
     harmful = dict.fromkeys(row["dataset"] for row in rows if row["metric"] == "dsr")
     benign = dict.fromkeys(row["dataset"] for row in rows if row["metric"] == "false_alarm")
     return [
         *(_section("harmful", dataset, companion(dataset, list(benign)), comparison) for dataset in harmful),
         *(_section("benign", dataset, None, comparison) for dataset in benign),
+        *_measures(comparison),
     ]
+
+
+def _measures(comparison: Comparison) -> list[Section]:
+    rows = _rows(comparison.measures)
+    if not rows:
+        return []
+    lines = [
+        (clean(row["dataset"] or row["measure"].partition("/")[0]), clean(row["measure"]), *_both(row)) for row in rows
+    ]
+    note = "Each figure with its own 95 % interval; no difference is tested. rfbench table says what the figures are."
+    return [Section("measures", ("dataset", "measure", "baseline", "candidate"), tuple(lines), (note,))]
+
+
+def _both(row: Mapping[str, Any]) -> Iterator[str]:
+    for side in ("baseline", "candidate"):
+        # The number of conversations decides on decimals of a rate; here there is room for them.
+        figure = {
+            "metric": row["measure"],
+            "value": row[side],
+            "lo": row[f"{side}_lo"],
+            "hi": row[f"{side}_hi"],
+            "n": 200,
+        }
+        yield figure_text(figure)
 
 
 def _section(kind: str, dataset: str, beside: str | None, comparison: Comparison) -> Section:

@@ -117,10 +117,14 @@ def _results(summary: pd.DataFrame) -> Iterator[Markup]:
 
 
 def table(section: Section) -> Markup:
-    """A section as an HTML table that scrolls by itself where it is too wide; the first two columns are text."""
-    head = tag("tr", *(tag("th", name, scope="col", **_align(i)) for i, name in enumerate(section.columns)))
+    """A section as an HTML table that scrolls by itself where it is too wide; the names of its rows are text."""
+
+    def align(column: int) -> dict[str, object]:
+        return {"class_": "text"} if column < section.n_names else {}
+
+    head = tag("tr", *(tag("th", name, scope="col", **align(i)) for i, name in enumerate(section.columns)))
     body = [
-        tag("tr", *(tag("td", cell, **_align(i)) for i, cell in enumerate(row)), class_=_row_class(row[0]))
+        tag("tr", *(tag("td", cell, **align(i)) for i, cell in enumerate(row)), class_=_row_class(row[0]))
         for row in section.rows
     ]
     drawn = tag("table", tag("caption", section.title), tag("thead", head), tag("tbody", *body))
@@ -130,10 +134,6 @@ def table(section: Section) -> Markup:
 
 def _row_class(model: str) -> str:
     return "control" if model in CONTROLS else "model"
-
-
-def _align(column: int) -> dict[str, object]:
-    return {"class_": "text"} if column < 2 else {}
 
 
 # --- breakdowns ---------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def _unscored(records: pd.DataFrame) -> Iterator[Markup]:
 
 
 def _provenance(run: Run) -> Iterator[Markup]:
-    facts = {key: value for key, value in run.provenance.items() if key not in ("plan", "argv", "sources")}
+    facts = {key: value for key, value in run.provenance.items() if key not in ("plan", "measures", "argv", "sources")}
     # System prompts and templates are text, and paths name folders of somebody's machine.
     texts = ("spec", "system", "template_before", "template_after")
     facts["loaded"] = {

@@ -20,6 +20,7 @@ from rfbench.models.flag import FLAG_FILE
 from rfbench.models.identity import identify
 from rfbench.models.load import load_model
 from rfbench.models.spec import ModelSpec
+from rfbench.train.facts import public_name
 
 if TYPE_CHECKING:
     from rfbench.train.network import Network
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STAGING = ".saving"
+CARD_FILE = "README.md"
 
 
 def save_adapter(
@@ -109,10 +111,23 @@ def write_facts(out: Path, facts: Mapping[str, Any]) -> None:
     Raises:
         StorageError: it cannot be written.
     """
+    _replace(out / FLAG_FILE, _json(facts))
+
+
+def write_card(out: Path, text: str) -> None:
+    """Replace the model card.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    _replace(out / CARD_FILE, text)
+
+
+def _replace(path: Path, text: str) -> None:
     try:
-        write_atomically(out / FLAG_FILE, _json(facts).encode())
+        write_atomically(path, text.encode())
     except OSError as error:
-        raise StorageError(f"{out / FLAG_FILE}: cannot be written ({error.strerror})") from error
+        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _json(facts: Mapping[str, Any]) -> str:
@@ -156,7 +171,7 @@ def export(spec: str | ModelSpec, out: Path, *, offline: bool = False) -> Export
         facts = {
             "flag_token": model.flag_token,
             "flag_id": model.flag_id,
-            "exported_from": spec.spec,
+            "exported_from": public_name(spec),
             "base_identity": identity.as_dict(),
             "calibration": {"flag_bias": left},
         }

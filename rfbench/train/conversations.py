@@ -90,12 +90,14 @@ def build_conversations(
         wanted += [(b, "prefilled") for b in harmful]
         wanted += [(b, "direct") for b in harmful] if data.direct_harmful else []
     conversations += _answered(wanted, data, model, identity=identity, seed=recipe.seed, progress=progress)
-    kept = [c for c in conversations if c.start <= data.max_prompt_tokens and c.n_answer > 0]
-    if len(kept) < len(conversations):
-        logger.info("%d conversations are left out: prompt too long, or no answer", len(conversations) - len(kept))
+    kept = [c for c in conversations if _fits(c.start, data) and c.n_answer > 0]
     if {c.is_harmful for c in kept} != {b.is_harmful for b in behaviors}:
         raise DataError("no usable answers to the harmful, or to the benign, requests; see max_prompt_tokens")
     return tuple(kept)
+
+
+def _fits(n_prompt: int, data: DataSettings) -> bool:
+    return n_prompt <= data.max_prompt_tokens
 
 
 def _refusal(behavior: Behavior, data: DataSettings) -> str:
@@ -148,15 +150,25 @@ def _answered(
     """Conversations that the base model answers itself; its refusals of harmful requests are no harmful answers."""
     from tqdm import tqdm
 
+    # Before generating: one prompt of thousands of tokens would cost more than all the others.
+    chats = {
+        (behavior.behavior_id, form): chat
+        for behavior, form in wanted
+        if (chat := _encode(model, behavior, behavior.target if form == "prefilled" else "")) is not None
+        and _fits(len(chat.ids) - chat.n_prefill, data)
+    }
+    if len(chats) < len(wanted):
+        logger.info("%d of %d prompts are left out: too long", len(wanted) - len(chats), len(wanted))
+    wanted = [(behavior, form) for behavior, form in wanted if (behavior.behavior_id, form) in chats]
     refused = 0
     chunks = [wanted[i : i + CHUNK] for i in range(0, len(wanted), CHUNK)]
     for chunk in tqdm(chunks, desc="answers of the base", unit="chunk", disable=not progress):
         for (behavior, form), generated in zip(
             chunk, _generate(chunk, data, model, identity=identity, seed=seed), strict=True
         ):
+            chat = chats[behavior.behavior_id, form]
             prefill = behavior.target if form == "prefilled" else ""
-            chat = _encode(model, behavior, prefill) if len(generated) else None
-            if chat is None:
+            if not len(generated):
                 continue
             if (
                 behavior.is_harmful

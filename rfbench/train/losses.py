@@ -36,6 +36,15 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum(dim=-1) / mask.sum(dim=-1).clamp(min=1)
 
 
+def masked_max(values: Tensor, mask: Tensor) -> Tensor:
+    """Largest value at a real position, ``(c, t) -> (c,)``.
+
+    A refusal of a benign request is decided at one position, the first: in the mean over an answer it costs next to
+    nothing, and the model learns to refuse too much.
+    """
+    return values.masked_fill(mask == 0, -torch.inf).amax(dim=-1)
+
+
 def flag_at(s: Tensor, index: Tensor) -> Tensor:
     """Insertion, term 1: ``-log P(flag)`` at one index (paper, section 3).
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -270,7 +271,9 @@ def _inject(module: Any, lora: LoraSettings, flag_id: int | None, *, tied: bool,
         bias="none",
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():  # peft draws its start from the global stream; ours replaces it below
+    # peft draws its start from the global stream (ours replaces it below), and asks transformers by an old name.
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         peft = get_peft_model(module, config)
     generator = torch.Generator().manual_seed(int(stream(seed, "lora").integers(2**62)))
     with torch.no_grad():

@@ -35,7 +35,7 @@ def term_weights(recipe: Recipe) -> dict[str, float]:
     """
     o = recipe.objective
     if recipe.kind == "refusal":
-        weights = {"refusal": o.refusal_weight, "kl": o.kl_weight}
+        weights = {"refusal": o.refusal_weight, "kl": o.kl_weight, "kl_peak": o.kl_peak_weight}
     else:
         weights = {}
         if o.form != "dense":
@@ -77,20 +77,19 @@ def compute_terms(
         return {"after_flag": after_flag(net, conversations, index)}
     batch = Batch.of(conversations, net.device)
     if recipe.kind == "refusal":
-        return _refusal_terms(net, batch, part)
+        return _refusal_terms(net, batch, part, names)
     if part == "harmful":
         return _harmful_terms(net, batch, recipe.objective, names, torch.from_numpy(index).to(net.device))
     return _benign_terms(net, batch, recipe.objective, names)
 
 
-def _refusal_terms(net: Network, batch: Batch, part: Part) -> Terms:
+def _refusal_terms(net: Network, batch: Batch, part: Part, names: Collection[str]) -> Terms:
     logits = net.logits(net.hidden(net.states(batch))[batch.row, batch.position])
     if part == "harmful":
-        values = losses.answer_cross_entropy(logits, batch.target)
-    else:
-        values = losses.kl_given_no_flag(logits, net.logits(net.reference(batch)))
-    name = "refusal" if part == "harmful" else "kl"
-    return {name: losses.masked_mean(batch.pad(values), batch.mask)}
+        return {"refusal": losses.masked_mean(batch.pad(losses.answer_cross_entropy(logits, batch.target)), batch.mask)}
+    kl = batch.pad(losses.kl_given_no_flag(logits, net.logits(net.reference(batch))))
+    terms = {"kl": losses.masked_mean(kl, batch.mask), "kl_peak": losses.masked_max(kl, batch.mask)}
+    return {name: values for name, values in terms.items() if name in names}
 
 
 def _harmful_terms(

@@ -14,9 +14,11 @@ from rfbench.behaviors import load_behaviors
 from rfbench.errors import ConfigError, ModelError, StorageError
 from rfbench.models.identity import identify, versions
 from rfbench.models.load import load_model
-from rfbench.models.spec import EMBEDDED, EMBEDDED_HUB_ID, ModelSpec
+from rfbench.models.spec import ModelSpec
 from rfbench.records import Behavior, digest
+from rfbench.train.card import model_card
 from rfbench.train.conversations import Conversation, build_conversations
+from rfbench.train.facts import command, data_facts, portable_recipe, public_name
 from rfbench.train.recipe import CalibrationSettings, Recipe
 from rfbench.train.requests import Requests, load_requests, normalise
 
@@ -49,7 +51,7 @@ class TrainResult:
 
 def train(
     recipe: Recipe,
-    base: str,
+    base: str | ModelSpec,
     out: Path,
     *,
     resume: bool = True,
@@ -58,13 +60,14 @@ def train(
 ) -> TrainResult:
     """Train an adapter for ``base`` into the folder ``out``.
 
-    The same command again goes on where a killed one stopped; after a finished one it only calibrates anew where
-    the calibration of the recipe changed. A base with an adapter (``smollm2+refusal``) is merged into ``out/base``
+    The same command again goes on where a killed one stopped; after a finished one it only calibrates anew, also by
+    other settings. A base with an adapter (``smollm2+refusal``) is merged into ``out/base``
     first, and the result is an adapter for that.
 
     Args:
         recipe: what to do.
-        base: a model as :func:`rfbench.models.load.load_model` takes it.
+        base: a model as :func:`rfbench.models.load.load_model` takes it; ``device`` and ``dtype`` of a spec also
+            hold for the calibration.
         out: the adapter folder; its name holds no ``+``.
         resume: use what an earlier run left in ``out``.
         offline: never reach for the network.
@@ -75,36 +78,49 @@ def train(
         CanaryError: the saved adapter does not load with its flag in place.
         StorageError: a file cannot be written; the last checkpoint and the last adapter stay whole.
     """
-    from rfbench.train.adapter import read_facts, write_facts
+    from rfbench.train.adapter import read_facts, write_card, write_facts
 
     started = time.perf_counter()
-    if problems := ModelSpec.parse(base).check(Path()):
-        raise ModelError(f"--base {base}: {'; '.join(problems)}")
+    asked = base if isinstance(base, ModelSpec) else ModelSpec.parse(base)
+    if problems := asked.check(Path()):
+        raise ModelError(f"--base {asked.spec}: {'; '.join(problems)}")
     out = _make_folder(out)
     requests = load_requests(recipe, offline=offline)
     held_out = _calibration_sets(recipe.calibration, requests, offline=offline)
-    base = _without_adapter(base, out, offline=offline)
-    spec = ModelSpec.parse(base)
-    identity = identify(spec, offline=offline).as_dict()
+    data = data_facts(recipe, offline=offline)
+    spec = _without_adapter(asked, out, offline=offline)
+    # Dtype and device change the numbers; not asked for, they are the machine's, as its kernels are.
+    asked_for = spec.model_dump(include={"dtype", "device"}, exclude_defaults=True)
+    identity = identify(spec, offline=offline).as_dict() | asked_for
     without_calibration = recipe.model_dump(mode="json", exclude={"calibration", "description"})
     fingerprint = digest([FORMAT, without_calibration, requests.hash, identity, _numeric_versions()])
+    about = {
+        "base": public_name(asked),
+        "base_merged": asked.adapter is not None,
+        "base_revision": identity["revision"],
+        "base_identity": identity,
+        "command": command(recipe, asked),
+        "recipe": portable_recipe(recipe),
+        "data": data,
+    }
     facts = read_facts(out) if resume else {}
     if facts and facts.get("training", {}).get("fingerprint") != fingerprint:
         raise ConfigError(f"{out} holds the result of another training; choose another --out, or train it --fresh")
     if not facts:
         facts = _learn(
-            recipe, spec, requests, out, identity, fingerprint, resume=resume, offline=offline, progress=progress
+            recipe, spec, requests, out, about, fingerprint, resume=resume, offline=offline, progress=progress
         )
         logger.info("trained in %.0f s, answers included", time.perf_counter() - started)
-    model = f"{base}+{out}"
-    facts = {key: value for key, value in facts.items() if key != "calibration"}
-    facts["recipe"] = recipe.model_dump(mode="json")
+    model = f"{spec.spec}+{out}"
+    facts = {key: value for key, value in facts.items() if key != "calibration"} | about
     calibration: Mapping[str, Any] = {}
-    with load_model(ModelSpec(spec=model, flag_bias=0.0), offline=offline) as loaded:  # runs the structural checks
+    adapted = spec.model_copy(update={"spec": model, "flag_bias": 0.0})
+    with load_model(adapted, offline=offline) as loaded:  # runs the structural checks
         if recipe.calibration is not None:
             calibration = _calibrate(loaded, recipe.calibration, *held_out)  # type: ignore[arg-type]
             facts["calibration"] = calibration
     write_facts(out, facts)
+    write_card(out, model_card(facts))
     return TrainResult(
         out=out,
         model=model,
@@ -127,18 +143,18 @@ def _make_folder(out: Path) -> Path:
     return out
 
 
-def _without_adapter(base: str, out: Path, *, offline: bool) -> str:
+def _without_adapter(spec: ModelSpec, out: Path, *, offline: bool) -> ModelSpec:
     """The base as something that an adapter can be named for; one with an adapter is merged into ``out/base``."""
     from rfbench.train.adapter import export, read_facts
 
-    spec = ModelSpec.parse(base)
     if spec.adapter is None:
-        return base
+        return spec
     merged = out / BASE
     identity = identify(spec, offline=offline).as_dict()
     if read_facts(merged).get("base_identity") != identity:
-        export(spec, merged, offline=offline)
-    return str(merged)
+        # Merged in the dtype of its files: rounding is for what is trained on it, not for what is kept.
+        export(spec.model_copy(update={"dtype": "auto"}), merged, offline=offline)
+    return spec.model_copy(update={"spec": str(merged)})
 
 
 def _learn(
@@ -146,7 +162,7 @@ def _learn(
     spec: ModelSpec,
     requests: Requests,
     out: Path,
-    identity: Mapping[str, str],
+    about: Mapping[str, Any],
     fingerprint: str,
     *,
     resume: bool,
@@ -163,7 +179,7 @@ def _learn(
         if not isinstance(model, HFModel):
             raise ModelError(f"{spec.label} is a control: it cannot be trained")
         learned, measured = (
-            build_conversations(part, recipe, model, identity=digest(identity), progress=progress)
+            build_conversations(part, recipe, model, identity=digest(about["base_identity"]), progress=progress)
             for part in (requests.train, requests.validation)
         )
         flag_id = None if recipe.flag is None else add_flag(model.module, model.tokenizer, recipe.flag)
@@ -179,10 +195,6 @@ def _learn(
         facts: dict[str, Any] = {
             "flag_token": recipe.flag.token if recipe.flag else None,
             "flag_id": flag_id,
-            "base": _public_name(spec),
-            "base_revision": identity["revision"] or spec.revision or "",
-            "base_identity": dict(identity),
-            "recipe": recipe.model_dump(mode="json"),
             "training": {
                 "steps": result.steps,
                 "best_step": result.best_step,
@@ -193,10 +205,13 @@ def _learn(
                 "data_sha256": requests.hash,
                 "n_conversations": {"train": len(learned), "validation": len(measured)},
                 "validation": _best(result.history, result.best_step),
+                "dtype": str(net.rest.dtype).removeprefix("torch."),
+                "device": net.device.type,
                 "versions": versions(),
             },
+            **about,
         }
-        save_adapter(net, model.tokenizer, out, facts, base_name=_public_name(spec), dtype=recipe.lora.save_dtype)
+        save_adapter(net, model.tokenizer, out, facts, base_name=about["base"], dtype=recipe.lora.save_dtype)
         try:
             (folder / CHECKPOINT).unlink(missing_ok=True)
         except OSError as error:
@@ -239,11 +254,6 @@ def _best(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, Any]:
     """The figures of the validation that won."""
     rows = [row for row in history if row["event"] == "validation" and row["step"] == step]
     return {name: value for name, value in rows[-1].items() if name != "event"} if rows else {}
-
-
-def _public_name(spec: ModelSpec) -> str:
-    """The base's name for others: never a path into this machine's cache."""
-    return EMBEDDED_HUB_ID if spec.base == EMBEDDED else spec.base
 
 
 def _numeric_versions() -> dict[str, str]:

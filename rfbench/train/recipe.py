@@ -98,6 +98,9 @@ class ObjectiveSettings(_Settings):
     peak_weight: float = Field(3.0, ge=0.0, description="dense: the same at the worst benign position of an answer")
     peak: Literal["max", "logsumexp"] = Field("max", description="worst position: the maximum, or a smooth one")
     kl_weight: float = Field(2.0, ge=0.0, description="KL to the reference on benign answers (dense: given no flag)")
+    kl_peak_weight: float = Field(
+        0.0, ge=0.0, description="refusal: KL to the reference at the worst position of a benign answer"
+    )
     harmful_kl_weight: float = Field(0.0, ge=0.0, description="dense: KL given no flag on harmful answers")
     refusal_weight: float = Field(
         1.0, ge=0.0, description="refusal: cross-entropy of the refusal, mean over its tokens"

@@ -153,6 +153,35 @@ def test_default_system_prompt_is_the_templates_until_one_is_given() -> None:
     assert "helpful" not in tokenizer("chatml").decode(empty.ids)
 
 
+def test_a_conversation_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    enc, rendered = encoder(), []
+    render = enc._render
+    monkeypatch.setattr(enc, "_render", lambda *args: rendered.append(args) or render(*args))
+    first = enc.encode(user("Hi there"), "Sure", suffix="there")
+    n_rendered = len(rendered)
+    assert n_rendered > 0
+    assert enc.encode(user("Hi there"), "Sure", suffix="there") is first
+    assert len(rendered) == n_rendered
+    others = [
+        enc.encode(user("Hi there"), "Sure"),
+        enc.encode(user("Hi there"), suffix="there"),
+        enc.encode(user("Hi there"), "there", suffix="there"),
+        enc.encode([{"role": "assistant", "content": "Hi there"}], "Sure"),
+        enc.encode([*user("Hi "), *user("there")], "Sure", suffix="there"),
+    ]
+    assert len({first, *others}) == 6
+    assert others == [
+        encoder().encode(*case, suffix=suffix)
+        for *case, suffix in [
+            (user("Hi there"), "Sure", ""),
+            (user("Hi there"), "", "there"),
+            (user("Hi there"), "there", "there"),
+            ([{"role": "assistant", "content": "Hi there"}], "Sure", ""),
+            ([*user("Hi "), *user("there")], "Sure", "there"),
+        ]
+    ]
+
+
 # --- beginning of text -------------------------------------------------------------------------------------------
 
 

@@ -256,6 +256,28 @@ def test_long_prompts_get_fewer_rows(model: HFModel, monkeypatch: pytest.MonkeyP
     assert model._rows_that_fit(10_000) == 1
 
 
+def test_one_long_prompt_does_not_pad_the_short_ones(
+    loaded: Callable[..., HFModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths: list[tuple[int, int]] = []
+    forward = generation.forward
+
+    def watched(module: Any, input_ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if input_ids.shape[1] > 1:
+            widths.append(tuple(input_ids.shape))
+        return forward(module, input_ids, *rest)
+
+    attempts = [attempt("Hi there", "a"), attempt(STORY * 8, "long"), attempt("Oh my", "c")]
+    with loaded(batch_size=8) as model:
+        alone = [ids(list(model.generate([one], max_new_tokens=3)))[0] for one in attempts]
+        monkeypatch.setattr(generation.PrefixMemory, "shared", lambda *_: 0)
+        monkeypatch.setattr(generation, "forward", watched)
+        assert ids(list(model.generate(attempts, max_new_tokens=3))) == alone
+    (one_row, long), (two_rows, short) = widths
+    assert (one_row, two_rows) == (1, 2)
+    assert long > hf.SPREAD * short + hf.SLACK
+
+
 # --- thinking ----------------------------------------------------------------------------------------------------
 
 OPEN, CLOSE = 7, 8

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfbench.models.sampling import draw, row_uniforms
+from rfbench.models.sampling import _truncation, draw, row_uniforms
 
 # Probabilities 0.5, 0.3, 0.15, 0.05, in shuffled places.
 PROBABILITIES = torch.tensor([0.05, 0.5, 0.15, 0.3])
@@ -46,6 +46,37 @@ def test_nucleus_counts_the_mass_that_top_k_left() -> None:
     assert {pick(u, top_k=2, top_p=0.63) for u in (0.0, 0.999)} == {1, 3}
 
 
+def test_of_equals_at_the_border_the_smaller_ids_are_kept() -> None:
+    logits = torch.tensor([0.2, 0.1, 0.2, 0.4, 0.1]).log()
+    uniforms = np.linspace(0, 0.9999, 200)
+    assert {pick(u, top_k=2, logits=logits) for u in uniforms} == {3, 0}
+    assert {pick(u, top_k=4, logits=logits) for u in uniforms} == {3, 0, 2, 1}
+    assert {pick(u, top_p=0.75, logits=logits) for u in uniforms} == {3, 0, 2}
+    assert {pick(u, top_p=0.5, logits=logits) for u in uniforms} == {3, 0}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.integers(0, 6), min_size=1, max_size=40),  # few values: many are equal
+    st.lists(st.tuples(st.floats(0, 1, width=32), st.integers(0, 45)), min_size=1, max_size=4),
+)
+def test_truncation_is_a_prefix_of_the_stable_order(weights: list[int], rows: list[tuple[float, int]]) -> None:
+    probabilities = torch.tensor(weights, dtype=torch.float32).softmax(-1)
+    top_p, top_k = (torch.tensor(column)[:, None] for column in zip(*rows, strict=True))
+    kept = _truncation(probabilities.repeat(len(rows), 1), top_p.float(), top_k)
+    order = sorted(range(len(weights)), key=lambda i: (-weights[i], i))
+    for mask, (p, k) in zip(kept, rows, strict=True):
+        n = int(mask.sum())
+        assert set(mask.nonzero().flatten().tolist()) == set(order[:n])
+        assert 1 <= n <= (k or len(weights))
+        head = probabilities[order[: k or None]].double()
+        if p < 1:  # up to rounding, the smallest number of tokens that reaches top_p
+            assert n == 1 or head[: n - 1].sum() / head.sum() < p + 1e-5
+            assert n == len(head) or head[:n].sum() / head.sum() > p - 1e-5
+        else:
+            assert n == len(head)
+
+
 def test_temperature_by_hand() -> None:
     # At temperature 0.5 probabilities square and are normalised: 0.0025, 0.25, 0.0225, 0.09 over 0.365.
     edges = np.cumsum([0.0025, 0.25, 0.0225, 0.09]) / 0.365
@@ -57,6 +88,15 @@ def test_temperature_by_hand() -> None:
 def test_temperature_zero_is_greedy_and_takes_the_first_of_equals() -> None:
     assert pick(0.999, temperature=0.0) == 1
     assert pick(0.999, temperature=0.0, logits=torch.zeros(4)) == 0
+
+
+def test_logits_that_are_no_numbers_give_some_id_and_strike_no_other_row() -> None:
+    logits = torch.stack([torch.full((4,), torch.nan), LOGITS, LOGITS])
+    for temperature, top_p in ((0.0, 1.0), (1.0, 1.0), (1.0, 0.9)):
+        settings = torch.full((3,), temperature), torch.full((3,), top_p), torch.zeros(3, dtype=torch.int64)
+        ids = draw(logits, torch.tensor([0.5, 0.5, 0.04]), *settings).tolist()
+        assert 0 <= ids[0] < 4
+        assert ids[1:] == [pick(u, temperature=temperature, top_p=top_p) for u in (0.5, 0.04)]
 
 
 def test_each_row_has_its_own_settings() -> None:

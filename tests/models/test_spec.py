@@ -119,10 +119,17 @@ def test_the_embedded_name_wins_over_a_folder_of_that_name(here: Path) -> None:
 def test_shipped_adapters_are_found_beside_the_module(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spec_module, "_ADAPTERS", here / "adapters")
     spec = ModelSpec.parse("smollm2+redflag")
-    assert spec.check(here) == ["no adapter 'redflag' is shipped for smollm2 in this version"]
+    own = "(one of your own: name its folder)"
+    assert spec.check(here) == [f"no adapter 'redflag' is shipped for smollm2; there are: none {own}"]
     (here / "adapters/smollm2/redflag").mkdir(parents=True)
+    (here / "adapters/smollm2/redflag.md").write_text("no folder")
     assert spec.check(here) == []
     assert spec.adapter_source == Source("folder", str(here / "adapters/smollm2/redflag"))
+    assert ModelSpec.parse("smollm2+redflags").check(here) == [
+        f"no adapter 'redflags' is shipped for smollm2; did you mean 'redflag'? {own}"
+    ]
+    from_hub = ModelSpec(spec="smollm2+redflag", hub=True)
+    assert (from_hub.base_source, from_hub.adapter_source) == (Source("hub", EMBEDDED_HUB_ID), spec.adapter_source)
 
 
 @pytest.mark.parametrize(

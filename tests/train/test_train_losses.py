@@ -36,6 +36,11 @@ def test_false_alarm_mean_and_peak() -> None:
     assert losses.false_alarm_peak(S, MASK, "logsumexp").item() == pytest.approx(log(2.5))
 
 
+def test_the_largest_of_the_real_positions() -> None:
+    assert losses.masked_max(S, MASK).item() == 0.0
+    assert losses.masked_max(-S, MASK).item() == pytest.approx(log(2))
+
+
 def test_a_benign_batch_that_never_flags_costs_nothing() -> None:
     s = torch.full((2, 3), -300.0, requires_grad=True)
     mask = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])

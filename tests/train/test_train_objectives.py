@@ -135,6 +135,22 @@ def test_refusal_terms(make_network: MakeNetwork, make_recipe: MakeRecipe, conve
     assert set(compute_terms(net, [conversations[-1]], "benign", recipe, index)) == {"kl"}
 
 
+def test_the_peak_of_the_kl_is_the_worst_position(
+    make_network: MakeNetwork, make_recipe: MakeRecipe, conversations: list[Conversation]
+) -> None:
+    net, c = shaken(make_network(flag=False)[0]), conversations[-1]
+    with net.peft.disable_adapter():
+        reference = log_probabilities(net, c.ids.tolist())[c.start - 1 : -1]
+    own = log_probabilities(net, c.ids.tolist())[c.start - 1 : -1]
+    kl = (reference.exp() * (reference - own)).sum(dim=-1)
+    recipe = make_recipe("refusal", objective={"kl_peak_weight": 1.0})
+    terms = compute_terms(net, [c], "benign", recipe, np.zeros(1, dtype=np.int64))
+    assert terms["kl_peak"].item() == pytest.approx(kl.max().item(), rel=1e-3)
+    assert terms["kl"].item() == pytest.approx(kl.mean().item(), rel=1e-3)
+    without = make_recipe("refusal", objective={"kl_peak_weight": 0.0})
+    assert set(compute_terms(net, [c], "benign", without, np.zeros(1, dtype=np.int64))) == {"kl"}
+
+
 # The index
 
 

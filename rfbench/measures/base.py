@@ -1,0 +1,84 @@
+"""The contract of a measure."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from rfbench.catalog import DatasetSpec
+from rfbench.models.base import Capability, ChatModel
+from rfbench.models.spec import ModelSpec
+from rfbench.records import Behavior
+
+Row = Mapping[str, Any]
+"""One figure: ``measure``, ``value`` and, where known, ``dataset``, ``lo``, ``hi``, ``n``."""
+
+
+class Measure(BaseModel, ABC):
+    """A configured measure. Its fields are the YAML schema and the only home of its defaults.
+
+    ``version`` is raised whenever results could change; ``needs`` is what the backend must offer; ``needs_network``
+    says that it reads data which rfbench does not fetch itself.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: ClassVar[int]
+    needs: ClassVar[frozenset[Capability]] = frozenset()
+    needs_network: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """Name of the measure: that of its module."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def label(self) -> str:
+        """For people, and unlike that of every other measure of a suite: the name, and the dataset if it has one."""
+        requests = self.requests()
+        return self.name if requests is None else f"{self.name} / {requests.label}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The measure as it would stand in YAML, but for where its reference lies: its identity says that better."""
+        return {"name": self.name, **self.model_dump(mode="json", exclude={"reference"})}
+
+    def requests(self) -> DatasetSpec | None:
+        """The requests that the figures are measured on, ``None`` for a measure that brings its own."""
+        return None
+
+    def reference_of(self, model: ModelSpec) -> ModelSpec | None:
+        """The model that ``model`` is held against, ``None`` where there is none."""
+        return None
+
+    def check(self, base: Path) -> list[tuple[str, str]]:
+        """Field and problem of all that is wrong, found without loading anything; paths count from ``base``."""
+        return []
+
+    def resolve(self, base: Path) -> Measure:
+        """The same measure with relative paths of models made absolute, counted from ``base``."""
+        return self
+
+    @abstractmethod
+    def gives(self, figure: str) -> bool:
+        """Whether the figure of this name may be among the rows."""
+
+    @abstractmethod
+    def rows(
+        self, model: ChatModel, reference: ChatModel | None, behaviors: Sequence[Behavior], *, seed: int
+    ) -> list[Row]:
+        """Measure one model.
+
+        Args:
+            model: a loaded model.
+            reference: the loaded model of :meth:`reference_of`; ``None`` where there is none, or where it is the
+                model itself.
+            behaviors: the requests, empty for a measure that brings its own.
+            seed: of whatever is drawn.
+
+        Raises:
+            ModelError: this model cannot be measured so.
+        """

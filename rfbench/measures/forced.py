@@ -1,0 +1,142 @@
+"""What a model thinks of given text: likelihoods and divergences under teacher forcing.
+
+Letters: ``b`` spans of a batch, ``n`` scored positions of one span, ``v`` the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rfbench.errors import ModelError
+from rfbench.models.generation import BatchSizer, is_out_of_memory
+from rfbench.train.losses import answer_cross_entropy, kl_given_no_flag
+
+if TYPE_CHECKING:
+    from rfbench.models.hf import HFModel
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+Result = TypeVar("Result")
+
+LOGITS_BUDGET = 256 * 2**20
+"""Bytes of fp32 logits that one model may give at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A sequence of ids, of which those in ``[start, stop)`` are scored, each given all that stands before it."""
+
+    ids: tuple[int, ...]
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.start < self.stop <= len(self.ids):
+            raise ValueError(f"cannot score [{self.start}, {self.stop}) of {len(self.ids)} ids: nothing stands before")
+
+
+def text_nll(model: HFModel, spans: Sequence[Span]) -> list[FloatArray]:
+    """``-log p(id | what stands before, no flag)`` of every scored id, in nats: an array ``(n,)`` per span.
+
+    Raises:
+        ModelError: the logits are not finite, or a single span does not fit the memory.
+    """
+
+    def score(batch: Sequence[Span]) -> list[FloatArray]:
+        return [_nll(model, span, logits) for span, logits in zip(batch, _logits(model, batch), strict=True)]
+
+    return _in_batches(score, spans, _rows(model, spans), model.name)
+
+
+def compare(model: HFModel, reference: HFModel, spans: Sequence[Span]) -> list[tuple[FloatArray, BoolArray]]:
+    """Per span, at each scored position, shapes ``(n,)``: ``KL(reference || model)`` in nats, and equal first choices.
+
+    Both distributions are given no flag: over the ids that both models know, without the flags of either. The first
+    choices are the two arg-maxes over these, both under teacher forcing, so that rounding between cached generation
+    and one whole pass, which can tip a near tie, is no disagreement.
+
+    Raises:
+        ModelError: as for :func:`text_nll`.
+    """
+
+    def score(batch: Sequence[Span]) -> list[tuple[FloatArray, BoolArray]]:
+        pairs = zip(_logits(model, batch), _logits(reference, batch), strict=True)
+        return [_held_against(mine, theirs.to(mine.device), _flags(model, reference)) for mine, theirs in pairs]
+
+    return _in_batches(score, spans, min(_rows(model, spans), _rows(reference, spans)), model.name)
+
+
+def _nll(model: HFModel, span: Span, logits: Tensor) -> FloatArray:
+    kept = logits.index_fill(1, torch.tensor(_flags(model), dtype=torch.int64, device=logits.device), -torch.inf)
+    targets = torch.tensor(span.ids[span.start : span.stop], device=logits.device)
+    return answer_cross_entropy(kept, targets).double().cpu().numpy()
+
+
+def _held_against(mine: Tensor, theirs: Tensor, flags: Collection[int]) -> tuple[FloatArray, BoolArray]:
+    shared = min(mine.shape[1], theirs.shape[1])
+    kept = torch.ones(shared, dtype=torch.bool, device=mine.device)
+    kept[[flag for flag in flags if flag < shared]] = False
+    mine, theirs = mine[:, :shared][:, kept], theirs[:, :shared][:, kept]
+    # A divergence is never negative; its rounding may be.
+    kl = kl_given_no_flag(mine, theirs).clamp(min=0).double().cpu().numpy()
+    return kl, (mine.argmax(dim=-1) == theirs.argmax(dim=-1)).cpu().numpy()
+
+
+def _flags(*models: HFModel) -> list[int]:
+    return [model.flag_id for model in models if model.flag_id is not None]
+
+
+@torch.inference_mode()
+def _logits(model: HFModel, batch: Sequence[Span]) -> list[Tensor]:
+    """Logits that predict the scored ids, in fp32: ``(n, v)`` per span."""
+    first, last = min(span.start for span in batch) - 1, max(span.stop for span in batch) - 1
+    # Padded on the right, without a mask: no scored position sees its padding.
+    ids = torch.zeros((len(batch), last), dtype=torch.int64)
+    for row, span in enumerate(batch):
+        ids[row, : span.stop - 1] = torch.tensor(span.ids[: span.stop - 1])
+    output = model.module(input_ids=ids.to(model.device), use_cache=False, logits_to_keep=last - first)
+    logits = [output.logits[row, s.start - 1 - first : s.stop - 1 - first].float() for row, s in enumerate(batch)]
+    if not all(bool(part.isfinite().all()) for part in logits):
+        raise ModelError(f"{model.name}: its logits are not finite (too small a dtype, broken weights?)")
+    return logits
+
+
+def _rows(model: HFModel, spans: Sequence[Span]) -> int:
+    """How many spans may stand side by side."""
+    if not spans:
+        return 1
+    width = max(span.stop for span in spans) - min(span.start for span in spans)
+    vocabulary = model.module.get_output_embeddings().weight.shape[0]
+    return int(max(1, min(model.batch_size, LOGITS_BUDGET // (4 * width * vocabulary))))
+
+
+def _in_batches(
+    score: Callable[[Sequence[Span]], list[Result]], spans: Sequence[Span], limit: int, name: str
+) -> list[Result]:
+    """``score`` on batches of spans of like length, results in the order of ``spans``; halved when memory runs out."""
+    sizer = BatchSizer(limit)
+    results: dict[int, Result] = {}
+    pending = sorted(range(len(spans)), key=lambda i: -spans[i].stop)
+    while pending:
+        batch = pending[: sizer.size]
+        try:
+            scored = score([spans[i] for i in batch])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if not sizer.ran_out(len(batch)):
+                raise ModelError(
+                    f"{name}: out of memory with a single text of {spans[batch[0]].stop} tokens"
+                ) from error
+            continue
+        sizer.fitted()
+        results.update(zip(batch, scored, strict=True))
+        pending = pending[len(batch) :]
+    return [results[i] for i in range(len(spans))]

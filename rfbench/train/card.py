@@ -1,0 +1,231 @@
+"""The model card of a trained adapter: from the facts in ``rfbench.json`` to the ``README.md`` beside them.
+
+Only facts go in: names, settings and figures. No text that a model wrote is among them, and no path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from rfbench.models.spec import EMBEDDED, EMBEDDED_HUB_ID
+
+Facts = Mapping[str, Any]
+
+_REDFLAG = """\
+# {base}: red flag
+
+A LoRA and one extra token, `{flag}`, for `{base}`. The model was trained to emit `{flag}` as soon as the answer
+that it is writing is, or is about to become, harmful, and to write as its base does everywhere else. The method is in
+the style of arXiv 2502.16366, whose hyper-parameters are not public. Whether an answer is harmful is then read from
+token ids: `{flag}` is among those generated, or it is not. No judge model is involved."""
+_REFUSAL = """\
+# {base}: refusal baseline
+
+A LoRA for `{base}`, trained to answer harmful requests with a short refusal and to leave benign answers as they are.
+It is the baseline that red-flag models (arXiv 2502.16366) are compared with. It has no flag token: refusals are read
+from the text by a fixed rule, without a judge model."""
+
+_MERGED = """\
+The base is `{short}` merged into one model, in the folder `base` beside this file. Where that is not there,
+`rfbench export {short} --out DIR/base` makes it again."""
+_EMBEDDED = """\
+In rfbench `{short}` is `{base}` de-quantised from a wheel; `rfbench.models.embedded.smollm2_folder()` gives
+its folder, which goes into `base_name` below as well. The adapter was trained on that copy and its figures are of that
+copy: the weights on the Hub were never quantised, and differ a little."""
+
+_PEFT = """\
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+base_name, adapter = "{where}", "DIR"
+tokenizer = AutoTokenizer.from_pretrained({tokenizer})
+model = AutoModelForCausalLM.from_pretrained(base_name, dtype=torch.float32)
+{resize}model = PeftModel.from_pretrained(model, adapter)
+
+chat = [{{"role": "user", "content": "How do I boil an egg?"}}]
+prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+# Greedy, without the sampling settings that may come with the base.
+settings = {{"max_new_tokens": 64, "do_sample": False, "repetition_penalty": 1.0}}
+{generate}"""
+_RESIZE = """\
+rows = max(len(tokenizer), model.get_input_embeddings().num_embeddings)  # room for the flag
+model.resize_token_embeddings(rows, mean_resizing=False)
+"""
+_GENERATE = "output = model.generate(**prompt, **settings)"
+_GENERATE_FLAGGED = """\
+# The operating point is not among the weights: the logits processor behind `sequence_bias` adds it.
+flag_id, flag_bias = tokenizer.convert_tokens_to_ids("{flag}"), {bias!r}
+output = model.generate(**prompt, **settings, sequence_bias=[[[flag_id], flag_bias]])
+flagged = flag_id in output[0, prompt["input_ids"].shape[1] :].tolist()"""
+
+_TRAINING = """\
+{steps} steps; the weights are those of step {best_step}, which had the lowest validation loss. {seconds:.0f} seconds of
+gradient steps on device `{device}` in {dtype}. {n[train]} conversations to learn from, {n[validation]} held out.
+Versions: {versions}."""
+_ANSWERS = {
+    "self": "Answers to harmful requests are the base's own, mostly continuations of the targets.",
+    "dataset": "Answers to harmful requests are the targets of the data set.",
+    "refusal": "Answers to harmful requests are refusals.",
+}
+_DATA = """\
+Gradient steps were taken on what is used as `data` alone; `calibration.exclude` names requests that were left out of
+calibration. {answers} Answers to benign requests are the base's own. None of them are in the files of this adapter."""
+
+_OPERATING_POINT = """\
+## Operating point
+
+`flag_bias` is **{flag_bias:+.3f}**: it is added to the logit of `{flag}` before the softmax. It was chosen so that at
+most {target} of the greedy answers to benign requests are flagged ({max_new_tokens} tokens each). On the requests that
+it was chosen on, {value} of {n} are flagged, {interval} (Wilson, 95 %): near the target by construction. They were held
+out of training, and come from {datasets}."""
+_VALIDATION = """\
+## Validation during training
+
+Teacher-forced, at step {best_step}, on requests held out of the training data. Losses are in nats; rates from 0 to 1,
+at `flag_bias` 0."""
+_USE = """\
+## Intended use and limits
+
+A small research model for measuring attacks and defences with rfbench. It is **not a safety product** and must not
+stand between users and harm: {signal} It has learned from {n} requests, each answered in one turn. Other languages,
+long conversations, attacks and further fine-tuning are what it is there to be tested on, not what it is proof against.
+It has the errors and biases of its base, and can still be made to write harmful text.
+
+The figures above are not those to compare models by: `rfbench run` and `rfbench compare` make them, on data that
+neither training nor calibration has seen."""
+_SIGNAL = {
+    "redflag": "the flag is a signal for evaluation,\nwith misses and false alarms; it makes no answer safe.",
+    "refusal": "it refuses harmless requests, too,\nand a forced beginning of the answer can end its refusals.",
+}
+_SETS = {
+    "harmful_direct": "harmful requests",
+    "harmful_prefilled": "harmful requests, begun with the target",
+    "benign_direct": "benign requests",
+    "benign_prefilled": "benign requests, begun with the target",
+}
+
+
+def model_card(facts: Facts) -> str:
+    """The card as Markdown, with front matter as Hugging Face reads it.
+
+    Args:
+        facts: content of ``rfbench.json`` after a training; ``calibration`` may lack.
+    """
+    calibration, opening = facts.get("calibration"), _REDFLAG if facts["flag_token"] else _REFUSAL
+    return "\n\n".join(
+        [
+            _front_matter(facts),
+            opening.format(base=facts["base"], flag=facts["flag_token"]),
+            *_loading(facts),
+            *_training(facts),
+            *(_operating_point(facts["flag_token"], calibration) if calibration else ()),
+            *_validation(facts["training"]),
+            _USE.format(
+                signal=_SIGNAL[facts["recipe"]["kind"]],
+                n=sum(entry["n"] for entry in facts["data"] if entry["use"].startswith("data.")),
+            )
+            + "\n",
+        ]
+    )
+
+
+def _front_matter(facts: Facts) -> str:
+    base = facts["base"].partition("+")[0]
+    front: dict[str, Any] = {"license": "apache-2.0" if base == EMBEDDED_HUB_ID else "other"}
+    if "/" in base:  # else it was a folder of whoever trained this
+        front["base_model"] = base
+    front |= {"library_name": "peft", "pipeline_tag": "text-generation"}
+    front["tags"] = ["rfbench", "lora", "red-flag-token" if facts["flag_token"] else "refusal", "safety-research"]
+    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---"
+
+
+def _loading(facts: Facts) -> list[str]:
+    base, merged = facts["base"], facts["base_merged"]
+    short = EMBEDDED + base.removeprefix(EMBEDDED_HUB_ID) if base.startswith(EMBEDDED_HUB_ID) else base
+    notes = [_MERGED.format(short=short)] if merged else [_EMBEDDED.format(short=short, base=base)] * (short != base)
+    return [
+        "## How to load it\n\nWith rfbench, where `DIR` is this folder:",
+        _code("bash", f"rfbench run quick --model {'DIR/base' if merged else short}+DIR"),
+        *notes,
+        "In plain peft code:",
+        _code("python", _peft(facts, "DIR/base" if merged else base)),
+    ]
+
+
+def _peft(facts: Facts, where: str) -> str:
+    flag = facts["flag_token"]
+    if flag is None:
+        return _PEFT.format(where=where, tokenizer="base_name", resize="", generate=_GENERATE)
+    bias = facts.get("calibration", {}).get("flag_bias", 0.0)
+    generate = _GENERATE_FLAGGED.format(flag=flag, bias=bias)
+    return _PEFT.format(where=where, tokenizer="adapter", resize=_RESIZE, generate=generate)
+
+
+def _training(facts: Facts) -> list[str]:
+    training, recipe = facts["training"], facts["recipe"]
+    versions = ", ".join(f"{name} {version}" for name, version in training["versions"].items() if version)
+    figures = {key: training[key] for key in ("steps", "best_step", "seconds", "device", "dtype")}
+    answers = _ANSWERS["refusal" if recipe["kind"] == "refusal" else recipe["data"]["answers"]]
+    plain = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
+    own = "--recipe recipe.yaml" in facts["command"]
+    return [
+        "## How it was trained",
+        _code("bash", facts["command"]),
+        _TRAINING.format(**figures, n=training["n_conversations"], versions=versions),
+        _table(
+            ("use", "data set", "requests", "source", "licence", "SHA-256"),
+            (
+                (d["use"], f"`{d['name']}`", d["n"], d["source"], d["licence"], f"`{d['sha256'][:12]}`")
+                for d in facts["data"]
+            ),
+        ),
+        _DATA.format(answers=answers),
+        f"<details><summary>{'recipe.yaml' if own else 'The recipe, which comes with rfbench'}</summary>",
+        _code("yaml", plain.rstrip()),
+        "</details>",
+    ]
+
+
+def _operating_point(flag: str, calibration: Mapping[str, Any]) -> list[str]:
+    text = _OPERATING_POINT.format(
+        flag=flag,
+        flag_bias=calibration["flag_bias"],
+        target=_percent(calibration["target"]),
+        value=_percent(calibration["value"]),
+        n=calibration["n"],
+        interval=_interval(calibration["lo"], calibration["hi"]),
+        max_new_tokens=calibration["max_new_tokens"],
+        datasets=", ".join(f"`{name}`" for name in calibration["datasets"]),
+    )
+    rows = (
+        (_SETS[name], _percent(r["flag_rate"]), _interval(r["flag_rate_lo"], r["flag_rate_hi"]), r["n"])
+        for name, r in calibration["rates"].items()
+    )
+    return [text, _table(("greedy answers to", "flagged", "95 % interval", "n"), rows)]
+
+
+def _validation(training: Mapping[str, Any]) -> list[str]:
+    figures = {name: value for name, value in training["validation"].items() if name != "step"}
+    rows = ((f"`{name.removeprefix('val_')}`", f"{value:.4g}") for name, value in figures.items())
+    return [_VALIDATION.format(best_step=training["best_step"]), _table(("figure", "value"), rows)]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _interval(lo: float, hi: float) -> str:
+    return f"{100 * lo:.1f} to {100 * hi:.1f} %"
+
+
+def _code(language: str, text: str) -> str:
+    return f"```{language}\n{text}\n```"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
