@@ -372,7 +372,7 @@ def test_two_workers_on_one_run_do_each_other_no_harm(tmp_path: Path) -> None:
 
 
 FULL_DISK = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 from rfbench.errors import StorageError
 from rfbench.run import load_run
@@ -393,7 +393,8 @@ rows = len(load_run(folder.path).records)
 left = len(leftovers(folder))
 ballast.unlink()
 folder.write_unit(f"u{unit:02d}", records_of(unit, n=32, n_tokens=128))
-print(json.dumps([message, unit, done, rows, left, len(folder.done())]))
+print(json.dumps([message, unit, done, rows, left, len(folder.done())]), flush=True)
+os._exit(0)  # Arrow's threads now and then abort the end of a short-lived interpreter; all is said by then
 """
 
 
