@@ -38,6 +38,11 @@ class GCGAdaptive(GCG):
     )
     first: int = Field(default=5, ge=1, description="positions that count with pressure first (rfbench)")
 
+    @property
+    def stream(self) -> tuple[str, str]:
+        """That of ``gcg`` with the same fields: with weight 0 it is ``gcg``, and a sweep over weights is paired."""
+        return GCG(**{name: getattr(self, name) for name in GCG.model_fields}).stream
+
     def readings(self, model: ChatModel) -> dict[str, Objective]:
         """See :meth:`GCG.readings`; the pressure is the one that is minimised, before its weight."""
         from rfbench.gcg.objectives import flag_reading

@@ -54,6 +54,14 @@ class Attack(BaseModel, ABC):
         """Canonical JSON of the fields: the identity of a configuration."""
         return canonical_json(self.model_dump(mode="json"))
 
+    @property
+    def stream(self) -> tuple[str, str]:
+        """What names the random numbers of this configuration, beside seed and behavior.
+
+        Attacks of one stream draw the same: one that is to be paired with another names the other's.
+        """
+        return self.name, self.params
+
 
 class PromptAttack(Attack):
     """An attack that changes what the model reads."""

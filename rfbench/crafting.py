@@ -31,8 +31,8 @@ class Crafted:
 
 
 def rng_for(seed: int, attack: Attack, behavior_id: str) -> np.random.Generator:
-    """The random generator of one (seed, attack, behavior)."""
-    digest = hashlib.sha256(canonical_json([seed, attack.name, attack.params, behavior_id]).encode()).digest()
+    """The random generator of one (seed, attack, behavior); attacks of one ``stream`` share it."""
+    digest = hashlib.sha256(canonical_json([seed, *attack.stream, behavior_id]).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 

@@ -13,6 +13,7 @@ import torch
 from rfbench import load_model
 from rfbench.attacks.gcg import GCG
 from rfbench.attacks.gcg_adaptive import GCGAdaptive
+from rfbench.crafting import rng_for
 from rfbench.errors import AttackError
 from rfbench.models.hf import HFModel
 from rfbench.records import Attempt, Behavior
@@ -33,6 +34,14 @@ def run(attack: GCG, model: Any, behavior: Behavior) -> list[Attempt]:
 
 def test_without_weight_it_is_gcg(model: HFModel, behavior: Behavior) -> None:
     assert run(GCGAdaptive(**SMALL, flag_weight=0.0), model, behavior) == run(GCG(**SMALL), model, behavior)
+
+
+def test_whatever_its_weight_it_draws_what_gcg_draws() -> None:
+    gcg, other = GCG(**SMALL), GCG(**SMALL | {"width": 13})
+    draws = [float(rng_for(0, attack, "b").random()) for attack in (gcg, other)]
+    assert draws[0] != draws[1]
+    for weight in (0.0, 1.0):
+        assert float(rng_for(0, GCGAdaptive(**SMALL, flag_weight=weight), "b").random()) == draws[0]
 
 
 def test_it_has_a_name_of_its_own() -> None:

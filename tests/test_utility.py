@@ -268,7 +268,7 @@ def test_continuations_are_what_generate_gives(pair: tuple[HFModel, HFModel]) ->
 
 
 def test_a_prompt_longer_than_the_context(pair: tuple[HFModel, HFModel]) -> None:
-    with pytest.raises(ModelError, match="a prompt of 2047 tokens and 2 new ones exceed the context of 2048"):
+    with pytest.raises(ModelError, match="prompt of 2047 tokens and 2 new ones exceed the context of 2048"):
         pair[0].continue_ids([[1] * 2047], max_new_tokens=2)
 
 

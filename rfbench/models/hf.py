@@ -154,12 +154,8 @@ class HFModel(ChatModel):
         Raises:
             ModelError: a prompt does not fit the context or the memory, or the logits are not finite.
         """
-        longest = max(map(len, prompts), default=0)
-        if longest + max_new_tokens > self.max_context:
-            raise ModelError(
-                f"{self.name}: a prompt of {longest} tokens and {max_new_tokens} new ones exceed the context of "
-                f"{self.max_context}"
-            )
+        if problem := self._too_long(max(map(len, prompts), default=0), max_new_tokens):
+            raise ModelError(f"{self.name}: {problem}")
         rows = [
             Row(ids=tuple(ids), behavior_id="", attempt_idx=0, sample_idx=0, temperature=0.0, top_p=1.0, top_k=0)
             for ids in prompts
@@ -206,12 +202,8 @@ class HFModel(ChatModel):
             chat = self.encode(attempt.messages, attempt.prefill, suffix=attempt.suffix)
         except EncodingError as error:
             return None, str(error)
-        needed = len(chat.ids) + max_new_tokens
-        if needed > self.max_context:
-            return None, (
-                f"prompt of {len(chat.ids)} tokens and {max_new_tokens} new ones exceed the context of "
-                f"{self.max_context}"
-            )
+        if problem := self._too_long(len(chat.ids), max_new_tokens):
+            return None, problem
         if attempt.soft is not None:
             n, width = attempt.soft.shape
             if width != self.embedding.weight.shape[1] or not 0 <= attempt.soft.start <= len(chat.ids) - n:
@@ -220,6 +212,12 @@ class HFModel(ChatModel):
                     f"{len(chat.ids)} tokens; they were made for another model or chat template"
                 )
         return chat, ""
+
+    def _too_long(self, n_prompt: int, max_new_tokens: int) -> str:
+        """Why a prompt of so many tokens leaves no room for the new ones; empty where it does."""
+        if n_prompt + max_new_tokens <= self.max_context:
+            return ""
+        return f"prompt of {n_prompt} tokens and {max_new_tokens} new ones exceed the context of {self.max_context}"
 
     def _generate_rows(self, rows: Sequence[Row], stop: StopRules, seed: int) -> list[Generation | str]:
         """One generation, or the text of an error, per row."""
