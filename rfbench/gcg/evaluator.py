@@ -8,7 +8,6 @@ where causal attention never looks, so there are no masks.
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from rfbench.errors import AttackError
 from rfbench.gcg.candidates import first_change
 from rfbench.gcg.layout import Ids, Layout
 from rfbench.gcg.objectives import Objective
-from rfbench.models.generation import BatchSizer, PrefixMemory, common_prefix, is_out_of_memory
+from rfbench.models.batching import BatchSizer, in_batches
+from rfbench.models.generation import PrefixMemory, common_prefix
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -254,21 +254,16 @@ class Evaluator:
         return logits
 
     def _batches(self, items: Sequence[Any], call: Callable[[Sequence[Any]], T]) -> Iterator[T]:
-        """Results of ``call`` on successive batches of ``items``, smaller ones once memory has run out."""
-        done = 0
-        while done < len(items):
-            batch = items[done : done + self._sizer.size]
-            result = _unless_out_of_memory(call, batch)
-            if result is not None:
-                self._sizer.fitted()
-                done += len(batch)
-                yield result
-                continue
-            self._memory, self._root = PrefixMemory(self.module.config), ()
-            gc.collect()  # what the failed batch held is free only now
-            if not self._sizer.ran_out(len(batch)):
-                raise AttackError("out of memory with a single sequence; take a shorter target or a smaller dtype")
-            logger.warning("out of memory with %d sequences, going on with half", len(batch))
+        """Results of ``call`` on successive batches of ``items``."""
+
+        def too_large(_: Any) -> AttackError:
+            return AttackError("out of memory with a single sequence; take a shorter target or a smaller dtype")
+
+        return in_batches(items, call, self._sizer, too_large=too_large, forget=self._forget)
+
+    def _forget(self) -> None:
+        self._memory, self._root = PrefixMemory(self.module.config), ()
+        logger.warning("out of memory, going on with fewer sequences at a time")
 
 
 def shares_prefixes(module: Any) -> bool:
@@ -276,15 +271,6 @@ def shares_prefixes(module: Any) -> bool:
     config = module.config.get_text_config(decoder=True)
     kinds = set(getattr(config, "layer_types", None) or ())
     return not getattr(module, "_is_stateful", False) and kinds <= ATTENTION
-
-
-def _unless_out_of_memory(call: Callable[[Sequence[Any]], T], batch: Sequence[Any]) -> T | None:
-    try:
-        return call(batch)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return None
 
 
 @dataclass(frozen=True, slots=True)

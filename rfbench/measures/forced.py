@@ -5,6 +5,7 @@ Letters: ``b`` spans of a batch, ``n`` scored positions of one span, ``v`` the v
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rfbench.errors import ModelError
-from rfbench.models.generation import BatchSizer, is_out_of_memory
+from rfbench.models.batching import BatchSizer, in_batches
 from rfbench.train.losses import answer_cross_entropy, kl_given_no_flag
 
 if TYPE_CHECKING:
@@ -121,22 +122,12 @@ def _in_batches(
     score: Callable[[Sequence[Span]], list[Result]], spans: Sequence[Span], limit: int, name: str
 ) -> list[Result]:
     """``score`` on batches of spans of like length, results in the order of ``spans``; halved when memory runs out."""
-    sizer = BatchSizer(limit)
-    results: dict[int, Result] = {}
-    pending = sorted(range(len(spans)), key=lambda i: -spans[i].stop)
-    while pending:
-        batch = pending[: sizer.size]
-        try:
-            scored = score([spans[i] for i in batch])
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if not sizer.ran_out(len(batch)):
-                raise ModelError(
-                    f"{name}: out of memory with a single text of {spans[batch[0]].stop} tokens"
-                ) from error
-            continue
-        sizer.fitted()
-        results.update(zip(batch, scored, strict=True))
-        pending = pending[len(batch) :]
+    order = sorted(range(len(spans)), key=lambda i: -spans[i].stop)
+    ordered = [spans[i] for i in order]
+
+    def too_large(span: Span) -> ModelError:
+        return ModelError(f"{name}: out of memory with a single text of {span.stop} tokens")
+
+    scored = itertools.chain.from_iterable(in_batches(ordered, score, BatchSizer(limit), too_large=too_large))
+    results = dict(zip(order, scored, strict=True))
     return [results[i] for i in range(len(spans))]

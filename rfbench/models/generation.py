@@ -306,32 +306,3 @@ class _Settings:
 
     def keep(self, rows: torch.Tensor) -> _Settings:
         return _Settings(self.uniforms[rows], self.temperature[rows], self.top_p[rows], self.top_k[rows])
-
-
-class BatchSizer:
-    """Rows per batch: halved when memory runs out, doubled again after ``patience`` batches that fitted."""
-
-    def __init__(self, limit: int, patience: int = 4) -> None:
-        self.limit = limit
-        self.size = limit
-        self._patience = patience
-        self._fitted = 0
-
-    def fitted(self) -> None:
-        """A batch went through."""
-        self._fitted += 1
-        if self._fitted >= self._patience and self.size < self.limit:
-            self.size, self._fitted = min(self.limit, self.size * 2), 0
-
-    def ran_out(self, rows: int) -> bool:
-        """Memory ran out with ``rows`` rows: take half as many, and say whether trying again makes sense."""
-        self.size, self._fitted = max(1, rows // 2), 0
-        return rows > 1
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out; failed CPU allocations raise a plain ``RuntimeError``."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    signs = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)

@@ -6,6 +6,7 @@ import gc
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import takewhile
 from typing import Any, ClassVar
 
@@ -15,16 +16,9 @@ import torch
 
 from rfbench.errors import EncodingError, ModelError
 from rfbench.models.base import Capability, ChatModel, EncodedChat, Ids
+from rfbench.models.batching import BatchSizer, unless_out_of_memory
 from rfbench.models.encoding import ChatEncoder
-from rfbench.models.generation import (
-    BatchSizer,
-    Generation,
-    PrefixMemory,
-    Row,
-    StopRules,
-    generate_batch,
-    is_out_of_memory,
-)
+from rfbench.models.generation import Generation, PrefixMemory, Row, StopRules, generate_batch
 from rfbench.models.logprobs import read_log_probs
 from rfbench.records import EARLY_TOKENS, Attempt, Completion, Message, OnFlag, digest
 
@@ -228,10 +222,10 @@ class HFModel(ChatModel):
             longest = len(rows[pending[0]].ids)
             n_rows = min(self._sizer.size, self._rows_that_fit(longest + stop.max_new_tokens))
             batch = _first_batch(rows, pending, n_rows)
-            results = self._try_batch([rows[i] for i in batch], stop, seed, memory)
-            if results is None:  # out of memory: what the failed batch held is free only now
+            generate = partial(generate_batch, self.module, stop=stop, seed=seed, memory=memory, device=self.device)
+            results: Sequence[Generation | str] | None = unless_out_of_memory(generate, [rows[i] for i in batch])
+            if results is None:
                 memory = PrefixMemory(self.module.config)
-                gc.collect()
                 if self._sizer.ran_out(len(batch)):
                     logger.warning("%s: out of memory with %d rows, going on with half", self.name, len(batch))
                     continue
@@ -242,17 +236,6 @@ class HFModel(ChatModel):
                 outcomes[i] = result
             pending = pending[len(batch) :]
         return outcomes
-
-    def _try_batch(
-        self, rows: Sequence[Row], stop: StopRules, seed: int, memory: PrefixMemory
-    ) -> Sequence[Generation | str] | None:
-        """Generations of a batch, ``None`` when memory ran out."""
-        try:
-            return generate_batch(self.module, rows, stop, seed=seed, memory=memory, device=self.device)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return None
 
     def _rows_that_fit(self, length: int) -> int:
         config = self.module.config.get_text_config(decoder=True)

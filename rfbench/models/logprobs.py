@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from rfbench.errors import ModelError
-from rfbench.models.generation import BatchSizer, is_out_of_memory
+from rfbench.models.batching import BatchSizer, in_batches
 
 Row = tuple[tuple[int, ...], tuple[int, ...] | None]
 """Ids of a prompt, and those of an answer, or ``None`` for all ids that may come next."""
@@ -34,21 +34,14 @@ def read_log_probs(
     Raises:
         ModelError: memory does not suffice for one row.
     """
-    results: list[npt.NDArray[np.float64]] = []
-    while len(results) < len(rows):
-        batch = rows[len(results) : len(results) + sizer.size]
-        try:
-            results += _read_batch(module, batch, flag, device)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if not sizer.ran_out(len(batch)):
-                raise ModelError(
-                    "out of memory with a single sequence; take a smaller dtype or a shorter prompt"
-                ) from error
-        else:
-            sizer.fitted()
-    return results
+
+    def read(batch: Sequence[Row]) -> list[npt.NDArray[np.float64]]:
+        return _read_batch(module, batch, flag, device)
+
+    def too_large(_: Row) -> ModelError:
+        return ModelError("out of memory with a single sequence; take a smaller dtype or a shorter prompt")
+
+    return [row for part in in_batches(rows, read, sizer, too_large=too_large) for row in part]
 
 
 @torch.inference_mode()

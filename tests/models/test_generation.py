@@ -13,14 +13,12 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from rfbench.models.generation import (
-    BatchSizer,
     Generation,
     PrefixMemory,
     Row,
     StopRules,
     common_prefix,
     generate_batch,
-    is_out_of_memory,
 )
 
 CPU = torch.device("cpu")
@@ -325,34 +323,3 @@ def test_common_prefix(sequences: list[tuple[int, ...]]) -> None:
     assert len({s[:n] for s in sequences}) == 1
     assert min(map(len, sequences)) >= n
     assert any(len(s) == n for s in sequences) or len({s[: n + 1] for s in sequences}) > 1
-
-
-# --- memory ------------------------------------------------------------------------------------------------------
-
-
-def test_sizer_halves_what_failed_and_grows_again() -> None:
-    sizer = BatchSizer(16, patience=2)
-    assert sizer.ran_out(10)  # a batch smaller than asked for: half of what it held
-    assert sizer.size == 5
-    sizer.fitted()
-    assert sizer.size == 5
-    sizer.fitted()
-    assert sizer.size == 10
-    assert sizer.ran_out(10)
-    for _ in range(5):
-        sizer.fitted()
-    assert sizer.size == 16  # never beyond what was asked for
-    assert not sizer.ran_out(1)
-    assert sizer.size == 1
-
-
-def test_what_counts_as_out_of_memory() -> None:
-    with pytest.raises(RuntimeError) as real:
-        torch.empty(10**15)  # what this machine's allocator says
-    assert is_out_of_memory(real.value)
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
-    assert is_out_of_memory(MemoryError())
-    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"))
-    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
-    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    assert not is_out_of_memory(ValueError("out of memory"))
