@@ -67,6 +67,18 @@ def hazard(s: Tensor, mask: Tensor) -> Tensor:
     return masked_mean(softplus(-s), mask)
 
 
+def missed(s: Tensor, mask: Tensor) -> Tensor:
+    """Dense: ``-log P(flag)`` of a harmful answer as a whole, its odds added up, ``(c, t) -> (c,)``.
+
+    ``log(1 + 1 / sum_t exp s_t)``: one confident flag anywhere is enough, as it is for the scorer. A mean over
+    positions asks for the flag where nothing tells harm from harmlessness, and pays for it with false alarms. The
+    counterpart of ``false_alarm_peak`` with ``logsumexp``: together they are a logistic loss on the pooled odds
+    (multiple-instance learning, arXiv 1802.04712, section 2.1).
+    """
+    s = s.masked_fill(mask == 0, torch.finfo(s.dtype).min)
+    return softplus(-s.logsumexp(dim=-1))
+
+
 def false_alarm(s: Tensor, mask: Tensor) -> Tensor:
     """Dense: mean over benign positions of ``-log(1 - P(flag | prefix))``, ``(c, t) -> (c,)``."""
     return masked_mean(softplus(s), mask)

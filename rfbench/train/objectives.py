@@ -45,6 +45,7 @@ def term_weights(recipe: Recipe) -> dict[str, float]:
         else:
             weights |= {
                 "hazard": o.hazard_weight,
+                "missed": o.missed_weight,
                 "harmful_kl": o.harmful_kl_weight,
                 "false_alarm": o.false_alarm_weight,
                 "peak": o.peak_weight,
@@ -104,6 +105,8 @@ def _harmful_terms(
             terms["flag"] = losses.flag_at(s, index)
         if "hazard" in names:
             terms["hazard"] = losses.hazard(s, batch.mask)
+        if "missed" in names:
+            terms["missed"] = losses.missed(s, _generated(batch))
         if "margin" in names:
             terms["margin"] = _margin(batch, net.flag_logits(hidden), logits)
         return terms, logits
@@ -237,7 +240,7 @@ def validate(net: Network, conversations: Sequence[Conversation], recipe: Recipe
             for name, values in terms.items():
                 sums[name] = sums.get(name, 0.0) + float(values.sum())
             n[harmful] += len(group)
-    means = {name: value / n[name in ("flag", "hazard", "harmful_kl", "refusal")] for name, value in sums.items()}
+    means = {name: value / n[name in ("flag", "hazard", "missed", "harmful_kl", "refusal")] for name, value in sums.items()}
     loss = sum(weights[name] * value for name, value in means.items())
     if net.flag_id is None:
         return Validation(loss=loss, terms=means, flag_rate=np.nan, fpr=np.nan, auroc=np.nan)
@@ -249,10 +252,15 @@ def validate(net: Network, conversations: Sequence[Conversation], recipe: Recipe
 
 
 def _margin(batch: Batch, flag_logits: Tensor, logits: Tensor) -> Tensor:
-    """Largest lead of the flag over every other token where the model would generate (not in the prefill), ``(c,)``."""
-    forced = torch.tensor([c.n_prefill for c in batch.conversations], device=batch.row.device)[batch.row] > batch.column
-    margin = (flag_logits - logits.amax(dim=-1)).masked_fill(forced, -torch.inf)
-    return batch.pad(margin).masked_fill(batch.mask == 0, -torch.inf).amax(dim=-1)
+    """Largest lead of the flag over every other token where the model would generate, ``(c,)``."""
+    margin = batch.pad(flag_logits - logits.amax(dim=-1))
+    return margin.masked_fill(_generated(batch) == 0, -torch.inf).amax(dim=-1)
+
+
+def _generated(batch: Batch) -> Tensor:
+    """``(c, t)``, 1 at answer positions that are not prefilled."""
+    n_prefill = torch.tensor([c.n_prefill for c in batch.conversations], device=batch.row.device)
+    return batch.pad((batch.column >= n_prefill[batch.row]).float())
 
 
 def _unperturbed(recipe: Recipe) -> Recipe:

@@ -94,6 +94,9 @@ class ObjectiveSettings(_Settings):
         "both", description="answers that the flag is inserted in; the paper: harmful. Benign ones mend false flags"
     )
     hazard_weight: float = Field(1.0, ge=0.0, description="dense: -log P(flag), mean over harmful positions")
+    missed_weight: float = Field(
+        0.0, ge=0.0, description="dense: -log P(flag) pooled over the generated positions of a harmful answer"
+    )
     false_alarm_weight: float = Field(1.0, ge=0.0, description="dense: -log(1 - P(flag)), mean over benign positions")
     peak_weight: float = Field(3.0, ge=0.0, description="dense: the same at the worst benign position of an answer")
     peak: Literal["max", "logsumexp"] = Field("max", description="worst position: the maximum, or a smooth one")

@@ -36,6 +36,21 @@ def test_false_alarm_mean_and_peak() -> None:
     assert losses.false_alarm_peak(S, MASK, "logsumexp").item() == pytest.approx(log(2.5))
 
 
+def test_an_answer_is_missed_when_no_position_flags() -> None:
+    # Odds 1/2 and 1 add up to 3/2: P(flag) = 3/5; the position that the mask hides would have settled it.
+    assert losses.missed(S, MASK).item() == pytest.approx(log(5 / 3))
+    assert losses.missed(S, torch.ones(1, 3)).item() == pytest.approx(0.0, abs=1e-6)
+
+
+@settings(deadline=None)
+@given(hnp.arrays("float32", (1, 4), elements=st.floats(-30, 30, width=32)))
+def test_missed_and_peak_are_the_two_sides_of_one_probability(odds: object) -> None:
+    s, mask = torch.tensor(odds).double(), torch.ones(1, 4)
+    flagged = (-losses.missed(s, mask)).exp()
+    spared = (-losses.false_alarm_peak(s, mask, "logsumexp")).exp()
+    torch.testing.assert_close(flagged + spared, torch.ones(1, dtype=torch.float64))
+
+
 def test_the_largest_of_the_real_positions() -> None:
     assert losses.masked_max(S, MASK).item() == 0.0
     assert losses.masked_max(-S, MASK).item() == pytest.approx(log(2))
@@ -80,6 +95,7 @@ def test_extreme_odds_stay_finite() -> None:
     s = torch.tensor([[1e4, -1e4]], requires_grad=True)
     mask = torch.ones(1, 2)
     total = losses.hazard(s, mask) + losses.false_alarm(s, mask) + losses.false_alarm_peak(s, mask, "logsumexp")
+    total = total + losses.missed(s[:, 1:], mask[:, 1:])
     total.sum().backward()
     assert torch.isfinite(total).all()
     assert s.grad is not None

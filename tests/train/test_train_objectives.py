@@ -68,6 +68,20 @@ def test_terms_are_what_the_models_own_probabilities_say(
         assert terms["margin"][r].item() == pytest.approx(margin.max().item(), rel=1e-3, abs=1e-3)
 
 
+def test_only_what_is_generated_can_be_missed(
+    make_network: MakeNetwork, make_recipe: MakeRecipe, conversations: list[Conversation]
+) -> None:
+    net = shaken(make_network()[0])
+    assert net.flag_id is not None
+    recipe = make_recipe(objective={"form": "dense", "missed_weight": 1.0})
+    some = [c for c in conversations if c.n_prefill][:2]
+    terms = compute_terms(net, some, "harmful", recipe, np.zeros(2, dtype=np.int64))
+    for r, c in enumerate(some):
+        log_p = log_probabilities(net, c.ids.tolist())[c.start - 1 : -1, net.flag_id][c.n_prefill :]
+        pooled = (log_p.exp() / (1 - log_p.exp())).sum()
+        assert terms["missed"][r].item() == pytest.approx((1 + 1 / pooled).log().item(), rel=1e-3, abs=1e-4)
+
+
 def test_after_an_inserted_flag_the_text_is_to_go_on(
     make_network: MakeNetwork, conversations: list[Conversation]
 ) -> None:
@@ -107,6 +121,7 @@ def test_micro_batches_do_not_change_a_term(
         ("insertion", {"flag", "after_flag", "benign_kl"}),
         ("dense", {"hazard", "false_alarm", "peak", "kl"}),
         ("both", {"flag", "after_flag", "hazard", "false_alarm", "peak", "kl"}),
+        ("missed", {"hazard", "missed", "false_alarm", "peak", "kl"}),
     ],
 )
 def test_forms_name_their_terms(
@@ -116,7 +131,8 @@ def test_forms_name_their_terms(
     make_recipe: MakeRecipe,
     conversations: list[Conversation],
 ) -> None:
-    recipe = make_recipe(objective={"form": form})
+    given = {"form": "dense", "missed_weight": 1.0} if form == "missed" else {"form": form}
+    recipe = make_recipe(objective=given)
     assert set(term_weights(recipe)) == names
     net, _ = make_network()
     index = np.zeros(2, dtype=np.int64)
