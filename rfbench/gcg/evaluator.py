@@ -168,16 +168,18 @@ class Evaluator:
     def _at_targets(self, rows: Sequence[Ids], layout: Layout, limit: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Logits ``(b, t, v)`` and ids ``(b, t)`` of the target, and how many tokens had to be computed."""
         length, n_target = len(rows[0]), len(layout.target)
-        ids, cache, shared, n_new = self._share(rows, limit, len(layout.before))
+        # Nothing of the target follows its last token, which therefore is no input.
+        ids, cache, shared, n_new = self._share([row[:-1] for row in rows], limit, len(layout.before))
         keep = torch.arange(length - n_target - 1, length - 1, device=self.device) - shared
         logits = self._logits(keep, input_ids=ids, past_key_values=cache, use_cache=cache is not None)
-        return logits, ids[:, ids.shape[1] - n_target :], n_new + ids.numel()
+        targets = torch.tensor([layout.target], device=self.device).expand(len(rows), n_target)
+        return logits, targets, n_new + ids.numel()
 
     def _differentiate(self, suffixes: Sequence[tuple[Layout, Ids]]) -> tuple[list[torch.Tensor], float]:
         rows = [layout.fill(suffix) for layout, suffix in suffixes]
         with torch.no_grad():
             limit = min(len(layout.before) for layout, _ in suffixes)
-            ids, cache, shared, _ = self._share(rows, limit, limit)
+            ids, cache, shared, _ = self._share([row[:-1] for row in rows], limit, limit)
             embeddings = self.module.get_input_embeddings()(ids)
         embeddings.requires_grad_()
         wanted = [

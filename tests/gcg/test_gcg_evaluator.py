@@ -148,7 +148,8 @@ def test_without_prefix_reuse_the_same_losses_at_a_higher_price(
     np.testing.assert_allclose(reusing.losses, whole.losses, atol=1e-4)
     costs = Costs.of(model.module)
     n_logits = len(candidates) * len(layout.target)
-    assert whole.flops == costs.forward(len(candidates) * len(layout.fill(layout.suffix)), n_logits)
+    n_tokens = len(candidates) * (len(layout.fill(layout.suffix)) - 1)  # nothing follows the last one
+    assert whole.flops == costs.forward(n_tokens, n_logits)
     assert Evaluator(model.module, cross_entropy).prefix_flops(layout) == 0.0
     assert reusing.flops < 0.65 * whole.flops
 
