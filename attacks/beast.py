@@ -65,9 +65,7 @@ class Beast(PromptAttack):
         beams = np.empty((1, 0), dtype=np.int64)
         yield box.attempt((), float(box.losses([()])[0]), step=0, attempt_idx=0, final=False)
         for step in range(1, self.n_tokens + 1):
-            log_p = model.next_log_probs([(*box.layout.before, *beam.tolist()) for beam in beams])
-            box.n_queries += len(beams)
-            drawn = draw_without_replacement(log_p[:, box.allowed] / self.temperature, self.draws, rng)
+            drawn = draw_without_replacement(box.continuations(beams) / self.temperature, self.draws, rng)
             longer = np.column_stack([np.repeat(beams, drawn.shape[1], axis=0), box.allowed[drawn].ravel()])
             candidates = box.survivors(longer)
             if not len(candidates):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rfbench.errors import AttackError
+from rfbench.gcg.evaluator import Costs
 from rfbench.gcg.layout import Ids, RoundTrip, lay_out, searchable_ids, suffix_text, write
 from rfbench.models.base import Capability, ChatModel
 from rfbench.records import Attempt, Behavior, Message
@@ -23,7 +24,9 @@ TEMPLATE: Sequence[Message] = ({"role": "user", "content": "{request}{optim_str}
 class BlackBox:
     """One behavior under a model of which only log-probabilities are seen.
 
-    ``n_queries`` counts the sequences that were asked about. ``allowed`` are the ids that may be searched ``(n,)``.
+    ``n_queries`` counts the sequences that were asked about; ``flops`` the operations of that, as
+    :class:`rfbench.gcg.evaluator.Evaluator` counts them (every token of each sequence: nothing is kept from one to the
+    next), and ``None`` where the weights are not at hand. ``allowed`` are the ids that may be searched ``(n,)``.
 
     Args:
         model: the system under attack.
@@ -48,6 +51,9 @@ class BlackBox:
         if not len(self.allowed):
             raise AttackError("no id is left in the search space; set non_ascii")
         self.n_queries = 0
+        weights: Any = model
+        self._costs = Costs.of(weights.module) if Capability.GRADIENTS in model.capabilities else None
+        self.flops = None if self._costs is None else 0.0
         self._counted = self.layout.target[:first]
         self._round_trip = RoundTrip(model, self.layout, lambda text: write(TEMPLATE, behavior.request, text))
 
@@ -63,13 +69,25 @@ class BlackBox:
         """
         prompts = [(*self.layout.before, *map(int, ids), *self.layout.after) for ids in candidates]
         log_p = self.model.target_log_probs(prompts, [self._counted] * len(prompts))
-        self.n_queries += len(prompts)
+        self._count([(*prompt, *self._counted) for prompt in prompts], len(self._counted))
         losses = np.array([-row.mean() for row in log_p])
         if not np.isfinite(losses).all():
             raise AttackError(
                 f"behavior {self.behavior.behavior_id!r}: the loss is not finite (too small a dtype, broken weights?)"
             )
         return losses
+
+    def continuations(self, suffixes: IntArray) -> npt.NDArray[np.float64]:
+        """Log-probabilities of the searchable ids as the next one after each suffix ``(c, s)``, ``(c, n)``."""
+        prompts = [(*self.layout.before, *ids) for ids in suffixes.tolist()]
+        log_p = self.model.next_log_probs(prompts)
+        self._count(prompts, 1)
+        return log_p[:, self.allowed]
+
+    def _count(self, sequences: Sequence[Ids], n_logits: int) -> None:
+        self.n_queries += len(sequences)
+        if self._costs is not None and self.flops is not None:
+            self.flops += self._costs.forward(sum(map(len, sequences)), n_logits * len(sequences))
 
     def attempt(self, suffix: Ids, loss: float, *, step: int, attempt_idx: int, final: bool) -> Attempt:
         """The attempt with a suffix."""
@@ -84,6 +102,7 @@ class BlackBox:
             info={
                 "loss": loss,
                 "n_queries": self.n_queries,
+                **({} if self.flops is None else {"flops": self.flops}),
                 "suffix_ids": list(suffix),
                 "target_ids": list(self.layout.target),
             },
