@@ -1,8 +1,9 @@
-"""What gradient-free searches for a suffix share: its place in the chat, its losses, its attempts."""
+"""What gradient-free searches for a suffix share: its place in the chat, its losses, the loop, its attempts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,27 @@ if TYPE_CHECKING:
     IntArray = npt.NDArray[np.int64]
 
 TEMPLATE: Sequence[Message] = ({"role": "user", "content": "{request}{optim_str}"},)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """A search after ``step`` steps: all that the steps to come depend on.
+
+    ``suffixes`` are those that it goes on from, best first; ``loss`` is that of the first. ``rng`` is the state of the
+    search's random generator.
+    """
+
+    step: int
+    suffixes: tuple[Ids, ...]
+    loss: float
+    n_queries: int
+    flops: float | None
+    rng: Mapping[str, Any]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> State:
+        """The inverse of ``dataclasses.asdict``, after JSON has made lists of tuples."""
+        return cls(**{**values, "suffixes": tuple(tuple(ids) for ids in values["suffixes"])})
 
 
 class BlackBox:
@@ -89,20 +111,62 @@ class BlackBox:
         if self._costs is not None and self.flops is not None:
             self.flops += self._costs.forward(sum(map(len, sequences)), n_logits * len(sequences))
 
-    def attempt(self, suffix: Ids, loss: float, *, step: int, attempt_idx: int, final: bool) -> Attempt:
-        """The attempt with a suffix."""
+    def search(
+        self,
+        start: Ids,
+        advance: Callable[[State], tuple[Sequence[Ids], float]],
+        finished: Callable[[State], bool],
+        *,
+        every: int,
+        rng: np.random.Generator,
+        saved: Mapping[str, Any] | None,
+        keep: Callable[[Mapping[str, Any]], None],
+    ) -> Iterator[Attempt]:
+        """Yield the attempts of a search, one per ``every`` steps and one for the last.
+
+        Args:
+            start: the suffix before the first step.
+            advance: one step: suffixes to go on from, best first, and the loss of the first.
+            finished: whether no step is to follow.
+            every: steps between two attempts.
+            rng: what ``advance`` draws from.
+            saved: where an interrupted search goes on; ``None`` begins one.
+            keep: given that before each attempt.
+        """
+        state: State | None = None
+        if saved is not None:
+            state = State.from_json(saved)
+            rng.bit_generator.state = state.rng
+            self.n_queries, self.flops = state.n_queries, state.flops
+        while state is None or not finished(state):
+            step = 0 if state is None else state.step + 1
+            suffixes, loss = ([start], float(self.losses([start])[0])) if state is None else advance(state)
+            state = State(
+                step=step,
+                suffixes=tuple(suffixes),
+                loss=loss,
+                n_queries=self.n_queries,
+                flops=self.flops,
+                rng=rng.bit_generator.state,
+            )
+            if finished(state) or step % every == 0:
+                keep(asdict(state))
+                yield self._attempt(state, attempt_idx=-(-step // every), final=finished(state))
+
+    def _attempt(self, state: State, *, attempt_idx: int, final: bool) -> Attempt:
+        suffix = state.suffixes[0]
         text = suffix_text(self.model.tokenizer, self.layout, suffix)
         return Attempt(
             self.behavior.behavior_id,
             messages=write(TEMPLATE, self.behavior.request, text),
             suffix=text,
             attempt_idx=attempt_idx,
-            step=step,
+            step=state.step,
             final=final,
             info={
-                "loss": loss,
-                "n_queries": self.n_queries,
-                **({} if self.flops is None else {"flops": self.flops}),
+                "loss": state.loss,
+                "n_queries": state.n_queries,
+                **({} if state.flops is None else {"flops": state.flops}),
                 "suffix_ids": list(suffix),
                 "target_ids": list(self.layout.target),
             },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rfbench.errors import AttackError
+from rfbench.gcg.arrays import pack, unpack
 from rfbench.gcg.candidates import draw, top_ids
 from rfbench.gcg.evaluator import Evaluator, Scores
 from rfbench.gcg.layout import Ids, Layout, RoundTrip
@@ -72,22 +72,20 @@ class State:
 
     def to_json(self) -> dict[str, Any]:
         """As values that JSON can hold, exactly."""
-        velocity = None
-        if self.velocity is not None:
-            raw = base64.b64encode(self.velocity.tobytes()).decode("ascii")
-            velocity = {"shape": list(self.velocity.shape), "float32": raw}
+        velocity = None if self.velocity is None else pack(self.velocity)
         return asdict(replace(self, velocity=None)) | {"velocity": velocity}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> State:
         """The inverse of :meth:`to_json`."""
-        fields = dict(values)
-        velocity = fields.pop("velocity")
-        if velocity is not None:
-            raw = np.frombuffer(base64.b64decode(velocity["float32"]), dtype=np.float32)
-            velocity = raw.reshape(velocity["shape"])
-        fields["buffer"] = tuple(_entry(entry) for entry in fields["buffer"])
-        return cls(**fields | {"best": _entry(fields["best"]), "velocity": velocity})
+        return cls(
+            **{
+                **values,
+                "buffer": tuple(_entry(entry) for entry in values["buffer"]),
+                "best": _entry(values["best"]),
+                "velocity": None if values["velocity"] is None else unpack(values["velocity"]),
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +151,7 @@ class Search:
             import torch
 
             if state.velocity is not None:
-                before = torch.from_numpy(state.velocity.copy()).to(gradient.device)
+                before = torch.from_numpy(state.velocity).to(gradient.device)
                 gradient = gradient + settings.momentum * before
             velocity = gradient.cpu().numpy()
         candidates = self.propose(current, gradient, settings)
