@@ -43,9 +43,10 @@ class FalseFlag(GCG):
 
     @model_validator(mode="after")
     def _has_no_target_to_match(self) -> Self:
-        if self.early_stop or self.mellowmax_alpha is not None:
+        if self.early_stop or self.progressive or self.mellowmax_alpha is not None:
             raise ValueError(
-                "early_stop and mellowmax_alpha are about saying the target, which false_flag does not seek"
+                "early_stop, progressive and mellowmax_alpha are about saying the target, which false_flag does not "
+                "seek"
             )
         if self.learn_from and self.universal:
             raise ValueError("learn_from gives one suffix for all behaviors already; leave universal out")

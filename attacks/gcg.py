@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from rfbench.gcg.objectives import Objective
-    from rfbench.gcg.search import Search, Settings, Site, State
+    from rfbench.gcg.search import Search, Settings, Site
+    from rfbench.gcg.state import State
     from rfbench.gcg.victims import Aim
 
     Recipient = tuple[Behavior, Site | None]
@@ -101,8 +102,14 @@ class GCG(PromptAttack):
     )
     universal: bool = Field(
         default=False,
-        description="one suffix for all behaviors of a unit (arXiv 2307.15043, algorithm 2, all behaviors from the "
-        "start); n_queries and flops are then those of the whole search",
+        description="one suffix for all behaviors of a unit (arXiv 2307.15043, algorithm 2); n_queries and flops are "
+        "then those of the whole search",
+    )
+    progressive: bool = Field(
+        default=False,
+        description="with universal: begin with the first behavior and add the next once the step's suffix makes the "
+        "models greedily say the targets of all present ones, as algorithm 2 does; else all are there from the start. "
+        "Losses are those on the behaviors present (n_present), so they rise when one joins",
     )
     surrogates: tuple[str, ...] = Field(
         default=(), description="further models, by name, whose losses and gradients count too; same tokenizer"
@@ -160,6 +167,12 @@ class GCG(PromptAttack):
             raise ValueError("the last of messages must be a user's; the model answers it")
         if not all(text.strip() for text in self.initial):
             raise ValueError("initial holds an empty text; every one must have tokens")
+        return self
+
+    @model_validator(mode="after")
+    def _progressive_is_universal(self) -> Self:
+        if self.progressive and not self.universal:
+            raise ValueError("progressive adds behaviors to a universal search; set universal, or leave it out")
         return self
 
     @model_validator(mode="after")
@@ -251,7 +264,7 @@ class GCG(PromptAttack):
 
     def load_state(self, state: bytes) -> None:
         """Go on from ``state``; see :class:`rfbench.attack.Resumable`."""
-        from rfbench.gcg.search import State
+        from rfbench.gcg.state import State
 
         progress = json.loads(state)
         self._progress = {name: (State.from_json(values), n) for name, (values, n) in progress.items()}
@@ -300,9 +313,9 @@ class GCG(PromptAttack):
         readings = self.readings(model)
         for n, (behavior, site) in enumerate(members[n_yielded:], start=n_yielded + 1):
             self._progress[name] = (state, n)
-            figures: dict[str, Any] = {}
+            figures: dict[str, Any] = {} if state.n_present is None else {"n_present": state.n_present}
             if site is not None:
-                figures = site.evaluator.read(site.layout, ids, readings) | {"target_ids": list(site.layout.target)}
+                figures |= site.evaluator.read(site.layout, ids, readings) | {"target_ids": list(site.layout.target)}
             yield Attempt(
                 behavior.behavior_id,
                 messages=write(self._template(), behavior.request, text),
@@ -352,5 +365,6 @@ class GCG(PromptAttack):
             buffer_size=self.buffer_size,
             momentum=self.momentum,
             early_stop=self.early_stop,
+            progressive=self.progressive,
             ranking=rankings[self.ranking],
         )

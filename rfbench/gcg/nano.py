@@ -21,7 +21,8 @@ import torch
 from rfbench.errors import AttackError
 from rfbench.gcg.evaluator import Costs, shares_prefixes
 from rfbench.gcg.layout import Ids, suffix_text
-from rfbench.gcg.search import Entry, Search, Settings, Site, State
+from rfbench.gcg.search import Search, Settings, Site
+from rfbench.gcg.state import Entry, State
 
 BEFORE, AFTER, TARGET, INITIAL = "\0before", "\0after", "\0target", "\0initial"
 """What the package takes for texts; their ids are laid out already."""
