@@ -121,8 +121,7 @@ class GCG(PromptAttack):
     )
     engine: Literal["rfbench", "nanogcg"] = Field(
         default="rfbench",
-        description="whose optimiser runs: ours, or that of the package nanogcg 0.3.0, one behavior after the other, "
-        "its attempts all at once at the end",
+        description="whose optimiser runs: ours, or that of the package nanogcg 0.3.0, one behavior after the other",
     )
     batch: int | None = Field(
         default=None,
