@@ -15,7 +15,7 @@ from rfbench.records import Behavior
 if TYPE_CHECKING:
     import numpy as np
 
-    from rfbench.attacks.gcg import Recipient
+    from rfbench.gcg.campaign import Quest, Recipient
     from rfbench.gcg.objectives import Objective
     from rfbench.gcg.search import Site
 
@@ -65,9 +65,7 @@ class FalseFlag(GCG):
             raise AttackError(f"model {model.name!r} has no flag to raise; leave false_flag out")
         return lambda logits, targets: flag_surprisal(logits, flag_id, first)
 
-    def _groups(
-        self, behaviors: Sequence[Behavior], rngs: Sequence[np.random.Generator]
-    ) -> list[list[tuple[str, Sequence[Behavior], np.random.Generator]]]:
+    def _groups(self, behaviors: Sequence[Behavior], rngs: Sequence[np.random.Generator]) -> list[list[Quest]]:
         if not self.learn_from:
             return super()._groups(behaviors, rngs)
         from rfbench.behaviors import load_builtin

@@ -5,25 +5,24 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from rfbench.attack import PromptAttack
-from rfbench.errors import AttackError, BehaviorErrors
+from rfbench.errors import BehaviorErrors
 from rfbench.models.base import Capability, ChatModel
-from rfbench.records import Attempt, Behavior, Message
+from rfbench.records import Attempt, Behavior
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from rfbench.gcg.campaign import Optimise, Quest, Recipient
     from rfbench.gcg.objectives import Objective
-    from rfbench.gcg.search import Search, Settings, Site
+    from rfbench.gcg.search import Settings, Site
     from rfbench.gcg.state import State
     from rfbench.gcg.victims import Aim
-
-    Recipient = tuple[Behavior, Site | None]
-    """A behavior that gets a suffix, and its chat under the model itself where the suffix is searched in it."""
 
 
 class Turn(BaseModel):
@@ -157,6 +156,8 @@ class GCG(PromptAttack):
 
     _progress: dict[str, tuple[State, int]] = PrivateAttr(default_factory=dict)
     """By search: its state, and how many attempts of that step were yielded."""
+    _saved: dict[str, tuple[State, int]] = PrivateAttr(default_factory=dict)
+    """The same, of a search that is to go on: what progress was loaded."""
 
     @model_validator(mode="after")
     def _one_slot(self) -> Self:
@@ -204,10 +205,10 @@ class GCG(PromptAttack):
             AttackError: the model gives no gradients, a surrogate or draft does not fit it, nothing to search.
             BehaviorErrors: after all attempts: what struck on single behaviors.
         """
+        from rfbench.gcg.campaign import Campaign
         from rfbench.gcg.victims import open_victims
 
-        problems: dict[str, str] = {}
-        aim, settings = self._aim(), self._settings()
+        self._progress, self._saved = self._saved, {}
         with open_victims(
             model,
             self.objective,
@@ -215,27 +216,20 @@ class GCG(PromptAttack):
             draft=self.draft if self.ranking != "exact" else None,
             batch=self.batch,
         ) as victims:
-            allowed = aim.allowed(victims)
-            for group in self._groups(behaviors, rngs):
-                searches: dict[str, Search] = {}
-                members: dict[str, Sequence[Recipient]] = {}
-                for name, wanted, rng in group:
-                    search, sound, struck = aim.search(victims, wanted, allowed, rng)
-                    problems |= struck
-                    if search is not None:
-                        searches[name] = search
-                        members[name] = self._recipients(behaviors, sound, search.sites[:: len(victims)])
-                for name in searches:  # a state may have been saved between two behaviors' attempts on it
-                    if name in self._progress:
-                        yield from self._attempts(model, searches[name], name, members[name], *self._progress[name])
-                begun = {name: state for name, (state, _) in self._progress.items() if name in searches}
-                for name, outcome in self._optimise(model, searches, begun, settings):
-                    if isinstance(outcome, AttackError):
-                        problems |= {b.behavior_id: f"behavior {b.behavior_id!r}: {outcome}" for b, _ in members[name]}
-                    else:
-                        yield from self._attempts(model, searches[name], name, members[name], outcome, 0)
-        if problems:
-            raise BehaviorErrors(problems)
+            campaign = Campaign(
+                model=model,
+                victims=victims,
+                aim=self._aim(),
+                settings=self._settings(),
+                every=self.every,
+                readings=self.readings(model),
+                optimise=self._optimiser(model),
+                recipients=lambda sound, sites: self._recipients(behaviors, sound, sites),
+                progress=self._progress,
+            )
+            yield from campaign.attempts(self._groups(behaviors, rngs))
+        if campaign.problems:
+            raise BehaviorErrors(campaign.problems)
 
     def objective(self, model: ChatModel) -> Objective:
         """What is minimised under a model."""
@@ -266,28 +260,22 @@ class GCG(PromptAttack):
         from rfbench.gcg.state import State
 
         progress = json.loads(state)
-        self._progress = {name: (State.from_json(values), n) for name, (values, n) in progress.items()}
+        self._saved = {name: (State.from_json(values), n) for name, (values, n) in progress.items()}
 
-    def _optimise(
-        self, model: ChatModel, searches: dict[str, Search], begun: dict[str, State], settings: Settings
-    ) -> Iterator[tuple[str, State | AttackError]]:
+    def _optimiser(self, model: ChatModel) -> Optimise:
         if self.engine == "nanogcg":
             from rfbench.gcg.nano import optimise_by_nanogcg
 
-            return optimise_by_nanogcg(
-                searches, begun, settings, model=model, mellowmax_alpha=self.mellowmax_alpha, batch=self.batch
-            )
+            return partial(optimise_by_nanogcg, model=model, mellowmax_alpha=self.mellowmax_alpha, batch=self.batch)
         from rfbench.gcg.search import optimise
 
-        return optimise(searches, begun, settings)
+        return optimise
 
-    def _groups(
-        self, behaviors: Sequence[Behavior], rngs: Sequence[np.random.Generator]
-    ) -> list[list[tuple[str, Sequence[Behavior], np.random.Generator]]]:
+    def _groups(self, behaviors: Sequence[Behavior], rngs: Sequence[np.random.Generator]) -> list[list[Quest]]:
         """Searches by name that run side by side, group after group."""
         if self.universal:
             return [[("universal", behaviors, rngs[0])]]
-        alone = [(b.behavior_id, [b], rng) for b, rng in zip(behaviors, rngs, strict=True)]
+        alone: list[Quest] = [(b.behavior_id, [b], rng) for b, rng in zip(behaviors, rngs, strict=True)]
         return [list(alone[i : i + self.side_by_side]) for i in range(0, len(alone), self.side_by_side)]
 
     def _recipients(
@@ -296,50 +284,11 @@ class GCG(PromptAttack):
         """Who gets the suffix of a search: the behaviors that it is searched on."""
         return list(zip(sound, sites, strict=True))
 
-    def _attempts(
-        self, model: ChatModel, search: Search, name: str, members: Sequence[Recipient], state: State, n_yielded: int
-    ) -> Iterator[Attempt]:
-        """Attempts of one step, one per behavior, less the first ``n_yielded``; remembers how far it has come."""
-        from rfbench.gcg.layout import suffix_text, write
-        from rfbench.gcg.search import finished
-
-        final = finished(state, self._settings())
-        self._progress[name] = (state, n_yielded)
-        if state.step % self.every and not final:
-            return
-        loss, ids = state.best
-        text = suffix_text(model.tokenizer, search.sites[0].layout, ids)
-        readings = self.readings(model)
-        for n, (behavior, site) in enumerate(members[n_yielded:], start=n_yielded + 1):
-            self._progress[name] = (state, n)
-            figures: dict[str, Any] = {} if state.n_present is None else {"n_present": state.n_present}
-            if site is not None:
-                figures |= site.evaluator.read(site.layout, ids, readings) | {"target_ids": list(site.layout.target)}
-            yield Attempt(
-                behavior.behavior_id,
-                messages=write(self._template(), behavior.request, text),
-                suffix=text,
-                attempt_idx=-(-state.step // self.every),
-                step=state.step,
-                final=final,
-                info={
-                    "loss": loss,
-                    "n_queries": state.n_queries,
-                    "flops": state.flops,
-                    "step_loss": state.loss,
-                    "suffix_ids": list(ids),
-                    **figures,
-                },
-            )
-
-    def _template(self) -> list[Message]:
-        return [{"role": turn.role, "content": turn.content} for turn in self.messages]
-
     def _aim(self) -> Aim:
         from rfbench.gcg.victims import Aim
 
         return Aim(
-            template=self._template(),
+            template=[{"role": turn.role, "content": turn.content} for turn in self.messages],
             initial=self.initial,
             space_before_target=self.space_before_target,
             filter_ids=self.filter_ids,

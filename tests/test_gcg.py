@@ -114,6 +114,11 @@ def test_resumed_after_any_attempt_it_goes_on_as_if_never_stopped(
         assert resumed == whole
 
 
+def test_used_again_it_starts_anew(model: HFModel, behavior: Behavior) -> None:
+    attack = small(n_steps=1)
+    assert run(attack, model, behavior) == run(attack, model, behavior) != []
+
+
 def test_a_universal_suffix_is_one_for_all(model: HFModel, behavior: Behavior) -> None:
     attempts = run(small(universal=True), model, behavior, RIVER)
     by_step: dict[int, set[str]] = {}
