@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from rfbench.attack import PromptAttack
+from rfbench.attack import ResumableAttack
 from rfbench.errors import AttackError
 from rfbench.models.base import Capability, ChatModel
 from rfbench.records import Attempt, Behavior
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from rfbench.gcg.blackbox import State
+    from rfbench.gcg.layout import Ids
+
 PLACE = " x"
 """Stands where the suffix is to grow, while the chat is laid out."""
 
 
-class Beast(PromptAttack):
+class Beast(ResumableAttack):
     """Grow a suffix token by token: draw what the model would go on with, keep the beams that serve the target best.
 
     BEAST, "Fast Adversarial Attacks on Language Models In One GPU Minute", https://arxiv.org/abs/2402.15570. Readable,
@@ -62,12 +65,10 @@ class Beast(PromptAttack):
                 f"behavior {behavior.behavior_id!r}: prompt, suffix and target make {n_longest} tokens, more than the "
                 f"context of {model.max_context}; lower n_tokens"
             )
-        beams = np.empty((1, 0), dtype=np.int64)
-        yield box.attempt((), float(box.losses([()])[0]), step=0, attempt_idx=0, final=False)
-        for step in range(1, self.n_tokens + 1):
-            log_p = model.next_log_probs([(*box.layout.before, *beam.tolist()) for beam in beams])
-            box.n_queries += len(beams)
-            drawn = draw_without_replacement(log_p[:, box.allowed] / self.temperature, self.draws, rng)
+
+        def advance(state: State) -> tuple[Sequence[Ids], float]:
+            beams = np.array(state.suffixes, dtype=np.int64)
+            drawn = draw_without_replacement(box.continuations(beams) / self.temperature, self.draws, rng)
             longer = np.column_stack([np.repeat(beams, drawn.shape[1], axis=0), box.allowed[drawn].ravel()])
             candidates = box.survivors(longer)
             if not len(candidates):
@@ -77,11 +78,17 @@ class Beast(PromptAttack):
                 )
             losses = box.losses(candidates)
             best = np.argsort(losses, kind="stable")[: self.beams]
-            beams = candidates[best]
-            final = step == self.n_tokens
-            if final or step % self.every == 0:
-                suffix, loss, idx = tuple(beams[0].tolist()), float(losses[best[0]]), -(-step // self.every)
-                yield box.attempt(suffix, loss, step=step, attempt_idx=idx, final=final)
+            return [tuple(beam) for beam in candidates[best].tolist()], float(losses[best[0]])
+
+        yield from box.search(
+            (),
+            advance,
+            lambda state: state.step == self.n_tokens,
+            every=self.every,
+            rng=rng,
+            saved=self._take_saved(),
+            keep=self._keep,
+        )
 
 
 def draw_without_replacement(log_p: npt.NDArray[np.float64], k: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rfbench.attack import PromptAttack
+from rfbench.attack import ResumableAttack
 from rfbench.errors import AttackError
 from rfbench.models.base import Capability, ChatModel
 from rfbench.records import Attempt, Behavior, Message, SoftTokens
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
+    from rfbench.gcg.continuous import Descent
     from rfbench.gcg.objectives import Objective
 
 
-class Embedding(PromptAttack):
+class Embedding(ResumableAttack):
     """Optimise what the model reads in place of tokens until it begins its answer with the target.
 
     "Soft Prompt Threats: Attacking Safety Alignment and Unlearning in Open-Source LLMs through the Embedding Space",
@@ -82,7 +84,7 @@ class Embedding(PromptAttack):
         """
         import math
 
-        from rfbench.gcg.continuous import Moments, project, typical_size
+        from rfbench.gcg.continuous import Descent, typical_size
         from rfbench.gcg.evaluator import Evaluator
         from rfbench.gcg.layout import lay_out, write
 
@@ -95,34 +97,58 @@ class Embedding(PromptAttack):
         evaluator = Evaluator(victim.module, objective, flag_id=model.flag_id, flag_bias=model.flag_bias)
         table = evaluator.token_vectors()
         unit = typical_size(table)
-        radius = self.radius * unit * (math.sqrt(table.shape[1]) if self.bound == "l2" else 1.0)
         origin = table[list(layout.suffix)].float()
-        shift, moments = origin * 0, Moments.none(origin)
-        best, vectors, flops = {"loss": math.inf}, origin, 0.0
-        for step in range(self.n_steps + 1):
-            figures, gradient, cost = evaluator.at_vectors(layout, origin + shift, readings)
-            flops += cost
+        saved = self._take_saved()
+        state = Descent.start(origin) if saved is None else Descent.from_json(saved, origin.device)
+        while state.step < self.n_steps:
+            figures, gradient, cost = evaluator.at_vectors(layout, origin + state.shift, readings)
             if not (math.isfinite(figures["loss"]) and gradient.isfinite().all()):
                 raise AttackError(
-                    f"behavior {behavior.behavior_id!r}: loss or gradient is not finite at step {step}; lower "
-                    "step_size, or take a larger dtype"
+                    f"behavior {behavior.behavior_id!r}: loss or gradient is not finite at step {state.step + 1}; "
+                    "lower step_size, or take a larger dtype"
                 )
-            if figures["loss"] < best["loss"]:
-                best, vectors = figures, origin + shift
-            final = step == self.n_steps
+            state = self._advance(state, origin, figures, gradient.float(), cost, unit)
+            step, final = state.step, state.step == self.n_steps
             if final or step % self.every == 0:
+                self._keep(state.to_json())
+                spent = {"n_queries": step + 1, "flops": state.flops}
                 yield Attempt(
                     behavior.behavior_id,
                     messages=write(template, behavior.request, text),
-                    soft=SoftTokens.of(len(layout.before), vectors.cpu().numpy()),
+                    soft=SoftTokens.of(len(layout.before), state.vectors.cpu().numpy()),
                     attempt_idx=-(-step // self.every),
                     step=step,
                     final=final,
-                    info={**best, "n_queries": step + 1, "flops": flops, "target_ids": list(layout.target)},
+                    info={**state.figures, **spent, "target_ids": list(layout.target)},
                 )
-            moments = moments.update(gradient.float())
-            direction = moments.direction() if self.optimiser == "adam" else gradient.float().sign()
-            shift = project(shift - self.step_size * unit * direction, self.bound, radius)
+
+    def _advance(
+        self,
+        state: Descent,
+        origin: torch.Tensor,
+        figures: Mapping[str, float],
+        gradient: torch.Tensor,
+        cost: float,
+        unit: float,
+    ) -> Descent:
+        """One step, given what was found at ``origin`` plus the state's shift: ``figures``, gradient ``(s, d)``, cost.
+
+        ``unit`` is what step size and radius count in.
+        """
+        from rfbench.gcg.continuous import Descent, project
+
+        better = figures["loss"] < state.figures["loss"]
+        moments = state.moments.update(gradient)
+        direction = moments.direction() if self.optimiser == "adam" else gradient.sign()
+        radius = self.radius * unit * (origin.shape[1] ** 0.5 if self.bound == "l2" else 1.0)
+        return Descent(
+            step=state.step + 1,
+            shift=project(state.shift - self.step_size * unit * direction, self.bound, radius),
+            moments=moments,
+            vectors=origin + state.shift if better else state.vectors,
+            figures=figures if better else state.figures,
+            flops=state.flops + cost,
+        )
 
     def _place(self, behavior: Behavior) -> tuple[list[Message], str]:
         """The conversation with a slot, and the text that stands in it: its tokens keep the place of the vectors."""

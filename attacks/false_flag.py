@@ -15,7 +15,7 @@ from rfbench.records import Behavior
 if TYPE_CHECKING:
     import numpy as np
 
-    from rfbench.attacks.gcg import Recipient
+    from rfbench.gcg.campaign import Quest, Recipient
     from rfbench.gcg.objectives import Objective
     from rfbench.gcg.search import Site
 
@@ -43,9 +43,10 @@ class FalseFlag(GCG):
 
     @model_validator(mode="after")
     def _has_no_target_to_match(self) -> Self:
-        if self.early_stop or self.mellowmax_alpha is not None:
+        if self.early_stop or self.progressive or self.mellowmax_alpha is not None:
             raise ValueError(
-                "early_stop and mellowmax_alpha are about saying the target, which false_flag does not seek"
+                "early_stop, progressive and mellowmax_alpha are about saying the target, which false_flag does not "
+                "seek"
             )
         if self.learn_from and self.universal:
             raise ValueError("learn_from gives one suffix for all behaviors already; leave universal out")
@@ -64,9 +65,7 @@ class FalseFlag(GCG):
             raise AttackError(f"model {model.name!r} has no flag to raise; leave false_flag out")
         return lambda logits, targets: flag_surprisal(logits, flag_id, first)
 
-    def _groups(
-        self, behaviors: Sequence[Behavior], rngs: Sequence[np.random.Generator]
-    ) -> list[list[tuple[str, Sequence[Behavior], np.random.Generator]]]:
+    def _groups(self, behaviors: Sequence[Behavior], rngs: Sequence[np.random.Generator]) -> list[list[Quest]]:
         if not self.learn_from:
             return super()._groups(behaviors, rngs)
         from rfbench.behaviors import load_builtin

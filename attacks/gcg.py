@@ -5,24 +5,24 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from rfbench.attack import PromptAttack
-from rfbench.errors import AttackError, BehaviorErrors
+from rfbench.errors import BehaviorErrors
 from rfbench.models.base import Capability, ChatModel
-from rfbench.records import Attempt, Behavior, Message
+from rfbench.records import Attempt, Behavior
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from rfbench.gcg.campaign import Optimise, Quest, Recipient
     from rfbench.gcg.objectives import Objective
-    from rfbench.gcg.search import Search, Settings, Site, State
+    from rfbench.gcg.search import Settings, Site
+    from rfbench.gcg.state import State
     from rfbench.gcg.victims import Aim
-
-    Recipient = tuple[Behavior, Site | None]
-    """A behavior that gets a suffix, and its chat under the model itself where the suffix is searched in it."""
 
 
 class Turn(BaseModel):
@@ -101,8 +101,14 @@ class GCG(PromptAttack):
     )
     universal: bool = Field(
         default=False,
-        description="one suffix for all behaviors of a unit (arXiv 2307.15043, algorithm 2, all behaviors from the "
-        "start); n_queries and flops are then those of the whole search",
+        description="one suffix for all behaviors of a unit (arXiv 2307.15043, algorithm 2); n_queries and flops are "
+        "then those of the whole search",
+    )
+    progressive: bool = Field(
+        default=False,
+        description="with universal: begin with the first behavior and add the next once the step's suffix makes the "
+        "models greedily say the targets of all present ones, as algorithm 2 does; else all are there from the start. "
+        "Losses are those on the behaviors present (n_present), so they rise when one joins",
     )
     surrogates: tuple[str, ...] = Field(
         default=(), description="further models, by name, whose losses and gradients count too; same tokenizer"
@@ -114,8 +120,7 @@ class GCG(PromptAttack):
     )
     engine: Literal["rfbench", "nanogcg"] = Field(
         default="rfbench",
-        description="whose optimiser runs: ours, or that of the package nanogcg 0.3.0, one behavior after the other, "
-        "its attempts all at once at the end",
+        description="whose optimiser runs: ours, or that of the package nanogcg 0.3.0, one behavior after the other",
     )
     batch: int | None = Field(
         default=None,
@@ -151,6 +156,8 @@ class GCG(PromptAttack):
 
     _progress: dict[str, tuple[State, int]] = PrivateAttr(default_factory=dict)
     """By search: its state, and how many attempts of that step were yielded."""
+    _saved: dict[str, tuple[State, int]] = PrivateAttr(default_factory=dict)
+    """The same, of a search that is to go on: what progress was loaded."""
 
     @model_validator(mode="after")
     def _one_slot(self) -> Self:
@@ -160,6 +167,12 @@ class GCG(PromptAttack):
             raise ValueError("the last of messages must be a user's; the model answers it")
         if not all(text.strip() for text in self.initial):
             raise ValueError("initial holds an empty text; every one must have tokens")
+        return self
+
+    @model_validator(mode="after")
+    def _progressive_is_universal(self) -> Self:
+        if self.progressive and not self.universal:
+            raise ValueError("progressive adds behaviors to a universal search; set universal, or leave it out")
         return self
 
     @model_validator(mode="after")
@@ -192,10 +205,10 @@ class GCG(PromptAttack):
             AttackError: the model gives no gradients, a surrogate or draft does not fit it, nothing to search.
             BehaviorErrors: after all attempts: what struck on single behaviors.
         """
+        from rfbench.gcg.campaign import Campaign
         from rfbench.gcg.victims import open_victims
 
-        problems: dict[str, str] = {}
-        aim, settings = self._aim(), self._settings()
+        self._progress, self._saved = self._saved, {}
         with open_victims(
             model,
             self.objective,
@@ -203,27 +216,20 @@ class GCG(PromptAttack):
             draft=self.draft if self.ranking != "exact" else None,
             batch=self.batch,
         ) as victims:
-            allowed = aim.allowed(victims)
-            for group in self._groups(behaviors, rngs):
-                searches: dict[str, Search] = {}
-                members: dict[str, Sequence[Recipient]] = {}
-                for name, wanted, rng in group:
-                    search, sound, struck = aim.search(victims, wanted, allowed, rng)
-                    problems |= struck
-                    if search is not None:
-                        searches[name] = search
-                        members[name] = self._recipients(behaviors, sound, search.sites[:: len(victims)])
-                for name in searches:  # a state may have been saved between two behaviors' attempts on it
-                    if name in self._progress:
-                        yield from self._attempts(model, searches[name], name, members[name], *self._progress[name])
-                begun = {name: state for name, (state, _) in self._progress.items() if name in searches}
-                for name, outcome in self._optimise(model, searches, begun, settings):
-                    if isinstance(outcome, AttackError):
-                        problems |= {b.behavior_id: f"behavior {b.behavior_id!r}: {outcome}" for b, _ in members[name]}
-                    else:
-                        yield from self._attempts(model, searches[name], name, members[name], outcome, 0)
-        if problems:
-            raise BehaviorErrors(problems)
+            campaign = Campaign(
+                model=model,
+                victims=victims,
+                aim=self._aim(),
+                settings=self._settings(),
+                every=self.every,
+                readings=self.readings(model),
+                optimise=self._optimiser(model),
+                recipients=lambda sound, sites: self._recipients(behaviors, sound, sites),
+                progress=self._progress,
+            )
+            yield from campaign.attempts(self._groups(behaviors, rngs))
+        if campaign.problems:
+            raise BehaviorErrors(campaign.problems)
 
     def objective(self, model: ChatModel) -> Objective:
         """What is minimised under a model."""
@@ -251,31 +257,25 @@ class GCG(PromptAttack):
 
     def load_state(self, state: bytes) -> None:
         """Go on from ``state``; see :class:`rfbench.attack.Resumable`."""
-        from rfbench.gcg.search import State
+        from rfbench.gcg.state import State
 
         progress = json.loads(state)
-        self._progress = {name: (State.from_json(values), n) for name, (values, n) in progress.items()}
+        self._saved = {name: (State.from_json(values), n) for name, (values, n) in progress.items()}
 
-    def _optimise(
-        self, model: ChatModel, searches: dict[str, Search], begun: dict[str, State], settings: Settings
-    ) -> Iterator[tuple[str, State | AttackError]]:
+    def _optimiser(self, model: ChatModel) -> Optimise:
         if self.engine == "nanogcg":
             from rfbench.gcg.nano import optimise_by_nanogcg
 
-            return optimise_by_nanogcg(
-                searches, begun, settings, model=model, mellowmax_alpha=self.mellowmax_alpha, batch=self.batch
-            )
+            return partial(optimise_by_nanogcg, model=model, mellowmax_alpha=self.mellowmax_alpha, batch=self.batch)
         from rfbench.gcg.search import optimise
 
-        return optimise(searches, begun, settings)
+        return optimise
 
-    def _groups(
-        self, behaviors: Sequence[Behavior], rngs: Sequence[np.random.Generator]
-    ) -> list[list[tuple[str, Sequence[Behavior], np.random.Generator]]]:
+    def _groups(self, behaviors: Sequence[Behavior], rngs: Sequence[np.random.Generator]) -> list[list[Quest]]:
         """Searches by name that run side by side, group after group."""
         if self.universal:
             return [[("universal", behaviors, rngs[0])]]
-        alone = [(b.behavior_id, [b], rng) for b, rng in zip(behaviors, rngs, strict=True)]
+        alone: list[Quest] = [(b.behavior_id, [b], rng) for b, rng in zip(behaviors, rngs, strict=True)]
         return [list(alone[i : i + self.side_by_side]) for i in range(0, len(alone), self.side_by_side)]
 
     def _recipients(
@@ -284,50 +284,11 @@ class GCG(PromptAttack):
         """Who gets the suffix of a search: the behaviors that it is searched on."""
         return list(zip(sound, sites, strict=True))
 
-    def _attempts(
-        self, model: ChatModel, search: Search, name: str, members: Sequence[Recipient], state: State, n_yielded: int
-    ) -> Iterator[Attempt]:
-        """Attempts of one step, one per behavior, less the first ``n_yielded``; remembers how far it has come."""
-        from rfbench.gcg.layout import suffix_text, write
-        from rfbench.gcg.search import finished
-
-        final = finished(state, self._settings())
-        self._progress[name] = (state, n_yielded)
-        if state.step % self.every and not final:
-            return
-        loss, ids = state.best
-        text = suffix_text(model.tokenizer, search.sites[0].layout, ids)
-        readings = self.readings(model)
-        for n, (behavior, site) in enumerate(members[n_yielded:], start=n_yielded + 1):
-            self._progress[name] = (state, n)
-            figures: dict[str, Any] = {}
-            if site is not None:
-                figures = site.evaluator.read(site.layout, ids, readings) | {"target_ids": list(site.layout.target)}
-            yield Attempt(
-                behavior.behavior_id,
-                messages=write(self._template(), behavior.request, text),
-                suffix=text,
-                attempt_idx=-(-state.step // self.every),
-                step=state.step,
-                final=final,
-                info={
-                    "loss": loss,
-                    "n_queries": state.n_queries,
-                    "flops": state.flops,
-                    "step_loss": state.loss,
-                    "suffix_ids": list(ids),
-                    **figures,
-                },
-            )
-
-    def _template(self) -> list[Message]:
-        return [{"role": turn.role, "content": turn.content} for turn in self.messages]
-
     def _aim(self) -> Aim:
         from rfbench.gcg.victims import Aim
 
         return Aim(
-            template=self._template(),
+            template=[{"role": turn.role, "content": turn.content} for turn in self.messages],
             initial=self.initial,
             space_before_target=self.space_before_target,
             filter_ids=self.filter_ids,
@@ -352,5 +313,6 @@ class GCG(PromptAttack):
             buffer_size=self.buffer_size,
             momentum=self.momentum,
             early_stop=self.early_stop,
+            progressive=self.progressive,
             ranking=rankings[self.ranking],
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from rfbench.attack import PromptAttack
+from rfbench.attack import ResumableAttack
 from rfbench.models.base import Capability, ChatModel
 from rfbench.records import Attempt, Behavior
 
@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from rfbench.gcg.blackbox import State
+    from rfbench.gcg.layout import Ids
 
-class RandomSearch(PromptAttack):
+
+class RandomSearch(ResumableAttack):
     """Replace random runs of tokens and keep what makes the target likelier.
 
     "Jailbreaking Leading Safety-Aligned LLMs with Simple Adaptive Attacks", https://arxiv.org/abs/2404.02151: its
@@ -61,21 +64,33 @@ class RandomSearch(PromptAttack):
 
         box = BlackBox(model, behavior, self.initial, first=self.first, non_ascii=self.non_ascii)
         n_counted = len(box.layout.target[: self.first])
-        suffix = box.layout.suffix
-        loss = float(box.losses([suffix])[0])
-        for step in range(self.n_steps + 1):
-            if step:
-                n = run_length(self.max_change, math.exp(-loss * n_counted))
-                candidates = box.survivors(mutations(np.array(suffix), box.allowed, self.width, n, rng))
-                if len(candidates):
-                    losses = box.losses(candidates)
-                    if losses.min() < loss:
-                        loss, suffix = float(losses.min()), tuple(candidates[losses.argmin()].tolist())
-            final = step == self.n_steps or math.exp(-loss * n_counted) >= self.stop_at
-            if final or step % self.every == 0:
-                yield box.attempt(suffix, loss, step=step, attempt_idx=-(-step // self.every), final=final)
-            if final:
-                return
+
+        def probability(state: State) -> float:
+            return math.exp(-state.loss * n_counted)
+
+        def advance(state: State) -> tuple[Sequence[Ids], float]:
+            (suffix,) = state.suffixes
+            n = run_length(self.max_change, probability(state))
+            candidates = box.survivors(mutations(np.array(suffix), box.allowed, self.width, n, rng))
+            if not len(candidates):
+                return [suffix], state.loss
+            losses = box.losses(candidates)
+            if losses.min() >= state.loss:
+                return [suffix], state.loss
+            return [tuple(candidates[losses.argmin()].tolist())], float(losses.min())
+
+        def finished(state: State) -> bool:
+            return state.step == self.n_steps or probability(state) >= self.stop_at
+
+        yield from box.search(
+            box.layout.suffix,
+            advance,
+            finished,
+            every=self.every,
+            rng=rng,
+            saved=self._take_saved(),
+            keep=self._keep,
+        )
 
 
 def run_length(max_change: int, probability: float) -> int:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from rfbench.errors import ConfigError
 from rfbench.models.base import Capability, ChatModel
@@ -126,6 +127,34 @@ class Resumable(Protocol):
 
     def load_state(self, state: bytes) -> None:
         """Go on from ``state``: the next ``craft`` yields only what is still to come."""
+
+
+class ResumableAttack(PromptAttack):
+    """A prompt attack that is :class:`Resumable`, one search on one behavior at a time.
+
+    Its ``craft`` calls :meth:`_keep` before each attempt that it yields, and :meth:`_take_saved` when it begins. What
+    was kept is only saved: an attack that is used again starts anew, unless progress is loaded into it.
+    """
+
+    _kept: Mapping[str, Any] | None = PrivateAttr(default=None)
+    _saved: Mapping[str, Any] | None = PrivateAttr(default=None)
+
+    def state(self) -> bytes:
+        """Progress so far; see :class:`Resumable`."""
+        return json.dumps(self._kept).encode()
+
+    def load_state(self, state: bytes) -> None:
+        """Go on from ``state``; see :class:`Resumable`."""
+        self._saved = json.loads(state)
+
+    def _keep(self, values: Mapping[str, Any]) -> None:
+        """Remember where the search stands, as values that JSON can hold."""
+        self._kept = values
+
+    def _take_saved(self) -> Mapping[str, Any] | None:
+        """Where the search is to go on, if progress was loaded: once, since it belongs to one search."""
+        saved, self._saved = self._saved, None
+        return saved
 
 
 @lru_cache

@@ -205,7 +205,9 @@ def _runs(entry: AttackEntry, model: ModelSpec) -> bool:
 
 def _parts(entry: AttackEntry, groups: Sequence[Group], size: int) -> Iterable[tuple[int, tuple[Group, ...]]]:
     """The groups of each unit, with its number within the dataset."""
-    mine = tuple(group for group in groups if entry.runs_on(group[0]))
+    labels = [label for label, _ in groups if entry.runs_on(label)]
+    attacked = limit_behaviors([behaviors for label, behaviors in groups if label in labels], entry.limit, seed=0)
+    mine = tuple(zip(labels, attacked, strict=True))
     if isinstance(entry.attack, WeightAttack):
         yield 0, mine
         return

@@ -23,7 +23,12 @@ def json_schema() -> dict[str, Any]:
         "minItems": 1,
         "description": "labels of the datasets of this suite that the attack runs on; default: all of them",
     }
-    beside = {"label": label, "datasets": datasets}
+    limit = {
+        "type": "integer",
+        "minimum": 1,
+        "description": "behaviors of each dataset that the attack runs on, for attacks that take long; default: all",
+    }
+    beside = {"label": label, "datasets": datasets, "limit": limit}
     variants: list[dict[str, Any]] = [
         {"enum": list(attack_names())},
         elsewhere,

@@ -183,6 +183,9 @@ class _Validation(Problems):
             name = fields.pop("name", None)
             label = fields.pop("label", name)
             only = self._restriction(f"{path}.datasets", fields.pop("datasets", None), datasets)
+            limit = fields.pop("limit", None)
+            if limit is not None and (type(limit) is not int or limit < 1):
+                self.add(f"{path}.limit", f"must be a whole number above 0, of behaviors per dataset (got {limit!r})")
             if not isinstance(name, str):
                 self.add(f"{path}.name", "missing" if name is None else f"must be the name of an attack (got {name!r})")
                 continue
@@ -194,9 +197,9 @@ class _Validation(Problems):
             except ConfigError as error:
                 self.add(f"{path}.name", str(error))
                 continue
-            attack = self.build(path, cls, fields, also_known=("name", "label", "datasets"))
+            attack = self.build(path, cls, fields, also_known=("name", "label", "datasets", "limit"))
             if attack is not None:
-                entries.append((path, AttackEntry(label, attack, only)))
+                entries.append((path, AttackEntry(label, attack, only, limit)))
         return entries
 
     def _measures(self, raw: Mapping[str, Any], base: Path) -> list[tuple[str, Measure]]:

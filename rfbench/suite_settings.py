@@ -76,7 +76,7 @@ class SuiteFile(Settings):
     models: list[ModelSpec] = Field(min_length=1, description="models under attack; `--model` replaces them")
     datasets: list[str | DatasetSpec] = Field(min_length=1, description="harmful and benign requests")
     attacks: list[str | dict[str, Any]] = Field(
-        min_length=1, description="`name`, an optional `label` and `datasets`, and the fields of that attack"
+        min_length=1, description="`name`, optional `label`, `datasets` and `limit`, and the fields of that attack"
     )
     measures: list[str | dict[str, Any]] = Field(
         [], description="figures about the models themselves: `name`, and the fields of that measure"
@@ -86,11 +86,15 @@ class SuiteFile(Settings):
 
 @dataclass(frozen=True, slots=True)
 class AttackEntry:
-    """One configured attack of a suite: its own label, the attack, and the datasets it runs on if not on all."""
+    """One configured attack of a suite: its own label, the attack, and what it runs on if not on everything.
+
+    ``datasets`` are labels; of each, ``limit`` behaviors are attacked, in the order in which datasets are cut.
+    """
 
     label: str
     attack: Attack
     datasets: tuple[str, ...] | None = None
+    limit: int | None = None
 
     def runs_on(self, dataset: str) -> bool:
         """Whether the attack runs on the dataset of this label."""
@@ -98,8 +102,9 @@ class AttackEntry:
 
     def as_dict(self) -> dict[str, Any]:
         """The entry as it would stand in YAML, every default of the attack written out."""
-        # Left out where it is not given: it stands in the keys of units, and those of older runs must not change.
-        restriction = {} if self.datasets is None else {"datasets": list(self.datasets)}
+        # Left out where they are not given: they stand in the keys of units, and those of older runs must not change.
+        restriction: dict[str, Any] = {} if self.datasets is None else {"datasets": list(self.datasets)}
+        restriction |= {} if self.limit is None else {"limit": self.limit}
         return {"name": self.attack.name, "label": self.label, **restriction, **self.attack.model_dump(mode="json")}
 
 

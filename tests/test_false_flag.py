@@ -117,6 +117,7 @@ def test_it_cannot_learn_from_more_than_there_is(model: HFModel) -> None:
     [
         ({"early_stop": True}, "about saying the target"),
         ({"mellowmax_alpha": 1.0}, "about saying the target"),
+        ({"progressive": True, "universal": True}, "about saying the target"),
         ({"learn_from": 2, "universal": True}, "leave universal out"),
         ({"engine": "nanogcg"}, "minimises the loss of gcg alone"),
     ],

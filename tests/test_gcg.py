@@ -92,6 +92,7 @@ def test_the_same_seed_gives_the_same_suffix_and_batching_changes_nothing(model:
         {},
         {"momentum": 0.5, "buffer_size": 2},
         {"universal": True},
+        {"universal": True, "progressive": True},
         {"every": 2, "n_steps": 5},
         {"side_by_side": 2, "momentum": 0.5},
     ],
@@ -113,6 +114,11 @@ def test_resumed_after_any_attempt_it_goes_on_as_if_never_stopped(
         assert resumed == whole
 
 
+def test_used_again_it_starts_anew(model: HFModel, behavior: Behavior) -> None:
+    attack = small(n_steps=1)
+    assert run(attack, model, behavior) == run(attack, model, behavior) != []
+
+
 def test_a_universal_suffix_is_one_for_all(model: HFModel, behavior: Behavior) -> None:
     attempts = run(small(universal=True), model, behavior, RIVER)
     by_step: dict[int, set[str]] = {}
@@ -122,6 +128,35 @@ def test_a_universal_suffix_is_one_for_all(model: HFModel, behavior: Behavior) -
     assert [a.behavior_id for a in attempts if a.final] == ["b1", "b2"]
     alone = run(small(n_steps=1), model, behavior)[0].info["loss"], run(small(n_steps=1), model, RIVER)[0].info["loss"]
     assert attempts[0].info["loss"] == pytest.approx(np.mean(alone), abs=1e-5)
+
+
+def test_a_progressive_suffix_is_searched_on_the_first_behavior_and_tried_on_all(
+    model: HFModel, behavior: Behavior
+) -> None:
+    attempts = run(small(universal=True, progressive=True), model, behavior, RIVER)
+    alone = run(small(universal=True), model, behavior)
+    assert {a.info["n_present"] for a in attempts} == {1}  # a random model does not learn to say the target
+    assert [a.suffix for a in attempts if a.behavior_id == "b1"] == [a.suffix for a in alone]
+    assert [a.suffix for a in attempts if a.behavior_id == "b2"] == [a.suffix for a in alone]
+    for ours, theirs in zip([a for a in attempts if a.behavior_id == "b1"], alone, strict=True):
+        assert ours.info == theirs.info | {"n_present": 1}
+
+
+def test_a_progressive_search_goes_on_to_the_next_behavior_on_a_real_model(model: HFModel, behavior: Behavior) -> None:
+    # A target of one token that the model says already: no more than that is to be kept up by the search.
+    prompts = [f"Say {i}" for i in range(40)]
+    asked = [Attempt(p, messages=[{"role": "user", "content": p + " x" * 6}]) for p in prompts]
+    said = [(c.behavior_id, c.completion) for c in model.generate(asked, max_new_tokens=1)]
+    prompt, target = next((prompt, text) for prompt, text in said if text.strip().isascii() and text.strip().isalpha())
+    easy = dataclasses.replace(behavior, prompt=prompt, target=target)
+    fields = {"universal": True, "progressive": True, "width": 64, "n_steps": 4}
+    attempts = run(small(**fields), model, easy, RIVER)
+    present = [a.info["n_present"] for a in attempts if a.behavior_id == "b1"]
+    assert present == sorted(present)
+    assert (present[0], present[-1]) == (1, 2)
+    for attempt, other in zip(attempts[::2], attempts[1::2], strict=True):
+        counted = [attempt, other][: attempt.info["n_present"]]
+        assert attempt.info["loss"] == pytest.approx(np.mean([a.info["target_loss"] for a in counted]), abs=1e-4)
 
 
 def test_each_attempt_on_a_universal_suffix_carries_the_figures_of_its_own_chat(
@@ -246,6 +281,7 @@ def test_progress_is_kept_by_the_runner(model: HFModel, behavior: Behavior, tmp_
         ({"width": 0}, "greater than or equal to 1"),
         ({"momentum": 1.0}, "less than 1"),
         ({"mellowmax_alpha": 0.0}, "greater than 0"),
+        ({"progressive": True}, "set universal, or leave it out"),
         ({"ranking": "best"}, "'exact', 'draft' or 'probe'"),
     ],
 )

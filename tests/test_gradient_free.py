@@ -115,7 +115,11 @@ class TestBoth:
     def test_it_asks_for_nothing_but_log_probabilities(
         self, model: HFModel, behavior: Behavior, attack: PromptAttack, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        expected = run(attack, model, behavior)
+        # Operations are counted from the weights, where there are some to see.
+        expected = [
+            dataclasses.replace(a, info={name: value for name, value in a.info.items() if name != "flops"})
+            for a in run(attack, model, behavior)
+        ]
         monkeypatch.setattr(HFModel, "capabilities", frozenset({Capability.LOGPROBS}))
         monkeypatch.setattr(HFModel, "embedding", property(lambda self: pytest.fail("looked into the model")))
         monkeypatch.setattr(HFModel, "device", torch.device("cpu"))
@@ -145,6 +149,33 @@ def test_random_search_keeps_only_what_helps(model: HFModel, behavior: Behavior)
     assert attempts[0].suffix == " x" * 6
     assert attempts[0].info["n_queries"] == 1
     assert attempts[-1].info["n_queries"] <= 1 + 40 * 6
+
+
+def operations(model: HFModel, n_tokens: int, n_logits: int) -> float:
+    """Two per weight and token: attention 2 x 32 x (32 + 16), MLP 3 x 32 x 64, two layers, and the output head."""
+    body, head = 2 * (2 * 32 * (32 + 16) + 3 * 32 * 64), len(model.tokenizer) * 32
+    return 2.0 * (body * n_tokens + head * n_logits)
+
+
+def test_random_search_counts_every_token_of_every_sequence(model: HFModel, behavior: Behavior) -> None:
+    attempts = run(search(), model, behavior)
+    prompt = model.encode(attempts[0].messages)
+    one = operations(model, len(prompt.ids) + 2, 2)  # two tokens of the target count, at two of them logits are read
+    assert [a.info["flops"] for a in attempts] == [a.info["n_queries"] * one for a in attempts]
+    assert attempts[-1].info["n_queries"] > 12
+
+
+def test_beast_counts_what_it_draws_from_and_what_it_tries(model: HFModel, behavior: Behavior) -> None:
+    zero, first = run(beast(n_tokens=1), model, behavior)
+    n_target = len(zero.info["target_ids"])
+    bare = model.encode(zero.messages)
+    n_bare, n_before = len(bare.ids), bare.span("user").stop
+    spent = operations(model, n_bare + n_target, n_target)
+    assert zero.info["flops"] == spent
+    spent += operations(model, n_before, 1)  # what comes next where the suffix is to stand
+    n_tried = first.info["n_queries"] - 2
+    spent += n_tried * operations(model, n_bare + 1 + n_target, n_target)
+    assert first.info["flops"] == spent
 
 
 def test_random_search_thins_out_and_stops(model: HFModel, behavior: Behavior) -> None:

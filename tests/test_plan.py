@@ -69,8 +69,30 @@ def test_an_attack_has_units_on_the_datasets_it_names_alone(tmp_path: Path) -> N
     }
 
 
+def test_an_attack_has_units_on_as_many_behaviors_as_it_says(tmp_path: Path) -> None:
+    attacks = ["direct", {"name": "prefill", "limit": 3}, {"name": "doubles:FakeWeightAttack", "limit": 1}]
+    units = small_plan(small_suite(tmp_path, attacks=attacks))
+
+    def attacked(label: str) -> dict[str, list[str]]:
+        """By dataset, under one model."""
+        mine = [unit for unit in units if unit.entry.label == label and unit.model.label == "smollm2"]
+        found: dict[str, list[str]] = {}
+        for unit in mine:
+            for dataset, behaviors in unit.groups:
+                found.setdefault(dataset, []).extend(b.behavior_id for b in behaviors)
+        return found
+
+    assert {label: len(ids) for label, ids in attacked("direct").items()} == {"harmful": 5, "benign": 5}
+    for label, n in (("prefill", 3), ("doubles:FakeWeightAttack", 1)):
+        numbers = {dataset: [i.partition("-")[2] for i in ids] for dataset, ids in attacked(label).items()}
+        assert numbers["harmful"] == numbers["benign"]  # twins together
+        assert len(numbers["harmful"]) == n
+    # The first in the order in which datasets are cut: two of them are of two categories.
+    assert {int(i) % 2 for i in [b.partition("-")[2] for b in attacked("prefill")["harmful"]][:2]} == {0, 1}
+
+
 def test_a_restriction_elsewhere_changes_no_other_key(tmp_path: Path) -> None:
-    restricted = [{"name": "prefill", "datasets": ["harmful"]}, "direct"]
+    restricted = [{"name": "prefill", "datasets": ["harmful"], "limit": 1}, "direct"]
     plain = {unit.key for unit in small_plan(small_suite(tmp_path)) if unit.entry.label == "direct"}
     assert plain <= set(keys(tmp_path, attacks=restricted))
 

@@ -14,6 +14,7 @@ from runs import cli, environment, write_suite
 
 import rfbench.suite
 from rfbench.attack import attack_names, find_attack
+from rfbench.attacks.gcg import GCG
 from rfbench.errors import ConfigError, SuiteError
 from rfbench.models.base import Capability
 from rfbench.schema import json_schema
@@ -83,6 +84,32 @@ def test_an_attack_runs_on_the_datasets_it_names(tmp_path: Path) -> None:
     # Only where it is given: it stands in the keys of units, and those of older runs must not change.
     assert "datasets" not in suite.resolved()["attacks"]["direct"]
     assert suite.resolved()["attacks"]["p"]["datasets"] == ["harmful"]
+
+
+def test_an_attack_takes_as_many_behaviors_as_it_says(tmp_path: Path) -> None:
+    suite = load_suite(str(write_suite(tmp_path, attacks=["direct", {"name": "prefill", "limit": 2}])))
+    assert [entry.limit for entry in suite.attacks] == [None, 2]
+    assert "limit" not in suite.resolved()["attacks"]["direct"]
+    assert suite.resolved()["attacks"]["prefill"]["limit"] == 2
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, True, "two"])
+def test_a_limit_of_an_attack_is_a_number_of_behaviors(tmp_path: Path, limit: object) -> None:
+    (line,) = problems(write_suite(tmp_path, attacks=[{"name": "direct", "limit": limit}]))
+    assert line == f"attacks[0].limit: must be a whole number above 0, of behaviors per dataset (got {limit!r})"
+
+
+def test_the_quick_suite_glimpses_gcg_on_both_models_within_its_minutes() -> None:
+    suite = load_suite("quick")
+    (entry,) = (entry for entry in suite.attacks if entry.label == "gcg")
+    gcg = entry.attack
+    assert isinstance(gcg, GCG)
+    assert (entry.datasets, gcg.universal, gcg.ranking) == (("core/harmful",), False, "exact")
+    assert entry.limit is not None
+    # A step of 32 candidates takes up to 1.6 s on two cores: 120 s hold 75 of them, whatever the mixture.
+    assert len(suite.models) * entry.limit * (gcg.n_steps * gcg.width + 1) <= 75 * 32
+    # Two attempts for each behavior: the figures of `rfbench.gains` need the one before the optimisation.
+    assert gcg.every == gcg.n_steps
 
 
 def test_a_dataset_that_cannot_be_used_is_not_blamed_on_the_attacks(tmp_path: Path) -> None:
@@ -385,7 +412,7 @@ def test_the_schema_names_every_key_and_every_attack_field() -> None:
     assert set(schema["required"]) == {"name", "models", "datasets", "attacks"}
     assert set(variants()) == set(attack_names())
     for name, variant in variants().items():
-        assert set(variant["properties"]) == {"name", "label", "datasets", *find_attack(name).model_fields}
+        assert set(variant["properties"]) == {"name", "label", "datasets", "limit", *find_attack(name).model_fields}
         assert variant["additionalProperties"] is False
 
 

@@ -1,13 +1,15 @@
-"""What gradient-free searches for a suffix share: its place in the chat, its losses, its attempts."""
+"""What gradient-free searches for a suffix share: its place in the chat, its losses, the loop, its attempts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rfbench.errors import AttackError
+from rfbench.gcg.evaluator import Costs
 from rfbench.gcg.layout import Ids, RoundTrip, lay_out, searchable_ids, suffix_text, write
 from rfbench.models.base import Capability, ChatModel
 from rfbench.records import Attempt, Behavior, Message
@@ -20,10 +22,33 @@ if TYPE_CHECKING:
 TEMPLATE: Sequence[Message] = ({"role": "user", "content": "{request}{optim_str}"},)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """A search after ``step`` steps: all that the steps to come depend on.
+
+    ``suffixes`` are those that it goes on from, best first; ``loss`` is that of the first. ``rng`` is the state of the
+    search's random generator.
+    """
+
+    step: int
+    suffixes: tuple[Ids, ...]
+    loss: float
+    n_queries: int
+    flops: float | None
+    rng: Mapping[str, Any]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> State:
+        """The inverse of ``dataclasses.asdict``, after JSON has made lists of tuples."""
+        return cls(**{**values, "suffixes": tuple(tuple(ids) for ids in values["suffixes"])})
+
+
 class BlackBox:
     """One behavior under a model of which only log-probabilities are seen.
 
-    ``n_queries`` counts the sequences that were asked about. ``allowed`` are the ids that may be searched ``(n,)``.
+    ``n_queries`` counts the sequences that were asked about; ``flops`` the operations of that, as
+    :class:`rfbench.gcg.evaluator.Evaluator` counts them (every token of each sequence: nothing is kept from one to the
+    next), and ``None`` where the weights are not at hand. ``allowed`` are the ids that may be searched ``(n,)``.
 
     Args:
         model: the system under attack.
@@ -48,6 +73,9 @@ class BlackBox:
         if not len(self.allowed):
             raise AttackError("no id is left in the search space; set non_ascii")
         self.n_queries = 0
+        weights: Any = model
+        self._costs = Costs.of(weights.module) if Capability.GRADIENTS in model.capabilities else None
+        self.flops = None if self._costs is None else 0.0
         self._counted = self.layout.target[:first]
         self._round_trip = RoundTrip(model, self.layout, lambda text: write(TEMPLATE, behavior.request, text))
 
@@ -63,7 +91,7 @@ class BlackBox:
         """
         prompts = [(*self.layout.before, *map(int, ids), *self.layout.after) for ids in candidates]
         log_p = self.model.target_log_probs(prompts, [self._counted] * len(prompts))
-        self.n_queries += len(prompts)
+        self._count([(*prompt, *self._counted) for prompt in prompts], len(self._counted))
         losses = np.array([-row.mean() for row in log_p])
         if not np.isfinite(losses).all():
             raise AttackError(
@@ -71,19 +99,74 @@ class BlackBox:
             )
         return losses
 
-    def attempt(self, suffix: Ids, loss: float, *, step: int, attempt_idx: int, final: bool) -> Attempt:
-        """The attempt with a suffix."""
+    def continuations(self, suffixes: IntArray) -> npt.NDArray[np.float64]:
+        """Log-probabilities of the searchable ids as the next one after each suffix ``(c, s)``, ``(c, n)``."""
+        prompts = [(*self.layout.before, *ids) for ids in suffixes.tolist()]
+        log_p = self.model.next_log_probs(prompts)
+        self._count(prompts, 1)
+        return log_p[:, self.allowed]
+
+    def _count(self, sequences: Sequence[Ids], n_logits: int) -> None:
+        self.n_queries += len(sequences)
+        if self._costs is not None and self.flops is not None:
+            self.flops += self._costs.forward(sum(map(len, sequences)), n_logits * len(sequences))
+
+    def search(
+        self,
+        start: Ids,
+        advance: Callable[[State], tuple[Sequence[Ids], float]],
+        finished: Callable[[State], bool],
+        *,
+        every: int,
+        rng: np.random.Generator,
+        saved: Mapping[str, Any] | None,
+        keep: Callable[[Mapping[str, Any]], None],
+    ) -> Iterator[Attempt]:
+        """Yield the attempts of a search, one per ``every`` steps and one for the last.
+
+        Args:
+            start: the suffix before the first step.
+            advance: one step: suffixes to go on from, best first, and the loss of the first.
+            finished: whether no step is to follow.
+            every: steps between two attempts.
+            rng: what ``advance`` draws from.
+            saved: where an interrupted search goes on; ``None`` begins one.
+            keep: given that before each attempt.
+        """
+        state: State | None = None
+        if saved is not None:
+            state = State.from_json(saved)
+            rng.bit_generator.state = state.rng
+            self.n_queries, self.flops = state.n_queries, state.flops
+        while state is None or not finished(state):
+            step = 0 if state is None else state.step + 1
+            suffixes, loss = ([start], float(self.losses([start])[0])) if state is None else advance(state)
+            state = State(
+                step=step,
+                suffixes=tuple(suffixes),
+                loss=loss,
+                n_queries=self.n_queries,
+                flops=self.flops,
+                rng=rng.bit_generator.state,
+            )
+            if finished(state) or step % every == 0:
+                keep(asdict(state))
+                yield self._attempt(state, attempt_idx=-(-step // every), final=finished(state))
+
+    def _attempt(self, state: State, *, attempt_idx: int, final: bool) -> Attempt:
+        suffix = state.suffixes[0]
         text = suffix_text(self.model.tokenizer, self.layout, suffix)
         return Attempt(
             self.behavior.behavior_id,
             messages=write(TEMPLATE, self.behavior.request, text),
             suffix=text,
             attempt_idx=attempt_idx,
-            step=step,
+            step=state.step,
             final=final,
             info={
-                "loss": loss,
-                "n_queries": self.n_queries,
+                "loss": state.loss,
+                "n_queries": state.n_queries,
+                **({} if state.flops is None else {"flops": state.flops}),
                 "suffix_ids": list(suffix),
                 "target_ids": list(self.layout.target),
             },

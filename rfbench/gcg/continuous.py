@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+
+from rfbench.gcg.arrays import pack, unpack
 
 Bound = Literal["none", "l2", "linf"]
 
@@ -34,6 +37,59 @@ class Moments:
         mean: torch.Tensor = self.mean / (1 - beta1**self.n)
         square: torch.Tensor = self.square / (1 - beta2**self.n)
         return mean / (square.sqrt() + eps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Descent:
+    """An optimisation after ``step`` steps: all that the steps to come depend on.
+
+    ``shift`` ``(s, d)`` is where the next step evaluates, as a distance from the origin, and ``moments`` go with it.
+    ``vectors`` ``(s, d)`` are the best so far, with their ``figures``.
+    """
+
+    step: int
+    shift: torch.Tensor
+    moments: Moments
+    vectors: torch.Tensor
+    figures: Mapping[str, float]
+    flops: float
+
+    @classmethod
+    def start(cls, origin: torch.Tensor) -> Descent:
+        """Before the first evaluation, which is to be at ``origin`` ``(s, d)``."""
+        figures = {"loss": float("inf")}
+        return cls(
+            step=-1,
+            shift=torch.zeros_like(origin),
+            moments=Moments.none(origin),
+            vectors=origin,
+            figures=figures,
+            flops=0.0,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As values that JSON can hold, exactly."""
+        tensors = (self.shift, self.moments.mean, self.moments.square, self.vectors)
+        return {
+            "step": self.step,
+            "n": self.moments.n,
+            "figures": dict(self.figures),
+            "flops": self.flops,
+            "tensors": [pack(tensor.cpu().numpy()) for tensor in tensors],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], device: torch.device) -> Descent:
+        """The inverse of :meth:`to_json`."""
+        shift, mean, square, vectors = (torch.from_numpy(unpack(each)).to(device) for each in values["tensors"])
+        return cls(
+            step=values["step"],
+            shift=shift,
+            moments=Moments(mean, square, values["n"]),
+            vectors=vectors,
+            figures=values["figures"],
+            flops=values["flops"],
+        )
 
 
 def project(shift: torch.Tensor, bound: Bound, radius: float) -> torch.Tensor:

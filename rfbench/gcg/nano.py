@@ -1,14 +1,16 @@
 """The nanogcg package (0.3.0, https://github.com/GraySwanAI/nanoGCG) as the engine of a search.
 
-Its optimiser runs unchanged. Stand-ins for its model and tokenizer adapt it from outside: caches of current
-transformers look to it like the tuples that it expects; it gets the ids that rfbench lays out, so that typed special
-tokens stay text; its filter asks whether ids survive inside the whole chat; the flag and special tokens stay out of
-its search space; the flag's bias is part of the logits that it reads. What it writes, and what it draws from global
-random state, stays inside.
+Its optimiser runs unchanged, one step at a time, so that every step has seconds of its own and can be gone on from:
+only its buffer and the global random state pass from one step to the next. Stand-ins for its model and tokenizer adapt
+it from outside: caches of current transformers look to it like the tuples that it expects; it gets the ids that
+rfbench lays out, so that typed special tokens stay text; its filter asks whether ids survive inside the whole chat; the
+flag and special tokens stay out of its search space; the flag's bias is part of the logits that it reads. What it
+writes, and what it draws from global random state, stays inside.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import logging
@@ -21,7 +23,8 @@ import torch
 from rfbench.errors import AttackError
 from rfbench.gcg.evaluator import Costs, shares_prefixes
 from rfbench.gcg.layout import Ids, suffix_text
-from rfbench.gcg.search import Entry, Search, Settings, Site, State
+from rfbench.gcg.search import Search, Settings, Site, finished
+from rfbench.gcg.state import Entry, State
 
 BEFORE, AFTER, TARGET, INITIAL = "\0before", "\0after", "\0target", "\0initial"
 """What the package takes for texts; their ids are laid out already."""
@@ -31,47 +34,99 @@ logger = logging.getLogger(__name__)
 
 def optimise_by_nanogcg(
     searches: Mapping[str, Search],
-    states: Mapping[str, State],
+    begun: Mapping[str, State],
     settings: Settings,
     *,
     model: Any,
     mellowmax_alpha: float | None,
     batch: int | None,
 ) -> Iterator[tuple[str, State | AttackError]]:
-    """What :func:`rfbench.gcg.search.optimise` does, by the package, one search after the other.
-
-    A search that has begun already runs again, being no function but of its seed, and yields what is still to come.
-    """
+    """What :func:`rfbench.gcg.search.optimise` does, by the package, one search after the other."""
     for name, search in searches.items():
-        reached = states[name].step if name in states else -1
         try:
-            for state in run_nanogcg(search, settings, model=model, mellowmax_alpha=mellowmax_alpha, batch=batch):
-                if state.step > reached:
-                    yield name, state
+            for state in run_nanogcg(
+                search, settings, begun.get(name), model=model, mellowmax_alpha=mellowmax_alpha, batch=batch
+            ):
+                yield name, state
         except AttackError as error:
             yield name, error
 
 
 def run_nanogcg(
-    search: Search, settings: Settings, *, model: Any, mellowmax_alpha: float | None, batch: int | None
+    search: Search,
+    settings: Settings,
+    begun: State | None,
+    *,
+    model: Any,
+    mellowmax_alpha: float | None,
+    batch: int | None,
 ) -> Iterator[State]:
-    """Optimise with the package: the initial state, then one for each of its steps once it is through.
+    """Optimise with the package: the initial state, unless the search has begun, then one for each of its steps.
 
     ``loss`` and the losses of ``best`` are the package's own. As there, the initial text does not compete with what
-    the steps found.
+    the steps found, but for a place in the buffer.
 
     Raises:
         AttackError: the package fails, or reports a loss that is not finite.
     """
-    from nanogcg.gcg import GCG, GCGConfig
+    state = search.start(settings) if begun is None else begun
+    if begun is None:
+        yield state
+    if finished(state, settings):
+        return
+    engine = open_engine(search, settings, model=model, mellowmax_alpha=mellowmax_alpha, batch=batch)
+    if state.step:
+        best, n_queries, flops = state.best, state.n_queries, state.flops
+        engine.restore(state.buffer)
+        fence = Fence(engine.model.device, [base64.b64decode(each) for each in state.rng["torch"]])
+    else:
+        site = search.sites[0]
+        best, n_queries, flops = (float("inf"), ()), 0, site.evaluator.prefix_flops(site.layout)
+        search.rng.bit_generator.state = state.rng
+        fence = Fence.seeded(engine.model.device, int(search.rng.integers(2**31)))
+    while not finished(state, settings):
+        with fence.inside():
+            try:
+                result = engine.run([{"role": "user", "content": "{optim_str}"}], TARGET)
+            except (RuntimeError, ValueError, IndexError) as error:
+                raise AttackError(f"nanogcg: {' '.join(str(error).split())}") from error
+        if not np.isfinite(result.losses).all():
+            raise AttackError("nanogcg: the loss is not finite (too small a dtype, broken weights?)")
+        buffer = engine.entries()
+        best = min(best, buffer[0], key=lambda entry: entry[0])
+        state = State(
+            step=state.step + 1,
+            buffer=buffer,
+            best=best,
+            loss=float(result.losses[0]),
+            matched=engine.stop_flag,
+            n_queries=n_queries + engine.model.n_rows,
+            flops=flops + engine.model.flops,
+            rng={"torch": [base64.b64encode(each).decode("ascii") for each in fence.states]},
+        )
+        yield state
+
+
+def open_engine(
+    search: Search,
+    settings: Settings,
+    *,
+    model: Any,
+    mellowmax_alpha: float | None,
+    batch: int | None,
+    n_steps: int = 1,
+) -> Any:
+    """The package's optimiser on the chat of a search, making ``n_steps`` steps a run.
+
+    Its buffer stays with it, so that the next run goes on from the last: in the package a run is a loop that carries
+    nothing else from step to step. What the package computes before the loop (embeddings of the chat, the cache of the
+    prefix) it computes in every run; the cache, the only part that costs, is remembered by :class:`LegacyModel`.
+    """
+    from nanogcg.gcg import GCG, AttackBuffer, GCGConfig
 
     site = search.sites[0]
-    start = search.start(settings)
-    yield start
-    if start.matched:
-        return
     config = GCGConfig(
-        num_steps=settings.n_steps,
+        num_steps=n_steps,
         optim_str_init=INITIAL if len(search.initial) == 1 else [f"{INITIAL}{i}" for i in range(len(search.initial))],
         search_width=settings.width,
         batch_size=batch,
@@ -85,57 +140,44 @@ def run_nanogcg(
         allow_non_ascii=True,  # its search space is set below
         filter_ids=site.round_trip is not None,
     )
-    network = LegacyModel(site.evaluator.module, model.flag_id, model.flag_bias)
-    texts = LaidOutTokenizer(model.tokenizer, site, search.initial)
-    spent: list[tuple[int, float]] = []
 
     class Engine(GCG):  # type: ignore[misc]
-        def compute_token_gradient(self, optim_ids: torch.Tensor) -> torch.Tensor:
-            spent.append((network.n_rows, network.flops))
-            gradient: torch.Tensor = super().compute_token_gradient(optim_ids)
-            return gradient
+        kept: Any = None
 
-    seed = int(search.rng.integers(2**31))
-    with _fenced(network.device, seed):
-        try:
-            engine = Engine(network, texts, config)
-            forbidden = torch.ones(network.get_input_embeddings().num_embeddings, dtype=torch.bool)
-            forbidden[: len(search.allowed)] = ~search.allowed.cpu()
-            engine.not_allowed_ids = forbidden.nonzero()[:, 0]
-            result = engine.run([{"role": "user", "content": "{optim_str}"}], TARGET)
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise AttackError(f"nanogcg: {' '.join(str(error).split())}") from error
-    spent.append((network.n_rows, network.flops))
-    if not np.isfinite(result.losses).all():
-        raise AttackError("nanogcg: the loss is not finite (too small a dtype, broken weights?)")
-    best: Entry = (float("inf"), ())
-    n_steps = len(result.losses)
-    for step, (loss, text) in enumerate(zip(result.losses, result.strings, strict=True), start=1):
-        best = min(best, (float(loss), texts.ids[text]), key=lambda entry: entry[0])
-        n_rows, flops = spent[step]
-        yield State(
-            step=step,
-            buffer=(best,),
-            best=best,
-            loss=float(loss),
-            matched=engine.stop_flag and step == n_steps,
-            n_queries=n_rows,
-            flops=flops,
-            rng=search.rng.bit_generator.state,
-        )
+        def init_buffer(self) -> Any:
+            if self.kept is None:
+                self.kept = super().init_buffer()
+            return self.kept
+
+        def entries(self) -> tuple[Entry, ...]:
+            return tuple((float(loss), tuple(ids[0].tolist())) for loss, ids in self.kept.buffer)
+
+        def restore(self, entries: Sequence[Entry]) -> None:
+            self.kept = AttackBuffer(config.buffer_size)
+            self.kept.buffer = [(loss, torch.tensor([ids], device=self.model.device)) for loss, ids in entries]
+
+    network = LegacyModel(site.evaluator.module, model.flag_id, model.flag_bias)
+    with Fence.seeded(network.device, 0).inside():  # it logs advice
+        engine = Engine(network, LaidOutTokenizer(model.tokenizer, site, search.initial), config)
+    forbidden = torch.ones(network.get_input_embeddings().num_embeddings, dtype=torch.bool)
+    forbidden[: len(search.allowed)] = ~search.allowed.cpu()
+    engine.not_allowed_ids = forbidden.nonzero()[:, 0]
+    return engine
 
 
 class LegacyModel:
     """A causal language model whose caches are tuples of keys and values by layer, as in transformers of old.
 
     Counts the rows that go through, and operations as :class:`rfbench.gcg.evaluator.Evaluator` does, with logits at
-    all positions, since the package computes them.
+    all positions, since the package computes them. The prefix that is to be cached is computed once, and, as there, no
+    part of these counts.
     """
 
     def __init__(self, module: Any, flag_id: int | None, flag_bias: float) -> None:
         self._module = module
         self._flag = (flag_id, flag_bias)
         self._costs = Costs.of(module)
+        self._prefix: Any = None
         self.n_rows = 0
         self.flops = 0.0
 
@@ -144,6 +186,16 @@ class LegacyModel:
 
     def __call__(self, *, inputs_embeds: torch.Tensor, past_key_values: Any = None, use_cache: bool = False) -> Any:
         """The output of the model, its cache as tuples."""
+        if past_key_values is None and use_cache:
+            if self._prefix is None:
+                self._prefix = self._forward(inputs_embeds, None, use_cache)
+            return self._prefix
+        rows, length = inputs_embeds.shape[:2]
+        self.n_rows += rows
+        self.flops += (1 + torch.is_grad_enabled()) * self._costs.forward(rows * length, rows * length)
+        return self._forward(inputs_embeds, past_key_values, use_cache)
+
+    def _forward(self, inputs_embeds: torch.Tensor, past_key_values: Any, use_cache: bool) -> Any:
         from transformers import DynamicCache
 
         cache = None
@@ -154,9 +206,6 @@ class LegacyModel:
         elif use_cache:
             cache = DynamicCache()
         output = self._module(inputs_embeds=inputs_embeds, past_key_values=cache, use_cache=cache is not None)
-        rows, length = inputs_embeds.shape[:2]
-        self.n_rows += rows
-        self.flops += (1 + torch.is_grad_enabled()) * self._costs.forward(rows * length, rows * length)
         flag_id, bias = self._flag
         if flag_id is not None and bias:
             output.logits = output.logits.index_add(
@@ -168,10 +217,7 @@ class LegacyModel:
 
 
 class LaidOutTokenizer:
-    """A tokenizer for one chat: knows the ids around the suffix, and which suffixes survive inside it.
-
-    ``ids`` holds the suffixes it has decoded, by text.
-    """
+    """A tokenizer for one chat: knows the ids around the suffix, and which suffixes survive inside it."""
 
     def __init__(self, tokenizer: Any, site: Site, initial: Sequence[Ids]) -> None:
         self._tokenizer = tokenizer
@@ -179,7 +225,6 @@ class LaidOutTokenizer:
         layout = site.layout
         self._known: dict[str, Ids] = {BEFORE: layout.before, AFTER: layout.after, TARGET: layout.target}
         self._known |= {f"{INITIAL}{i}": ids for i, ids in enumerate(initial)} | {INITIAL: initial[0]}
-        self.ids: dict[str, Ids] = {}
         self.chat_template = "laid out"
 
     def __getattr__(self, name: str) -> Any:
@@ -198,8 +243,6 @@ class LaidOutTokenizer:
             survives = self._site.round_trip.survivors(np.array(rows, dtype=np.int64))
         for text, row, alive in zip(texts, rows, survives, strict=True):
             # Several rows may share a text: at most one of them is what that text encodes to.
-            if alive or text not in self.ids:
-                self.ids[text] = row
             self._known[text] = row if alive else self._known.get(text, ())
         return texts
 
@@ -214,23 +257,45 @@ class LaidOutTokenizer:
         return BatchEncoding({"input_ids": torch.tensor(ids, dtype=torch.int64)})
 
 
-@contextlib.contextmanager
-def _fenced(device: torch.device, seed: int) -> Iterator[None]:
-    """Global random state seeded inside and restored on leaving; what is printed and logged goes to our debug log."""
-    theirs = logging.getLogger("nanogcg")
-    level, sink = theirs.level, io.StringIO()
-    devices = [device] if device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices=devices),
-        contextlib.redirect_stdout(sink),
-        contextlib.redirect_stderr(sink),
-    ):
-        torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
-        for each in devices:
-            torch.cuda.set_rng_state(torch.Generator(each).manual_seed(seed).get_state(), each)
-        theirs.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            theirs.setLevel(level)
-            logger.debug("nanogcg: %s", sink.getvalue())
+class Fence:
+    """Global random state of its own inside, that of everybody else outside; what is printed goes to our debug log.
+
+    ``states`` are the bytes of the states that the next visit begins with: of the CPU, and of ``device`` if it has one.
+    """
+
+    def __init__(self, device: torch.device, states: Sequence[bytes]) -> None:
+        self._devices = [device] if device.type == "cuda" else []
+        self.states = tuple(states)
+
+    @classmethod
+    def seeded(cls, device: torch.device, seed: int) -> Fence:
+        """With the states of fresh generators."""
+        places = [torch.device("cpu"), *([device] if device.type == "cuda" else [])]
+        return cls(device, [_bytes(torch.Generator(place).manual_seed(seed).get_state()) for place in places])
+
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        """One visit; the next one goes on from where it leaves the random states."""
+        theirs = logging.getLogger("nanogcg")
+        level, sink = theirs.level, io.StringIO()
+        with (
+            torch.random.fork_rng(devices=self._devices),
+            contextlib.redirect_stdout(sink),
+            contextlib.redirect_stderr(sink),
+        ):
+            cpu, *others = (torch.frombuffer(bytearray(each), dtype=torch.uint8) for each in self.states)
+            torch.set_rng_state(cpu)
+            for device, state in zip(self._devices, others, strict=True):
+                torch.cuda.set_rng_state(state, device)
+            theirs.setLevel(logging.ERROR)
+            try:
+                yield
+            finally:
+                theirs.setLevel(level)
+                after = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._devices)]
+                self.states = tuple(map(_bytes, after))
+                logger.debug("nanogcg: %s", sink.getvalue())
+
+
+def _bytes(state: torch.Tensor) -> bytes:
+    return state.numpy().tobytes()

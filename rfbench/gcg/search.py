@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,15 +13,13 @@ from rfbench.gcg.candidates import draw, top_ids
 from rfbench.gcg.evaluator import Evaluator, Scores
 from rfbench.gcg.layout import Ids, Layout, RoundTrip
 from rfbench.gcg.ranking import Ranking
+from rfbench.gcg.state import Entry, State
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
     IntArray = npt.NDArray[np.int64]
-
-Entry = tuple[float, Ids]
-"""A loss, and the suffix that has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,46 +45,7 @@ class Settings:
     momentum: float
     early_stop: bool
     ranking: Ranking
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """A search after ``step`` steps: all that the steps to come depend on.
-
-    ``buffer`` holds the suffixes that compete to be the next step's start, best first; ``best`` is the best of all
-    steps, ``loss`` the lowest loss of this step. ``matched`` says that the search ended early because the model
-    would now greedily say the target.
-    """
-
-    step: int
-    buffer: tuple[Entry, ...]
-    best: Entry
-    loss: float
-    matched: bool
-    n_queries: int
-    flops: float
-    rng: Mapping[str, Any]
-    velocity: npt.NDArray[np.float32] | None = None
-    """Momentum: the decaying sum of gradients, ``(s, v)``."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As values that JSON can hold, exactly."""
-        velocity = None
-        if self.velocity is not None:
-            raw = base64.b64encode(self.velocity.tobytes()).decode("ascii")
-            velocity = {"shape": list(self.velocity.shape), "float32": raw}
-        return asdict(replace(self, velocity=None)) | {"velocity": velocity}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> State:
-        """The inverse of :meth:`to_json`."""
-        fields = dict(values)
-        velocity = fields.pop("velocity")
-        if velocity is not None:
-            raw = np.frombuffer(base64.b64decode(velocity["float32"]), dtype=np.float32)
-            velocity = raw.reshape(velocity["shape"])
-        fields["buffer"] = tuple(_entry(entry) for entry in fields["buffer"])
-        return cls(**fields | {"best": _entry(fields["best"]), "velocity": velocity})
+    progressive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +53,23 @@ class Search:
     """One suffix to be found, for all of ``sites`` at once, with its own random generator.
 
     Args:
-        sites: chats and models; the loss is the mean over them.
+        sites: chats and models, behavior by behavior; the loss is the mean over them.
         initial: suffixes to start from, ``(s,)`` each and of one length.
         allowed: the search space, ``(v,)``, on the device of the gradients; of several models whose embeddings
             have unequal numbers of rows, the smallest.
         rng: advanced by every step.
+        n_models: sites of each behavior.
     """
 
     sites: Sequence[Site]
     initial: Sequence[Ids]
     allowed: torch.Tensor
     rng: np.random.Generator
+    n_models: int = 1
+
+    def among(self, n_present: int | None) -> Search:
+        """The same search in the chats of its first behaviors alone; ``None`` is all of them."""
+        return self if n_present is None else replace(self, sites=self.sites[: n_present * self.n_models])
 
     def start(self, settings: Settings) -> State:
         """Evaluate the initial suffixes: the state before the first step.
@@ -113,8 +77,11 @@ class Search:
         Raises:
             AttackError: a loss is not finite.
         """
+        n_present = 1 if settings.progressive else None
+        part = self.among(n_present)
+        complete = len(part.sites) == len(self.sites)
         candidates = np.array(self.initial, dtype=np.int64)
-        scores = _finite(self.score(candidates, candidates[0]), 0)
+        scores = _finite(part.score(candidates, candidates[0]), 0)
         best = int(scores.losses.argmin())
         entries = [(float(loss), ids) for loss, ids in zip(scores.losses, self.initial, strict=True)]
         return State(
@@ -122,10 +89,11 @@ class Search:
             buffer=tuple(sorted(entries)[: max(1, settings.buffer_size)]),
             best=entries[best],
             loss=entries[best][0],
-            matched=settings.early_stop and bool(scores.matched[best]),
-            n_queries=len(candidates) * len(self.sites),
-            flops=scores.flops + sum(site.evaluator.prefix_flops(site.layout) for site in self.sites),
+            matched=settings.early_stop and complete and bool(scores.matched[best]),
+            n_queries=len(candidates) * len(part.sites),
+            flops=scores.flops + _prefix_flops(part.sites),
             rng=self.rng.bit_generator.state,
+            n_present=n_present,
         )
 
     def score(self, candidates: IntArray, current: IntArray, *, by_draft: bool = False) -> Scores:
@@ -144,40 +112,65 @@ class Search:
     def advance(self, state: State, gradient: torch.Tensor, gradient_flops: float, settings: Settings) -> State:
         """One step from ``state``, along a gradient ``(s, v)`` taken at the best suffix of its buffer.
 
+        In a progressive search the next behavior joins once the step's suffix makes the models say the targets of all
+        that are present (arXiv 2307.15043, algorithm 2).
+
         Raises:
             AttackError: no candidate survives re-tokenisation, or something is not finite.
         """
+        part = self.among(state.n_present)
+        complete = len(part.sites) == len(self.sites)
         current = np.array(state.buffer[0][1], dtype=np.int64)
         velocity = None
         if settings.momentum:
             import torch
 
             if state.velocity is not None:
-                before = torch.from_numpy(state.velocity.copy()).to(gradient.device)
+                before = torch.from_numpy(state.velocity).to(gradient.device)
                 gradient = gradient + settings.momentum * before
             velocity = gradient.cpu().numpy()
-        candidates = self.propose(current, gradient, settings)
+        candidates = part.propose(current, gradient, settings)
         ranked = settings.ranking(
             candidates,
-            lambda ids: self.score(ids, current),
-            lambda ids: self.score(ids, current, by_draft=True),
+            lambda ids: part.score(ids, current),
+            lambda ids: part.score(ids, current, by_draft=True),
             self.rng,
         )
         scores = _finite(ranked.scores, state.step + 1)
-        matched = settings.early_stop and bool(scores.matched.any())
+        matched = settings.early_stop and complete and bool(scores.matched.any())
         losses = np.where(scores.matched, scores.losses, np.inf) if matched else scores.losses
         chosen = int(losses.argmin())
         entry = (float(scores.losses[chosen]), tuple(candidates[ranked.indices[chosen]].tolist()))
-        return State(
+        after = State(
             step=state.step + 1,
             buffer=_push(state.buffer, entry, settings.buffer_size),
             best=entry if matched else min(state.best, entry, key=lambda e: e[0]),
             loss=entry[0],
             matched=matched,
-            n_queries=state.n_queries + (1 + ranked.n_queries) * len(self.sites),
+            n_queries=state.n_queries + (1 + ranked.n_queries) * len(part.sites),
             flops=state.flops + gradient_flops + ranked.flops,
             rng=self.rng.bit_generator.state,
+            n_present=state.n_present,
             velocity=velocity,
+        )
+        return after if complete or not scores.matched[chosen] else self._join(after)
+
+    def _join(self, state: State) -> State:
+        """``state`` with one behavior more: from here on, losses are those with it."""
+        assert state.n_present is not None
+        part = self.among(state.n_present + 1)
+        kept = [ids for _, ids in state.buffer]
+        candidates = np.array(kept, dtype=np.int64)
+        scores = _finite(part.score(candidates, candidates[0]), state.step)
+        buffer = tuple(sorted(zip(scores.losses.tolist(), kept, strict=True)))
+        return replace(
+            state,
+            buffer=buffer,
+            best=buffer[0],
+            loss=buffer[0][0],
+            n_queries=state.n_queries + len(kept) * len(part.sites),
+            flops=state.flops + scores.flops + _prefix_flops(part.sites[-self.n_models :]),
+            n_present=state.n_present + 1,
         )
 
     def propose(self, current: IntArray, gradient: torch.Tensor, settings: Settings) -> IntArray:
@@ -224,7 +217,7 @@ def optimise(
         else:
             yield name, active[name]
     while active := {name: s for name, s in active.items() if not finished(s, settings)}:
-        gradients = _gradients({name: (searches[name], state) for name, state in active.items()})
+        gradients = _gradients({name: (searches[name].among(s.n_present), s) for name, s in active.items()})
         for name in list(active):
             try:
                 active[name] = searches[name].advance(active[name], *gradients[name], settings)
@@ -277,12 +270,11 @@ def _push(buffer: tuple[Entry, ...], entry: Entry, size: int) -> tuple[Entry, ..
     return tuple(sorted((*buffer, entry), key=lambda e: e[0])[:size])
 
 
+def _prefix_flops(sites: Sequence[Site]) -> float:
+    return sum(site.evaluator.prefix_flops(site.layout) for site in sites)
+
+
 def _finite(scores: Scores, step: int) -> Scores:
     if not np.isfinite(scores.losses).all():
         raise AttackError(f"the loss is not finite at step {step} (too small a dtype, broken weights?)")
     return scores
-
-
-def _entry(values: Sequence[Any]) -> Entry:
-    loss, ids = values
-    return float(loss), tuple(ids)

@@ -118,7 +118,7 @@ class Aim:
             sound = []
         if not sound:
             return None, [], problems
-        return Search(sites, starts[0], allowed, rng), sound, problems
+        return Search(sites, starts[0], allowed, rng, n_models=len(victims)), sound, problems
 
     def _place(self, victim: Victim, behavior: Behavior) -> tuple[Site, tuple[Ids, ...]]:
         """The chat of one behavior under one victim, and the ids of the initial texts there."""

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import gc
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from itertools import takewhile
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,22 +13,14 @@ import torch
 
 from rfbench.errors import EncodingError, ModelError
 from rfbench.models.base import Capability, ChatModel, EncodedChat, Ids
-from rfbench.models.batching import BatchSizer, unless_out_of_memory
+from rfbench.models.batching import BatchSizer
 from rfbench.models.encoding import ChatEncoder
-from rfbench.models.generation import Generation, PrefixMemory, Row, StopRules, generate_batch
+from rfbench.models.generation import Generation, Row, StopRules
 from rfbench.models.logprobs import read_log_probs
+from rfbench.models.schedule import generate_rows
 from rfbench.records import EARLY_TOKENS, Attempt, Completion, Message, OnFlag, digest
 
-logger = logging.getLogger(__name__)
-
 DEFAULT_BATCH_SIZE = 64
-KEY_VALUE_BUDGET = 4 * 2**30
-"""Bytes of keys and values that one batch may hold, more on large GPUs: long prompts get fewer rows."""
-
-
-SPREAD, SLACK = 2, 64
-"""A prompt joins a batch whose longest has at most ``SPREAD`` times its tokens and ``SLACK`` more: padding up to that
-one is computed, too, and one prompt of thousands of tokens would slow down all the short ones."""
 
 
 class HFModel(ChatModel):
@@ -215,37 +204,7 @@ class HFModel(ChatModel):
 
     def _generate_rows(self, rows: Sequence[Row], stop: StopRules, seed: int) -> list[Generation | str]:
         """One generation, or the text of an error, per row."""
-        outcomes: list[Generation | str] = [""] * len(rows)
-        pending = sorted(range(len(rows)), key=lambda i: rows[i].order)
-        memory = PrefixMemory(self.module.config)
-        while pending:
-            longest = len(rows[pending[0]].ids)
-            n_rows = min(self._sizer.size, self._rows_that_fit(longest + stop.max_new_tokens))
-            batch = _first_batch(rows, pending, n_rows)
-            generate = partial(generate_batch, self.module, stop=stop, seed=seed, memory=memory, device=self.device)
-            results: Sequence[Generation | str] | None = unless_out_of_memory(generate, [rows[i] for i in batch])
-            if results is None:
-                memory = PrefixMemory(self.module.config)
-                if self._sizer.ran_out(len(batch)):
-                    logger.warning("%s: out of memory with %d rows, going on with half", self.name, len(batch))
-                    continue
-                batch, results = batch[:1], ["out of memory with a single row"]
-            else:
-                self._sizer.fitted()
-            for i, result in zip(batch, results, strict=True):
-                outcomes[i] = result
-            pending = pending[len(batch) :]
-        return outcomes
-
-    def _rows_that_fit(self, length: int) -> int:
-        config = self.module.config.get_text_config(decoder=True)
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        budget = KEY_VALUE_BUDGET
-        if self.device.type == "cuda":
-            budget = max(budget, torch.cuda.get_device_properties(self.device).total_memory // 4)
-        per_row = 2 * config.num_hidden_layers * heads * head_dim * self.module.dtype.itemsize * length
-        return int(max(1, budget // per_row))
+        return generate_rows(self.module, rows, stop, seed=seed, sizer=self._sizer, device=self.device, name=self.name)
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
@@ -279,21 +238,6 @@ def _row(attempt: Attempt, sample: int, chat: EncodedChat, temperature: float) -
         top_k=attempt.top_k,
         soft=attempt.soft,
     )
-
-
-def _first_batch(rows: Sequence[Row], pending: Sequence[int], size: int) -> list[int]:
-    """The first of ``pending`` that may stand in one batch: a prompt that reads vectors shares it with none.
-
-    ``pending`` falls in length: a batch ends where the padding would begin to cost more than a batch of its own.
-    """
-    first = rows[pending[0]]
-
-    def fits(i: int) -> bool:
-        if first.soft is not None:
-            return (rows[i].ids, rows[i].soft) == (first.ids, first.soft)
-        return rows[i].soft is None and SPREAD * len(rows[i].ids) + SLACK >= len(first.ids)
-
-    return list(takewhile(fits, pending[:size]))
 
 
 def _failed(attempt: Attempt, sample: int, error: str) -> Completion:

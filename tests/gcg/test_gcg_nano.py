@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from pydantic import ValidationError
 
 from rfbench.attacks.gcg import GCG
 from rfbench.attacks.gcg_adaptive import GCGAdaptive
+from rfbench.gcg import nano as nano_module
 from rfbench.gcg.evaluator import Evaluator
 from rfbench.gcg.layout import Layout, searchable_ids
+from rfbench.gcg.nano import TARGET, Fence, open_engine, run_nanogcg
 from rfbench.gcg.objectives import objective
 from rfbench.models.base import ChatModel
 from rfbench.records import Attempt, Behavior
@@ -112,14 +115,68 @@ def test_what_is_global_stays_as_it_was(
     assert capfd.readouterr() == ("", "")
 
 
-def test_resumed_it_yields_what_was_still_to_come(loaded: Callable[..., Any], behavior: Behavior) -> None:
-    whole = run(nano(), loaded(), behavior)
-    first = nano()
-    steps = first.craft_many(loaded(), [behavior], [np.random.default_rng(0)])
-    done = [next(steps), next(steps)]
-    second = nano()
-    second.load_state(first.state())
-    assert done + run(second, loaded(), behavior) == whole
+@pytest.mark.parametrize("changes", [{}, {"buffer_size": 3}, {"initial": (INITIAL, " y" * 6), "buffer_size": 2}])
+def test_its_steps_one_at_a_time_are_those_of_one_run(
+    loaded: Callable[..., Any], behavior: Behavior, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    searches: list[Any] = []
+
+    def watched(search: Any, *arguments: Any, **options: Any) -> Any:
+        searches.append((search, arguments[0]))
+        return run_nanogcg(search, *arguments, **options)
+
+    monkeypatch.setattr(nano_module, "run_nanogcg", watched)
+    model = loaded()
+    attempts = run(nano(**changes, n_steps=4), model, behavior)
+    ((search, settings),) = searches
+    whole = open_engine(search, settings, model=model, mellowmax_alpha=None, batch=None, n_steps=4)
+    seed = int(np.random.default_rng(0).integers(2**31))
+    with Fence.seeded(torch.device("cpu"), seed).inside():
+        result = whole.run([{"role": "user", "content": "{optim_str}"}], TARGET)
+    assert [a.info["step_loss"] for a in attempts[1:]] == result.losses
+    assert attempts[-1].suffix == result.best_string
+    assert attempts[-1].info["n_queries"] == whole.model.n_rows
+    assert attempts[-1].info["loss"] == pytest.approx(attempts[-1].info["target_loss"], abs=1e-4)
+
+
+def test_every_attempt_is_there_when_its_step_is_done(loaded: Callable[..., Any], behavior: Behavior) -> None:
+    attempts = nano(width=4).craft_many(loaded(), [behavior], [np.random.default_rng(0)])
+    next(attempts)
+    seen: list[int] = []
+    with monitored_forward(loaded().module, seen):
+        for n in (1, 2, 3):
+            seen.clear()
+            assert next(attempts).step == n
+            assert seen  # the model worked for this very attempt
+    assert list(attempts) == []
+
+
+@contextlib.contextmanager
+def monitored_forward(module: torch.nn.Module, seen: list[int]) -> Iterator[None]:
+    """Notes the rows of passes that bring gradients: one per step, besides what is read for the attempt."""
+
+    def note(_: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if torch.is_grad_enabled():
+            seen.append(len(kwargs["inputs_embeds"]))
+
+    handle = module.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("changes", [{}, {"buffer_size": 3}])
+def test_resumed_it_goes_on_as_if_never_stopped(
+    loaded: Callable[..., Any], behavior: Behavior, changes: dict[str, Any]
+) -> None:
+    whole = run(nano(**changes), loaded(), behavior)
+    for n in (1, 3):  # before its first step, and between two of them
+        first, second = nano(**changes), nano(**changes)
+        steps = first.craft_many(loaded(), [behavior], [np.random.default_rng(0)])
+        done = [next(steps) for _ in range(n)]
+        second.load_state(first.state())
+        assert done + run(second, loaded(), behavior) == whole
 
 
 def test_typed_special_tokens_stay_text(loaded: Callable[..., Any], behavior: Behavior) -> None:

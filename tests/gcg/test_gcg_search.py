@@ -15,7 +15,8 @@ from rfbench.errors import AttackError
 from rfbench.gcg.evaluator import Scores
 from rfbench.gcg.layout import Ids, Layout
 from rfbench.gcg.ranking import DraftRanking, rank_exact
-from rfbench.gcg.search import Search, Settings, Site, State, finished, optimise
+from rfbench.gcg.search import Search, Settings, Site, finished, optimise
+from rfbench.gcg.state import State
 
 V = 10
 LAYOUT = Layout(before=(0,), suffix=(0, 0, 0), after=(0,), target=(0,))
@@ -136,16 +137,21 @@ def test_momentum_sums_decaying_gradients() -> None:
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
-def test_a_search_goes_on_from_any_saved_state_as_if_never_stopped(momentum: float) -> None:
-    how = settings(width=5, momentum=momentum, buffer_size=2)
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_search_goes_on_from_any_saved_state_as_if_never_stopped(momentum: float, progressive: bool) -> None:
+    how = settings(width=20, momentum=momentum, buffer_size=2, progressive=progressive)
+
+    def planted(seed: int) -> Search:
+        return search(Planted((7, 2, 5)), Planted((7, 2, 1)), seed=seed)
 
     def fingerprint(states: list[State]) -> list[str]:
         return [json.dumps(state.to_json()) for state in states]
 
-    whole = run(search(Planted((7, 2, 5)), seed=3), how)
+    whole = run(planted(3), how)
+    assert (whole[-1].n_present == 2) == progressive
     for state in whole:
         saved = State.from_json(json.loads(json.dumps(state.to_json())))
-        rest = run(search(Planted((7, 2, 5)), seed=99), how, saved)
+        rest = run(planted(99), how, saved)
         assert fingerprint(rest) == fingerprint(whole[state.step + 1 :])
 
 
@@ -213,6 +219,51 @@ def test_searches_side_by_side_share_gradient_batches_and_nothing_else() -> None
     assert set(planted.batches) == {2}
     assert together["a"] == run(search(Planted((7, 2, 5)), seed=1), settings(width=3))
     assert together["b"] == run(search(Planted((7, 2, 5)), seed=2), settings(width=3))
+
+
+def test_a_progressive_search_adds_a_behavior_once_all_present_ones_are_solved() -> None:
+    one, other = Planted((7, 2, 5)), Planted((7, 2, 1))
+    states = run(search(one, other), settings(progressive=True))
+    assert [state.n_present for state in states] == [1, 1, 1, 2, 2, 2, 2]
+    # Alone with the first: as in the plain search. At step 3 it is solved, and the same suffix is 4/3 from the second.
+    assert [round(state.loss, 6) for state in states[:3]] == pytest.approx([14 / 3, 7 / 3, 2 / 3], abs=1e-6)
+    assert states[3].best == states[3].buffer[0] == (pytest.approx((0 + 4 / 3) / 2), (7, 2, 5))
+    assert states[3].loss == states[3].best[0]
+    # From there the mean of both counts: no suffix is nearer to both than 4/3 in sum, at the third position.
+    assert states[-1].best[0] == pytest.approx(2 / 3)
+    assert not states[-1].matched
+    # 1 + 3 x (gradient and 40), then the suffix that is kept under both, then 3 x (gradient and 40) under both.
+    assert [state.n_queries for state in states] == [1, 42, 83, 126, 208, 290, 372]
+    assert [state.flops for state in states[2:5]] == [1281, 1281 + 140 + 2 + 1000, 1281 + 1142 + 280]
+    assert one.batches == [1, 1, 1, 1, 1, 1]
+    assert other.batches == [1, 1, 1]
+
+
+def test_every_model_must_say_the_target_before_a_behavior_joins() -> None:
+    def two_models(solved_by_both: bool) -> Search:
+        of_first = [Planted((7, 2, 5)), Planted((7, 2, 5) if solved_by_both else (7, 2, 9))]
+        both = search(*of_first, Planted((0, 0, 0)), Planted((0, 0, 0)))
+        return dataclasses.replace(both, n_models=2)
+
+    assert [s.n_present for s in run(two_models(True), settings(progressive=True, n_steps=4))] == [1, 1, 1, 2, 2]
+    assert {s.n_present for s in run(two_models(False), settings(progressive=True, n_steps=8))} == {1}
+
+
+def test_a_progressive_search_stops_early_only_when_all_are_solved() -> None:
+    def stops(*goals: Ids) -> list[State]:
+        return run(search(*map(Planted, goals)), settings(progressive=True, early_stop=True, n_steps=9))
+
+    assert [s.matched for s in stops((7, 2, 5))] == [False, False, False, True]
+    joined = stops((7, 2, 5), (7, 2, 5))
+    assert [(s.n_present, s.matched) for s in joined[2:]] == [(1, False), (2, False), (2, True)]
+    assert not any(s.matched for s in stops((7, 2, 5), (7, 2, 1)))
+
+
+def test_of_one_behavior_a_progressive_search_is_the_plain_one() -> None:
+    plain, progressive = (
+        run(search(Planted((7, 2, 5)), seed=4), settings(width=3, progressive=p)) for p in (False, True)
+    )
+    assert [dataclasses.replace(s, n_present=None) for s in progressive] == plain
 
 
 def test_the_draft_ranks_and_the_model_decides() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rfbench.models import generation, hf
+from rfbench.models import generation, hf, schedule
 from rfbench.models.base import Capability, EncodedChat, Segment
 from rfbench.models.hf import HFModel, context_length, count_thinking
 from rfbench.models.load import load_model
@@ -251,9 +251,9 @@ def test_logits_that_are_no_numbers_are_an_error(loaded: Callable[..., HFModel])
 
 def test_long_prompts_get_fewer_rows(model: HFModel, monkeypatch: pytest.MonkeyPatch) -> None:
     # 2 layers x 2 heads x 8 wide x 4 bytes, keys and values: 256 bytes for each position.
-    monkeypatch.setattr(hf, "KEY_VALUE_BUDGET", 256 * 100 * 3)
-    assert model._rows_that_fit(100) == 3
-    assert model._rows_that_fit(10_000) == 1
+    monkeypatch.setattr(schedule, "KEY_VALUE_BUDGET", 256 * 100 * 3)
+    assert schedule.rows_that_fit(model.module, model.device, 100) == 3
+    assert schedule.rows_that_fit(model.module, model.device, 10_000) == 1
 
 
 def test_one_long_prompt_does_not_pad_the_short_ones(
@@ -275,7 +275,7 @@ def test_one_long_prompt_does_not_pad_the_short_ones(
         assert ids(list(model.generate(attempts, max_new_tokens=3))) == alone
     (one_row, long), (two_rows, short) = widths
     assert (one_row, two_rows) == (1, 2)
-    assert long > hf.SPREAD * short + hf.SLACK
+    assert long > schedule.SPREAD * short + schedule.SLACK
 
 
 # --- thinking ----------------------------------------------------------------------------------------------------
