@@ -22,6 +22,8 @@ from rfbench.train.network import Network
 from rfbench.train.recipe import ObjectiveSettings, PerturbationSettings, Recipe
 
 Part = Literal["harmful", "benign", "after_flag"]
+_OF_HARMFUL = frozenset({"flag", "hazard", "missed", "harmful_kl", "refusal"})
+"""Terms that are means over harmful conversations; the others are over benign ones."""
 Terms = dict[str, Tensor]
 """Loss terms by name, each ``(c,)``."""
 FlagTerms = Callable[[Tensor, bool], tuple[Terms, Tensor]]
@@ -240,7 +242,7 @@ def validate(net: Network, conversations: Sequence[Conversation], recipe: Recipe
             for name, values in terms.items():
                 sums[name] = sums.get(name, 0.0) + float(values.sum())
             n[harmful] += len(group)
-    means = {name: value / n[name in ("flag", "hazard", "missed", "harmful_kl", "refusal")] for name, value in sums.items()}
+    means = {name: value / n[name in _OF_HARMFUL] for name, value in sums.items()}
     loss = sum(weights[name] * value for name, value in means.items())
     if net.flag_id is None:
         return Validation(loss=loss, terms=means, flag_rate=np.nan, fpr=np.nan, auroc=np.nan)
