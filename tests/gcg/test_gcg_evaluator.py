@@ -170,7 +170,8 @@ def test_operations_by_hand(loaded: Callable[..., ChatModel], layout: Layout) ->
     assert Costs.of(loaded(tied=False).module) == Costs(body, head)  # type: ignore[attr-defined]
     evaluator = Evaluator(model.module, cross_entropy)
     one = evaluator.score(layout, np.array([layout.suffix]), np.array(layout.suffix))
-    rest, n = len(layout.fill(layout.suffix)) - len(layout.before), len(layout.target)
+    # Nothing follows the last token of the target, so that it is no input.
+    rest, n = len(layout.fill(layout.suffix)) - len(layout.before) - 1, len(layout.target)
     assert one.flops == 2 * body * rest + 2 * head * n
     assert evaluator.prefix_flops(layout) == 2 * body * len(layout.before)
     _, there_and_back = evaluator.gradients([(layout, layout.suffix)])
