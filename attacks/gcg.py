@@ -133,11 +133,13 @@ class GCG(PromptAttack):
         "(arXiv 2403.01251)",
     )
     draft: str = Field(
-        default="int8",
+        default="glimpse",
         min_length=1,
-        description="int8: a copy of the model itself with 8-bit matrix products (CPUs); or a model, by name, with "
-        "the same tokenizer; of no effect with exact ranking",
+        description="glimpse: the model itself, of what a change does at once to the first tokens of the target; "
+        "int8: a copy of it with 8-bit matrix products (CPUs); or a model, by name, with the same tokenizer; of no "
+        "effect with exact ranking (rfbench)",
     )
+    draft_target: int = Field(default=3, ge=1, description="target tokens that the draft glimpse looks at (rfbench)")
     share: float = Field(
         default=0.125, gt=0, le=1, description="share of candidates evaluated exactly with ranking draft (rfbench)"
     )
@@ -214,6 +216,7 @@ class GCG(PromptAttack):
             self.objective,
             surrogates=self.surrogates,
             draft=self.draft if self.ranking != "exact" else None,
+            draft_target=self.draft_target,
             batch=self.batch,
         ) as victims:
             campaign = Campaign(

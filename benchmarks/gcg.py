@@ -4,7 +4,7 @@
 
 nanogcg runs in an environment with transformers 4.47.1, the version that it is made for, which is built on first
 use; PyTorch is the one that runs this script. Measured: seconds a step with identical mathematics and in the
-approximate mode (an 8-bit copy of the model ranks the candidates), what the approximate mode loses, peak memory of
+approximate mode (the draft `glimpse` ranks the candidates), what the approximate mode loses, peak memory of
 the processes at width 512, and the share of the machine's measured matrix-multiply peak that our steps achieve.
 """
 
@@ -35,7 +35,7 @@ from rfbench.records import Behavior
 WORKER = Path(__file__).parent / "workers" / "gcg_worker.py"
 PACKAGES = ("nanogcg==0.3.0", "transformers==4.47.1")
 INITIAL = " x" * 20
-APPROXIMATE = {"ranking": "draft", "draft": "int8"}
+APPROXIMATE = {"ranking": "draft", "draft": "glimpse"}
 
 
 class Side:

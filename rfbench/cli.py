@@ -197,8 +197,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _logging_to_stderr(arguments.verbose), _sigterm_as_interrupt():
         try:
             # Imported late: `rfbench --help` must not pay for what a command needs.
+            from rfbench.allocator import keep_freed_memory
             from rfbench.commands import find_command
 
+            keep_freed_memory()
             code = find_command(arguments.command)(arguments)
             sys.stdout.flush()
         except KeyboardInterrupt:

@@ -61,9 +61,11 @@ def rfbench_side(folder: str) -> Callable[[Job], dict[str, Any]]:
     import numpy as np
 
     from rfbench import load_model
+    from rfbench.allocator import keep_freed_memory
     from rfbench.attacks.gcg import GCG
     from rfbench.records import Behavior
 
+    keep_freed_memory()  # as the command line does
     model = load_model(folder)
 
     def run(job: Job) -> dict[str, Any]:

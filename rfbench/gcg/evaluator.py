@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -47,6 +47,13 @@ class Scores:
     losses: npt.NDArray[np.float64]
     matched: npt.NDArray[np.bool_]
     flops: float
+
+
+class Scorer(Protocol):
+    """What gives candidates a loss: an evaluator, or a cheaper draft of one."""
+
+    def score(self, layout: Layout, candidates: npt.NDArray[np.int64], current: npt.NDArray[np.int64]) -> Scores:
+        """Scores of candidates ``(c, s)``, variations of the suffix ``current`` ``(s,)``."""
 
 
 class Evaluator:
@@ -86,6 +93,7 @@ class Evaluator:
         self._sizer = BatchSizer(batch or (CPU_BATCH if self.device.type == "cpu" else DEVICE_BATCH))
         self._memory = PrefixMemory(module.config)
         self._root: Ids = ()
+        self.reach = self._memory.reach
         self.costs = costs or Costs.of(module)
 
     def score(self, layout: Layout, candidates: npt.NDArray[np.int64], current: npt.NDArray[np.int64]) -> Scores:
@@ -103,7 +111,7 @@ class Evaluator:
         matched = np.empty(len(rows), dtype=np.bool_)
         flops = 0.0
         done = 0
-        for part in self._batches(rows, lambda batch: self._score_batch(batch, layout)):
+        for part in self.batches(rows, lambda batch: self._score_batch(batch, layout)):
             where = order[done : done + len(part.losses)]
             losses[where], matched[where] = part.losses, part.matched
             flops += part.flops
@@ -122,7 +130,7 @@ class Evaluator:
         """
         gradients: list[torch.Tensor] = []
         flops = 0.0
-        for part, cost in self._batches(suffixes, self._differentiate):
+        for part, cost in self.batches(suffixes, self._differentiate):
             gradients += part
             flops += cost
         return gradients, flops
@@ -150,7 +158,7 @@ class Evaluator:
         with torch.enable_grad():
             inputs = torch.cat([around[:, :start], free[None].to(around.dtype), around[:, stop:]], dim=1)
             keep = torch.arange(first, first + n_target, device=self.device)
-            logits = self._logits(keep, inputs_embeds=inputs, use_cache=False)
+            logits = self.logits(keep, inputs_embeds=inputs, use_cache=False)
             targets = torch.tensor([layout.target], device=self.device)
             loss = self.objective(logits, targets)
             (gradient,) = torch.autograd.grad(loss.sum(), free)
@@ -162,16 +170,17 @@ class Evaluator:
         # The token before the target gives the first logits: it must be computed.
         logits, targets, n_tokens = self._at_targets(rows, layout, len(rows[0]) - len(layout.target) - 1)
         losses = self.objective(logits, targets).double().cpu().numpy()
-        matched = (logits.argmax(dim=-1) == targets).all(dim=-1).cpu().numpy()
+        # Not by argmax, which on CPUs takes four times as long.
+        matched = (logits.gather(-1, targets[..., None])[..., 0] == logits.amax(dim=-1)).all(dim=-1).cpu().numpy()
         return Scores(losses, matched, self.costs.forward(n_tokens, targets.numel()))
 
     def _at_targets(self, rows: Sequence[Ids], layout: Layout, limit: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Logits ``(b, t, v)`` and ids ``(b, t)`` of the target, and how many tokens had to be computed."""
         length, n_target = len(rows[0]), len(layout.target)
         # Nothing of the target follows its last token, which therefore is no input.
-        ids, cache, shared, n_new = self._share([row[:-1] for row in rows], limit, len(layout.before))
+        ids, cache, shared, n_new = self.share([row[:-1] for row in rows], limit, len(layout.before))
         keep = torch.arange(length - n_target - 1, length - 1, device=self.device) - shared
-        logits = self._logits(keep, input_ids=ids, past_key_values=cache, use_cache=cache is not None)
+        logits = self.logits(keep, input_ids=ids, past_key_values=cache, use_cache=cache is not None)
         targets = torch.tensor([layout.target], device=self.device).expand(len(rows), n_target)
         return logits, targets, n_new + ids.numel()
 
@@ -179,7 +188,7 @@ class Evaluator:
         rows = [layout.fill(suffix) for layout, suffix in suffixes]
         with torch.no_grad():
             limit = min(len(layout.before) for layout, _ in suffixes)
-            ids, cache, shared, _ = self._share([row[:-1] for row in rows], limit, limit)
+            ids, cache, shared, _ = self.share([row[:-1] for row in rows], limit, limit)
             embeddings = self.module.get_input_embeddings()(ids)
         embeddings.requires_grad_()
         wanted = [
@@ -188,7 +197,7 @@ class Evaluator:
         ]
         union = sorted({position for positions in wanted for position in positions})
         with torch.enable_grad():
-            logits = self._logits(
+            logits = self.logits(
                 torch.tensor(union, device=self.device) - shared,
                 inputs_embeds=embeddings,
                 past_key_values=cache,
@@ -221,7 +230,7 @@ class Evaluator:
         vectors: torch.Tensor = embedding(torch.arange(len(weight), device=self.device))
         return vectors
 
-    def _share(self, rows: Sequence[Ids], limit: int, n_root: int) -> tuple[torch.Tensor, Any, int, int]:
+    def share(self, rows: Sequence[Ids], limit: int, n_root: int) -> tuple[torch.Tensor, Any, int, int]:
         """What is left to compute of rows once their shared prefix, of up to ``limit`` tokens, is cached.
 
         The first ``n_root`` tokens of the prefix are computed in one piece, and anew where they are not the last
@@ -245,7 +254,7 @@ class Evaluator:
         padded = [(*row[shared:], *[0] * (longest - len(row))) for row in rows]
         return torch.tensor(padded, device=self.device), cache, shared, n_new
 
-    def _logits(self, keep: torch.Tensor, **inputs: Any) -> torch.Tensor:
+    def logits(self, keep: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """Logits ``(b, len(keep), v)`` in fp32 at the kept positions, flag bias included."""
         logits: torch.Tensor = self.module(logits_to_keep=keep, **inputs).logits.float()
         flag_id, bias = self._flag
@@ -255,7 +264,7 @@ class Evaluator:
             logits = logits + shift
         return logits
 
-    def _batches(self, items: Sequence[Any], call: Callable[[Sequence[Any]], T]) -> Iterator[T]:
+    def batches(self, items: Sequence[Any], call: Callable[[Sequence[Any]], T]) -> Iterator[T]:
         """Results of ``call`` on successive batches of ``items``."""
 
         def too_large(_: Any) -> AttackError:

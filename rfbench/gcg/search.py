@@ -10,7 +10,7 @@ import numpy as np
 
 from rfbench.errors import AttackError
 from rfbench.gcg.candidates import draw, top_ids
-from rfbench.gcg.evaluator import Evaluator, Scores
+from rfbench.gcg.evaluator import Evaluator, Scorer, Scores
 from rfbench.gcg.layout import Ids, Layout, RoundTrip
 from rfbench.gcg.ranking import Ranking
 from rfbench.gcg.state import Entry, State
@@ -30,7 +30,7 @@ class Site:
     layout: Layout
     round_trip: RoundTrip | None
     """``None``: ids that do not survive re-tokenisation are let through."""
-    draft: Evaluator | None = None
+    draft: Scorer | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,7 @@ class Search:
         """Mean loss of candidates ``(c, s)`` over all sites; matched where all of them are."""
         parts = []
         for site in self.sites:
-            evaluator = site.draft if by_draft else site.evaluator
+            evaluator: Scorer | None = site.draft if by_draft else site.evaluator
             assert evaluator is not None
             parts.append(evaluator.score(site.layout, candidates, current))
         return Scores(

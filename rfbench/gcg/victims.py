@@ -12,7 +12,8 @@ import torch
 
 from rfbench.errors import AttackError, EncodingError
 from rfbench.gcg.draft import int8_copy
-from rfbench.gcg.evaluator import Evaluator
+from rfbench.gcg.evaluator import Evaluator, Scorer
+from rfbench.gcg.glimpse import Glimpse
 from rfbench.gcg.layout import Ids, RoundTrip, lay_out, searchable_ids, write
 from rfbench.gcg.objectives import Objective
 from rfbench.gcg.search import Search, Site
@@ -27,7 +28,7 @@ class Victim:
 
     model: Any
     evaluator: Evaluator
-    draft: Evaluator | None
+    draft: Scorer | None
 
 
 @contextlib.contextmanager
@@ -37,6 +38,7 @@ def open_victims(
     *,
     surrogates: Sequence[str] = (),
     draft: str | None = None,
+    draft_target: int = 1,
     batch: int | None = None,
 ) -> Iterator[tuple[Victim, ...]]:
     """The model under attack and its surrogates, with their drafts; what was loaded for it is freed on leaving.
@@ -45,7 +47,8 @@ def open_victims(
         model: the model under attack.
         objective: what to minimise under a model.
         surrogates: names of further models.
-        draft: ``"int8"``, the name of a model, or ``None`` for no draft.
+        draft: ``"glimpse"``, ``"int8"``, the name of a model, or ``None`` for no draft.
+        draft_target: target tokens that the draft ``glimpse`` looks at.
         batch: sequences at a time.
 
     Raises:
@@ -54,7 +57,9 @@ def open_victims(
     """
     with contextlib.ExitStack() as stack:
         models: list[Any] = [model, *(stack.enter_context(load_model(name)) for name in surrogates)]
-        ranker: Any = None if draft in (None, "int8") else stack.enter_context(load_model(draft or ""))
+        ranker: Any = None
+        if draft is not None and draft not in ("glimpse", "int8"):
+            ranker = stack.enter_context(load_model(draft))
         for other in [*models, *([ranker] if ranker is not None else [])]:
             if Capability.GRADIENTS not in other.capabilities:
                 raise AttackError(f"model {other.name!r} gives no gradients; use a gradient-free attack, or backend hf")
@@ -63,9 +68,11 @@ def open_victims(
         for each in models:
             operating_point = {"flag_id": each.flag_id, "flag_bias": each.flag_bias, "batch": batch}
             exact = Evaluator(each.module, objective(each), **operating_point)
-            cheap = None
+            cheap: Scorer | None = None
             if ranker is not None:
                 cheap = Evaluator(ranker.module, objective(each), **operating_point)
+            elif draft == "glimpse":
+                cheap = Glimpse(exact, draft_target)
             elif draft is not None:
                 cheap = Evaluator(int8_copy(each.module), objective(each), **operating_point, costs=exact.costs)
             victims.append(Victim(each, exact, cheap))

@@ -84,7 +84,8 @@ class PrefixMemory:
         text = config.get_text_config(decoder=True)
         self.n_layers: int = text.num_hidden_layers
         reaches = (getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size"))
-        self._reach = min((reach for reach in reaches if reach), default=None)
+        self.reach = min((reach for reach in reaches if reach), default=None)
+        """Tokens that attention reaches back over, ``None`` where it reaches all."""
         self._ids: tuple[int, ...] = ()
         self._cache: SlabCache | None = None
         self.n_computed = 0
@@ -93,7 +94,7 @@ class PrefixMemory:
     def shared(self, prompts: Sequence[tuple[int, ...]], length: int) -> int:
         """How many leading tokens of ``prompts`` to compute once, in sequences of up to ``length`` tokens."""
         # Padding comes to stand between a shared prefix and the rest, and limited attention counts it as distance.
-        if self._reach is not None and length > self._reach:
+        if self.reach is not None and length > self.reach:
             return 0
         return min(common_prefix(prompts), min(map(len, prompts)) - 1)  # the last token gives the first logits
 
