@@ -29,7 +29,7 @@ def laid_out(model: Any, behavior: Behavior) -> Layout:
 
 
 def with_stale_keys(model: Any, layout: Layout, candidate: np.ndarray, n_target: int) -> float:
-    """Loss of the first target tokens, the keys and values of unchanged suffix tokens being those of the current one."""
+    """Loss of the first target tokens; unchanged suffix tokens keep the keys and values of the current suffix."""
     start, current = len(layout.before), list(layout.suffix)
     held = DynamicCache()
     with torch.no_grad():
