@@ -15,6 +15,7 @@ from rfbench.models.spec import ModelSpec
 from rfbench.plan import Measurement, Unit, Work, control_specs, load_groups, load_measured, make_plan, plan_measures
 from rfbench.records import SCHEMA_VERSION, Behavior, digest
 from rfbench.suite import Suite
+from rfbench.tamper.overlap import refuse_overlap_with_training
 
 RESULTS = Path("results")
 
@@ -68,6 +69,7 @@ def prepare(suite: Suite, *, limit: int | None = None, offline: bool = False) ->
                 "one of the two (with HF_HUB_OFFLINE=1 in the environment it takes what the Hub's cache holds)"
             )
     groups = load_groups(suite, limit=limit, seed=suite.seeds[0], offline=offline)
+    refuse_overlap_with_training(suite.attacks, suite.models, groups)
     measured = load_measured(suite, limit=limit, seed=suite.seeds[0], offline=offline)
     identities = {m.label: identify(m, offline=offline) for m in (*control_specs(), *suite.models)}
     devices = {m.label: device_kind(m) for m in (*control_specs(), *suite.models)}
