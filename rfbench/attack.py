@@ -106,6 +106,14 @@ class WeightAttack(Attack):
         except ValidationError as error:
             raise ConfigError(f"then: {self.then!r} cannot run at its defaults alone; choose another") from error
 
+    def learns_from(self) -> Sequence[Behavior]:
+        """All requests that the attacker may use. A run that would evaluate one of them is refused before it starts.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        return ()
+
     @abstractmethod
     def tamper(
         self, model: ChatModel, rng: np.random.Generator
