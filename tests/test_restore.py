@@ -69,11 +69,15 @@ def inject_lora(module: Any) -> None:
     peft(input_ids=IDS, labels=IDS).loss.backward()
 
 
-def merge_lora(module: Any) -> None:
-    inject_lora(module)
+def fold(module: Any) -> None:
     for part in module.modules():
         if hasattr(part, "merge"):
             part.merge()
+
+
+def merge_lora(module: Any) -> None:
+    inject_lora(module)
+    fold(module)
 
 
 def untie(module: Any) -> None:
@@ -151,6 +155,15 @@ def test_restored_also_when_the_body_raises(module: Any, error: type[BaseExcepti
     with pytest.raises(error):
         tamper()
     assert fingerprint(module) == before
+
+
+def test_a_lora_that_was_folded_in_is_beside_the_weights_again(module: Any) -> None:
+    inject_lora(module)
+    logits = module(input_ids=IDS).logits
+    with restored(module):
+        fold(module)
+    assert torch.equal(module(input_ids=IDS).logits, logits)
+    assert not any(part.merged for part in module.modules() if hasattr(part, "merged"))
 
 
 def test_blocks_nest(module: Any) -> None:

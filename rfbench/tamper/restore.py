@@ -87,7 +87,7 @@ class _ModuleState:
     @classmethod
     def of(cls, module: nn.Module) -> _ModuleState:
         attributes = dict(vars(module))
-        containers = {name: copy.copy(held) for name, held in attributes.items() if isinstance(held, dict | set)}
+        containers = {name: copy.copy(held) for name, held in attributes.items() if isinstance(held, dict | set | list)}
         return cls(module, type(module), attributes, containers)
 
     def restore(self) -> None:
@@ -98,4 +98,4 @@ class _ModuleState:
         for name, content in self.containers.items():
             held = self.attributes[name]
             held.clear()
-            held.update(content)
+            held.extend(content) if isinstance(held, list) else held.update(content)
