@@ -76,7 +76,26 @@ def read_logits(model: HFModel, spans: Sequence[Span], read: Callable[[Span, Ten
     def score(batch: Sequence[Span]) -> list[Result]:
         return [read(span, logits) for span, logits in zip(batch, _logits(model, batch), strict=True)]
 
+    return over_batches(model, spans, score)
+
+
+def over_batches(
+    model: HFModel, spans: Sequence[Span], score: Callable[[Sequence[Span]], list[Result]]
+) -> list[Result]:
+    """``score`` on batches of spans of like length; its results, one per span, in the order of ``spans``.
+
+    Raises:
+        ModelError: a single span does not fit the memory.
+    """
     return _in_batches(score, spans, _rows(model, spans), model.name)
+
+
+def padded_ids(batch: Sequence[Span]) -> Tensor:
+    """Ids ``(b, t)`` before the last scored one, padded on the right: no scored position sees its padding."""
+    ids = torch.zeros((len(batch), max(span.stop for span in batch) - 1), dtype=torch.int64)
+    for row, span in enumerate(batch):
+        ids[row, : span.stop - 1] = torch.tensor(span.ids[: span.stop - 1])
+    return ids
 
 
 def compare(model: HFModel, reference: HFModel, spans: Sequence[Span]) -> list[tuple[FloatArray, BoolArray]]:
@@ -124,11 +143,7 @@ def _flags(*models: HFModel) -> list[int]:
 def _logits(model: HFModel, batch: Sequence[Span]) -> list[Tensor]:
     """Logits that predict the scored ids, in fp32: ``(n, v)`` per span."""
     first, last = min(span.start for span in batch) - 1, max(span.stop for span in batch) - 1
-    # Padded on the right, without a mask: no scored position sees its padding.
-    ids = torch.zeros((len(batch), last), dtype=torch.int64)
-    for row, span in enumerate(batch):
-        ids[row, : span.stop - 1] = torch.tensor(span.ids[: span.stop - 1])
-    output = model.module(input_ids=ids.to(model.device), use_cache=False, logits_to_keep=last - first)
+    output = model.module(input_ids=padded_ids(batch).to(model.device), use_cache=False, logits_to_keep=last - first)
     logits = [output.logits[row, s.start - 1 - first : s.stop - 1 - first].float() for row, s in enumerate(batch)]
     if not all(bool(part.isfinite().all()) for part in logits):
         raise BrokenLogits(f"{model.name}: its logits are not finite (too small a dtype, broken weights?)")
