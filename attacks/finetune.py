@@ -135,9 +135,7 @@ class Finetune(WeightAttack):
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:
         if self.start == "adapter" and (self.lora != Lora() or not self.fold):
-            raise ValueError(
-                "start: adapter trains that adapter and folds it in; leave out `lora:` and `fold: false`"
-            )
+            raise ValueError("start: adapter trains that adapter and folds it in; leave out `lora:` and `fold: false`")
         if self.defence == "none" and (self.attacker_weight, self.defence_weight) != (1.0, 1.0):
             raise ValueError("attacker_weight and defence_weight go with `defence: reattach`")
         if self.lora is None and self.attacker_weight != 1.0:

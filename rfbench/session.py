@@ -25,6 +25,7 @@ from rfbench.plan import (
 )
 from rfbench.records import SCHEMA_VERSION, Behavior, digest
 from rfbench.suite import Suite
+from rfbench.tamper.overlap import refuse_overlap_with_training
 
 RESULTS = Path("results")
 
@@ -79,6 +80,7 @@ def prepare(suite: Suite, *, limit: int | None = None, offline: bool = False) ->
             )
     groups = load_groups(suite, limit=limit, seed=suite.seeds[0], offline=offline)
     refuse_overlap(suite, groups)
+    refuse_overlap_with_training(suite.attacks, suite.models, groups)
     measured = load_measured(suite, limit=limit, seed=suite.seeds[0], offline=offline)
     identities = {m.label: identify(m, offline=offline) for m in (*control_specs(), *suite.models)}
     devices = {m.label: device_kind(m) for m in (*control_specs(), *suite.models)}

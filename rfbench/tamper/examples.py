@@ -134,7 +134,6 @@ def converse(model: HFModel, examples: Sequence[Example], n_tokens: int) -> tupl
         n_tokens: 0 for the opening alone, followed by the end of the turn.
 
     Raises:
-        DataError: an example has neither an opening nor a continuation.
         EncodingError: the model's template cannot carry an example.
         ModelError: an example does not fit the context, or the logits are not finite.
     """
@@ -152,11 +151,6 @@ def _conversation(model: HFModel, example: Example, chat: EncodedChat, said: Seq
     harmful = example.kind == "harmful"
     if harmful and read_refusal(model.tokenizer.decode(said), behavior.prompt, example.opening).refused:
         said = []
-    if not chat.n_prefill + len(said):
-        raise DataError(
-            f"benign: {behavior.behavior_id!r} has no target, and no answer of the model's own was asked "
-            "for; set continuation above 0"
-        )
     return Conversation(
         key=f"{example.kind}/{behavior.behavior_id}",
         behavior_id=behavior.behavior_id,

@@ -49,9 +49,7 @@ def spec_of(model: HFModel) -> ModelSpec:
     said: Any = model.describe().get("spec")
     spec = None if said is None else ModelSpec.parse(said)
     if spec is None or spec.adapter is None:
-        raise AttackError(
-            f"model {model.name!r} was not loaded as BASE+ADAPTER: there is no adapter to attach"
-        )
+        raise AttackError(f"model {model.name!r} was not loaded as BASE+ADAPTER: there is no adapter to attach")
     return spec
 
 
