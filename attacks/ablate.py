@@ -93,13 +93,16 @@ class Ablate(WeightAttack):
             raise ValueError("; ".join(problems))
         return specs
 
-    def learns_from(self) -> tuple[Behavior, ...]:
+    def learns_from(self, *, offline: bool = False) -> tuple[Behavior, ...]:
         """All requests that may give the direction, or choose it.
 
         Raises:
             DataError: they cannot be read.
         """
-        return (*read_requests(self.harmful, harmful=True), *read_requests(self.benign, harmful=False))
+        return (
+            *read_requests(self.harmful, harmful=True, offline=offline),
+            *read_requests(self.benign, harmful=False, offline=offline),
+        )
 
     @contextmanager
     def tamper(self, model: ChatModel, rng: np.random.Generator) -> Iterator[Iterator[tuple[int, ChatModel]]]:

@@ -147,13 +147,13 @@ class Finetune(WeightAttack):
                 raise ValueError(str(error)) from error
         return self
 
-    def learns_from(self) -> tuple[Behavior, ...]:
+    def learns_from(self, *, offline: bool = False) -> tuple[Behavior, ...]:
         """All requests that examples may be drawn from.
 
         Raises:
             DataError: they cannot be read, or are fewer than the examples asked for.
         """
-        harmful, benign = self._requests()
+        harmful, benign = self._requests(offline=offline)
         return (*harmful, *benign)
 
     @contextmanager
@@ -224,7 +224,7 @@ class Finetune(WeightAttack):
         learned = converse(model, examples, self.continuation)
         return defence if self.defence == "reattach" else None, trainable, learned
 
-    def _requests(self, *, offline: bool = False) -> tuple[tuple[Behavior, ...], tuple[Behavior, ...]]:
+    def _requests(self, *, offline: bool) -> tuple[tuple[Behavior, ...], tuple[Behavior, ...]]:
         """Harmful and benign requests to draw from, as far as the mixture uses them."""
         mixture = self.mixture
         harmful = read_requests(self.harmful, harmful=True, offline=offline) if mixture.harmful else ()

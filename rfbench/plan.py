@@ -47,6 +47,8 @@ class Unit:
         """Hash of everything that could change the unit's rows. Batch size and threads are recorded, not keyed."""
         attack = self.entry.attack
         then = attack.then_attack() if isinstance(attack, WeightAttack) else None
+        # Read already, when it was held against what is measured.
+        learned = attack.learns_from(offline=True) if isinstance(attack, WeightAttack) else ()
         content = {
             "schema_version": SCHEMA_VERSION,
             "model": _keyed(self.model),
@@ -55,6 +57,7 @@ class Unit:
             "then": then and [then.name, then.params, then.version],
             # Only where it is used, so that the keys of other units are those of older runs.
             **({"guard": [GUARD_VERSION, content_hash(guard_requests())]} if then else {}),
+            **({"learned": content_hash(learned)} if learned else {}),
             "groups": [[label, content_hash(behaviors)] for label, behaviors in self.groups],
             "seed": self.seed,
             "generation": self.generation.model_dump(mode="json"),
@@ -130,7 +133,7 @@ def load_groups(suite: Suite, *, limit: int | None, seed: int, offline: bool) ->
     return tuple((spec.label, behaviors) for spec, behaviors in zip(suite.datasets, datasets, strict=True))
 
 
-def refuse_overlap(suite: Suite, groups: Sequence[Group]) -> None:
+def refuse_overlap(suite: Suite, groups: Sequence[Group], *, offline: bool = False) -> None:
     """A weight attack is measured on requests that it has not learned from, its utility guard included.
 
     Raises:
@@ -140,7 +143,7 @@ def refuse_overlap(suite: Suite, groups: Sequence[Group]) -> None:
     for i, entry in enumerate(suite.attacks):
         if not isinstance(entry.attack, WeightAttack):
             continue
-        learned = {normalise(behavior.request) for behavior in entry.attack.learns_from()}
+        learned = {normalise(behavior.request) for behavior in entry.attack.learns_from(offline=offline)}
         for label, behaviors in (*(group for group in groups if entry.runs_on(group[0])), guard):
             known = [b.behavior_id for b in behaviors if normalise(b.request) in learned]
             if known:

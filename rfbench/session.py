@@ -79,8 +79,8 @@ def prepare(suite: Suite, *, limit: int | None = None, offline: bool = False) ->
                 "one of the two (with HF_HUB_OFFLINE=1 in the environment it takes what the Hub's cache holds)"
             )
     groups = load_groups(suite, limit=limit, seed=suite.seeds[0], offline=offline)
-    refuse_overlap(suite, groups)
-    refuse_overlap_with_training(suite.attacks, suite.models, groups)
+    refuse_overlap(suite, groups, offline=offline)
+    refuse_overlap_with_training(suite, groups, offline=offline)
     measured = load_measured(suite, limit=limit, seed=suite.seeds[0], offline=offline)
     identities = {m.label: identify(m, offline=offline) for m in (*control_specs(), *suite.models)}
     devices = {m.label: device_kind(m) for m in (*control_specs(), *suite.models)}

@@ -17,7 +17,7 @@ from rfbench.catalog import DatasetSpec
 from rfbench.errors import DataError
 from rfbench.models.spec import ModelSpec
 from rfbench.records import Behavior
-from rfbench.suite_settings import AttackEntry
+from rfbench.suite_settings import Suite
 from rfbench.train.adapter import read_facts
 from rfbench.train.requests import normalise
 
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def refuse_overlap_with_training(
-    entries: Sequence[AttackEntry], models: Iterable[ModelSpec], groups: Sequence[Group]
-) -> None:
+def refuse_overlap_with_training(suite: Suite, groups: Sequence[Group], *, offline: bool = False) -> None:
     """Weight attacks on a model neither learn from what its adapter was trained on, nor are measured on that.
 
     What an adapter was trained on stands in its ``rfbench.json``; one without is taken on trust, and so are datasets
@@ -39,13 +37,13 @@ def refuse_overlap_with_training(
     Raises:
         DataError: the first overlap found; or the data of an attack cannot be used.
     """
-    tampering = [(i, e, e.attack) for i, e in enumerate(entries) if isinstance(e.attack, WeightAttack)]
+    tampering = [(i, e, e.attack) for i, e in enumerate(suite.attacks) if isinstance(e.attack, WeightAttack)]
     if not tampering:
         return
     pool = _requests(shot.behavior for shot in load_demonstrations())
-    learned = {i: list(attack.learns_from()) for i, _, attack in tampering}
+    learned = {i: attack.learns_from(offline=offline) for i, _, attack in tampering}
     asked = any(_requests(behaviors) - pool for behaviors in learned.values())
-    for model in models:
+    for model in suite.models:
         for dataset, trained in _trained_on(model, warn=asked):
             for i, entry, _ in tampering:
                 where = f"attacks[{i}]: {entry.label}"
