@@ -107,6 +107,17 @@ class WeightAttack(Attack):
         except ValidationError as error:
             raise ConfigError(f"then: {self.then!r} cannot run at its defaults alone; choose another") from error
 
+    def learns_from(self, *, offline: bool = False) -> Sequence[Behavior]:
+        """All requests that the attacker may use. A run that would evaluate one of them is refused before it starts.
+
+        Args:
+            offline: never reach for the network.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        return ()
+
     @abstractmethod
     def tamper(
         self, model: ChatModel, rng: np.random.Generator

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from rfbench.errors import ConfigError
 from rfbench.measures.figures import table_order
 from rfbench.metrics import RATES, RateMetric, behavior_outcomes, measure_rows
+from rfbench.section import clean
 from rfbench.sides import Side, unequal_data
 from rfbench.stats import ALPHA, N_DRAWS, bootstrap_mean, holm, mcnemar_exact, smallest_detectable_difference, wilson
-from rfbench.tables import clean
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -50,6 +50,10 @@ class ModelError(ConfigError):
     """A model that cannot be found, loaded, or used as a chat model."""
 
 
+class BrokenLogits(ModelError):
+    """A model whose logits are not finite: too small a dtype, or weights that are broken."""
+
+
 class EncodingError(RfbenchError):
     """A conversation that this model cannot be given: it fits no template, or not the context."""
 

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from rfbench.canary import check_restored, check_structure, weights_fingerprint
 from rfbench.checkpoints import Checkpoints
 from rfbench.crafting import craft, rng_for, what_struck
 from rfbench.errors import CanaryError
+from rfbench.measures.guard import Guard
 from rfbench.models.base import ChatModel
 from rfbench.plan import Unit
 from rfbench.records import SCORED_COLUMNS, Attempt, Behavior, Completion, Record, canonical_json
@@ -105,28 +106,35 @@ def _run_on_dataset(
 
 
 def _run_weight_attack(model: ChatModel, unit: Unit, attack: WeightAttack) -> list[Record]:
-    """One training, evaluated by a prompt attack at each of its checkpoints; the last one counts for verdicts."""
+    """One training, evaluated by a prompt attack at each of its checkpoints; the last one counts for verdicts.
+
+    What is left of the model at a checkpoint stands in each of its rows.
+    """
     then = attack.then_attack()
     before = weights_fingerprint(model)
+    guard = Guard.of(model)
     problems: list[str] = []
     checkpoints: list[list[Record]] = []
     # Closed before anything is checked: leaving the training restores the weights.
     with closing(_checkpoints(attack, model, unit.seed, problems)) as trained:
         for step, tampered, seconds in trained:
             check_structure(tampered)
+            remains = {} if guard is None else asdict(guard.held_against(tampered))
             rows = _run_prompt_attack(tampered, unit, then)
-            checkpoints.append([replace(r, step=step, attack_seconds=r.attack_seconds + seconds) for r in rows])
+            facts = {"step": step, "then": then.name, "then_params": then.params, **remains}
+            checkpoints.append([replace(r, attack_seconds=r.attack_seconds + seconds, **facts) for r in rows])
     check_restored(model, before, attack.name)
     if not checkpoints and not problems:
         problems.append("the attack gave no checkpoint")
     for problem in problems:
         checkpoints.append([_failed(model, unit, d, b, 0, problem) for d, behaviors in unit.groups for b in behaviors])
-    # Attempt numbers go on from checkpoint to checkpoint, so that rows stay unique.
+    # Attempt numbers go on from checkpoint to checkpoint, so that rows stay unique. Intermediate attempts are left out:
+    # nobody could tell them from the final ones of an earlier checkpoint, which no longer count.
     records: list[Record] = []
     offset = 0
     for rows in checkpoints:
         last = rows is checkpoints[-1]
-        records += [replace(r, attempt_idx=r.attempt_idx + offset, final=r.final and last) for r in rows]
+        records += [replace(r, attempt_idx=r.attempt_idx + offset, final=last) for r in rows if r.final]
         offset = max((r.attempt_idx for r in records), default=-1) + 1
     return records
 

@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rfbench.measures.figures import FIGURES, is_figure
 from rfbench.metrics import DSR_METRICS, FALSE_ALARM_METRICS, METRICS, RATE_METRICS, metric_rows
 from rfbench.models.spec import CONTROLS
+from rfbench.section import clean
 from rfbench.stats import wilson
-from rfbench.tables import clean
+from rfbench.tampered import DESTROYED, RATIO, REMAINS, TAMPERED, WORST, is_destroyed
 from rfbench.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 Selector = Literal["model", "attack", "attack_label", "dataset"]
 Bound = Literal["min", "max"]
-RATE_FIGURES = frozenset(name for name, figure in FIGURES.items() if figure.kind == "rate")
+ALL_FIGURES = {**FIGURES, **REMAINS}
+RATE_FIGURES = frozenset(name for name, figure in ALL_FIGURES.items() if figure.kind == "rate")
 
 
 class GateRule(BaseModel):
@@ -108,14 +110,12 @@ def check_rules(rules: Sequence[GateRule]) -> list[str]:
 
 
 def _figure_problems(rule: GateRule) -> Iterator[str]:
-    """What is wrong with a rule because it is on a figure about a model."""
-    if not is_figure(rule.metric):
-        return
+    """What is wrong with a rule because it is on a figure about a model, tampered with or not."""
     for column in ("attack", "attack_label"):
-        if column in rule.where:
+        if column in rule.where and is_figure(rule.metric):
             yield f".where.{column}: {rule.metric} is a figure about a model, which has no attack; leave it out"
-    if rule.metric in FIGURES:
-        lower = FIGURES[rule.metric].better == "lower"
+    if rule.metric in ALL_FIGURES:
+        lower = ALL_FIGURES[rule.metric].better == "lower"
         if (rule.max if lower else rule.min) is None:
             worse, needed = ("higher", "max") if lower else ("lower", "min")
             yield f": {rule.metric} is worse the {worse} it is, which passes without a {needed}; give one"
@@ -128,12 +128,23 @@ def _guards(rule: GateRule, defence: GateRule) -> bool:
 
 
 def evaluate(rules: Sequence[GateRule], summary: pd.DataFrame) -> list[GateResult]:
-    """Hold every rule against every row it selects, one result per bound; a rule without a row fails."""
+    """Hold every rule against every row it selects, one result per bound; a rule without a row fails.
+
+    So does one on a cell whose weight attack destroyed the model: neither a defence nor its cost is known there. The
+    worst case within a bound on the perplexity leaves such checkpoints out.
+    """
     rows = metric_rows(summary)
-    return [result for rule in rules for result in _evaluate_rule(rule, rows)]
+    ratios = {_cell(row): row for row in rows if row["metric"] == RATIO and is_destroyed(row)}
+    return [result for rule in rules for result in _evaluate_rule(rule, rows, ratios)]
 
 
-def _evaluate_rule(rule: GateRule, rows: Sequence[Mapping[str, Any]]) -> Iterator[GateResult]:
+def _cell(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["model"], row["attack_label"], row["dataset"]
+
+
+def _evaluate_rule(
+    rule: GateRule, rows: Sequence[Mapping[str, Any]], destroyed: Mapping[tuple[str, str, str], Mapping[str, Any]]
+) -> Iterator[GateResult]:
     selected = [row for row in rows if rule.selects(row)]
     for kind, bound in rule.bounds:
         if not selected:
@@ -150,6 +161,12 @@ def _evaluate_rule(rule: GateRule, rows: Sequence[Mapping[str, Any]]) -> Iterato
             message = f"{rule.metric} ({rule.end}) {observed:.4g} {relation} {kind} {bound:g} on {selector}"
             if row["n_unscored"]:
                 message += f"; {row['n_unscored']} unscored held as the worse outcome"
+            if rule.metric not in TAMPERED and _cell(row) in destroyed:
+                passed = False
+                message += (
+                    f"; destroyed, as the perplexity is {destroyed[_cell(row)]['value']:.3g} times what it was (above "
+                    f"{DESTROYED:g}): proves nothing, so the gate fails; weaken the attack, or hold {WORST[1]}"
+                )
             yield GateResult(rule, selector, observed, bound, bool(passed), message)
 
 

@@ -11,10 +11,12 @@ from rfbench.attack import WeightAttack
 from rfbench.behaviors import content_hash, limit_behaviors, load_behaviors
 from rfbench.errors import DataError
 from rfbench.measures.base import Measure
+from rfbench.measures.guard import GUARD_VERSION, guard_requests
 from rfbench.models.base import Capability
 from rfbench.models.spec import CONTROLS, ModelSpec
 from rfbench.records import SCHEMA_VERSION, Behavior, digest
 from rfbench.suite import AttackEntry, GenerationSettings, Suite
+from rfbench.train.requests import normalise
 
 Group = tuple[str, tuple[Behavior, ...]]
 """A dataset's label and some of its behaviors."""
@@ -45,12 +47,17 @@ class Unit:
         """Hash of everything that could change the unit's rows. Batch size and threads are recorded, not keyed."""
         attack = self.entry.attack
         then = attack.then_attack() if isinstance(attack, WeightAttack) else None
+        # Read already, when it was held against what is measured.
+        learned = attack.learns_from(offline=True) if isinstance(attack, WeightAttack) else ()
         content = {
             "schema_version": SCHEMA_VERSION,
             "model": _keyed(self.model),
             "attack": self.entry.as_dict(),
             "attack_version": attack.version,
             "then": then and [then.name, then.params, then.version],
+            # Only where it is used, so that the keys of other units are those of older runs.
+            **({"guard": [GUARD_VERSION, content_hash(guard_requests())]} if then else {}),
+            **({"learned": content_hash(learned)} if learned else {}),
             "groups": [[label, content_hash(behaviors)] for label, behaviors in self.groups],
             "seed": self.seed,
             "generation": self.generation.model_dump(mode="json"),
@@ -124,6 +131,26 @@ def load_groups(suite: Suite, *, limit: int | None, seed: int, offline: bool) ->
     if limit is not None:
         datasets = [tuple(d) for d in limit_behaviors(datasets, limit, seed)]
     return tuple((spec.label, behaviors) for spec, behaviors in zip(suite.datasets, datasets, strict=True))
+
+
+def refuse_overlap(suite: Suite, groups: Sequence[Group], *, offline: bool = False) -> None:
+    """A weight attack is measured on requests that it has not learned from, its utility guard included.
+
+    Raises:
+        DataError: it would not be; or what it learns from cannot be read.
+    """
+    guard = ("the utility guard", guard_requests())
+    for i, entry in enumerate(suite.attacks):
+        if not isinstance(entry.attack, WeightAttack):
+            continue
+        learned = {normalise(behavior.request) for behavior in entry.attack.learns_from(offline=offline)}
+        for label, behaviors in (*(group for group in groups if entry.runs_on(group[0])), guard):
+            known = [b.behavior_id for b in behaviors if normalise(b.request) in learned]
+            if known:
+                raise DataError(
+                    f"attacks[{i}]: {entry.label} learns from {len(known)} of the requests of {label} that it is "
+                    f"measured on, the first is {known[0]}; let it learn from others, or measure it on others"
+                )
 
 
 def load_measured(suite: Suite, *, limit: int | None, seed: int, offline: bool) -> tuple[tuple[Behavior, ...], ...]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from rfbench.errors import EXIT_OK, ConfigError, StorageError
 from rfbench.render import guard_formula
-from rfbench.tables import RunInfo, clean
+from rfbench.section import clean
+from rfbench.tables import RunInfo
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rfbench.errors import StorageError
-from rfbench.tables import RunInfo, Section, clean, layout
+from rfbench.section import Section, clean
+from rfbench.tables import RunInfo, layout
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,9 +12,20 @@ from rfbench.errors import ConfigError
 from rfbench.measures.base import Measure
 from rfbench.models.identity import ModelIdentity, git_commit, identify, versions
 from rfbench.models.spec import ModelSpec
-from rfbench.plan import Measurement, Unit, Work, control_specs, load_groups, load_measured, make_plan, plan_measures
+from rfbench.plan import (
+    Measurement,
+    Unit,
+    Work,
+    control_specs,
+    load_groups,
+    load_measured,
+    make_plan,
+    plan_measures,
+    refuse_overlap,
+)
 from rfbench.records import SCHEMA_VERSION, Behavior, digest
 from rfbench.suite import Suite
+from rfbench.tamper.overlap import refuse_overlap_with_training
 
 RESULTS = Path("results")
 
@@ -58,7 +69,7 @@ def prepare(suite: Suite, *, limit: int | None = None, offline: bool = False) ->
 
     Raises:
         ConfigError: a measure that needs the network, in a run without.
-        DataError: a dataset that cannot be used.
+        DataError: a dataset that cannot be used, or a weight attack that learns from what it is measured on.
         ModelError: a model that cannot be found.
     """
     for measure in suite.measures:
@@ -68,6 +79,8 @@ def prepare(suite: Suite, *, limit: int | None = None, offline: bool = False) ->
                 "one of the two (with HF_HUB_OFFLINE=1 in the environment it takes what the Hub's cache holds)"
             )
     groups = load_groups(suite, limit=limit, seed=suite.seeds[0], offline=offline)
+    refuse_overlap(suite, groups, offline=offline)
+    refuse_overlap_with_training(suite, groups, offline=offline)
     measured = load_measured(suite, limit=limit, seed=suite.seeds[0], offline=offline)
     identities = {m.label: identify(m, offline=offline) for m in (*control_specs(), *suite.models)}
     devices = {m.label: device_kind(m) for m in (*control_specs(), *suite.models)}

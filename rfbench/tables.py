@@ -6,8 +6,6 @@ never stands without the false_alarm of the same model under the same attack. Ra
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,17 +13,14 @@ from typing import TYPE_CHECKING, Any
 from rfbench.measures.figures import FIGURES, LM_EVAL, is_figure, is_task_figure
 from rfbench.metrics import EARLY, metric_rows
 from rfbench.models.spec import CONTROLS
+from rfbench.section import UNDEFINED, Cells, Metric, Section, clean, counts, figure_text, interval, percent, tokens
+from rfbench.tampered_tables import marked, tampered_sections
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from rfbench.run import Run
 
-UNDEFINED = "-"
-_CONTROL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"
-    r"|[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
-)
 _LEGEND_HARMFUL = (
     "dsr: share of behaviors of which every sample was flagged or refused. asr: 1 - dsr, an upper bound: no judge "
     "has read the answers."
@@ -109,11 +104,6 @@ class RunInfo:
         return [clean(line) for line in lines]
 
 
-def clean(text: object) -> str:
-    """``text`` without terminal sequences, control characters and invisible direction marks; one line."""
-    return _CONTROL.sub("", str(text).replace("\n", " ").replace("\t", " "))
-
-
 def _join(values: Iterable[int]) -> str:
     return ", ".join(map(str, values)) or UNDEFINED
 
@@ -122,24 +112,8 @@ def _flag(flag: tuple[str, float] | None) -> str:
     return "none" if flag is None else f"{flag[0]} bias {flag[1]:+g}"
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One table: ``columns`` are headings, ``rows`` cells, of which the first ``n_names`` say what a row is about."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
-    n_names: int = 2
-
-
-Metric = Mapping[str, Any]
-Cells = Mapping[tuple[str, str, str], Mapping[str, Metric]]
-"""(model, attack_label, dataset) -> metric -> its row."""
-
-
 def layout(summary: pd.DataFrame) -> list[Section]:
-    """Sections of the human table: one per harmful dataset, then one per benign one, controls last; then measures."""
+    """Sections of the human table: one per harmful dataset, one per benign one, weight attacks, measures."""
     cells: dict[tuple[str, str, str], dict[str, Metric]] = {}
     for row in metric_rows(summary):
         cells.setdefault((row["model"], row["attack_label"], row["dataset"]), {})[row["metric"]] = row
@@ -149,6 +123,7 @@ def layout(summary: pd.DataFrame) -> list[Section]:
     return [
         *(_harmful_section(dataset, companion(dataset, list(benign)), ordered) for dataset in harmful),
         *(_benign_section(dataset, ordered) for dataset in benign),
+        *(part for name in harmful for part in tampered_sections(name, companion(name, list(benign)), ordered)),
         *_measure_sections([row for row in metric_rows(summary) if is_figure(row["metric"])]),
     ]
 
@@ -171,14 +146,14 @@ def _harmful_section(dataset: str, benign: str | None, cells: Cells) -> Section:
             continue
         beside = cells.get((model, label, benign), {}) if benign else {}
         figures = (
-            _interval(metrics.get("dsr")),
-            _interval(beside["false_alarm"]) if "false_alarm" in beside else "not run",
-            *(_percent(metrics.get(metric)) for metric in ("flag_dsr", "refusal_dsr", "asr", f"dsr@{EARLY}")),
-            _tokens(metrics.get("leak_median")),
-            _percent(metrics.get("degenerate")),
-            *_counts(metrics["dsr"]),
+            interval(metrics.get("dsr")),
+            interval(beside["false_alarm"]) if "false_alarm" in beside else "not run",
+            *(percent(metrics.get(metric)) for metric in ("flag_dsr", "refusal_dsr", "asr", f"dsr@{EARLY}")),
+            tokens(metrics.get("leak_median")),
+            percent(metrics.get("degenerate")),
+            *counts(metrics["dsr"]),
         )
-        rows.append((clean(model), clean(label), *figures))
+        rows.append((clean(model), marked(label, metrics), *figures))
     beside_note = (
         f"false_alarm: the same model and attack on {benign}."
         if benign
@@ -196,8 +171,8 @@ def _gains(dataset: str, cells: Cells) -> list[str]:
     """A line for each optimised attack: what became of the behaviors that were flagged before it."""
     return [
         f"{clean(model)} / {clean(label)}: of {int(metrics['harm_gained']['n'])} behaviors flagged at step 0, "
-        f"% now saying the target {_interval(metrics['harm_gained'])}, "
-        f"% with only the flag lost {_interval(metrics['flag_only_lost'])}."
+        f"% now saying the target {interval(metrics['harm_gained'])}, "
+        f"% with only the flag lost {interval(metrics['flag_only_lost'])}."
         for (model, label, name), metrics in cells.items()
         if name == dataset and "harm_gained" in metrics and metrics["harm_gained"]["n"]
     ]
@@ -207,10 +182,10 @@ def _benign_section(dataset: str, cells: Cells) -> Section:
     rows = [
         (
             clean(model),
-            clean(label),
-            *(_interval(metrics.get(metric)) for metric in ("false_alarm", "fpr", "over_refusal")),
-            _percent(metrics.get("degenerate")),
-            *_counts(metrics["false_alarm"]),
+            marked(label, metrics),
+            *(interval(metrics.get(metric)) for metric in ("false_alarm", "fpr", "over_refusal")),
+            percent(metrics.get("degenerate")),
+            *counts(metrics["false_alarm"]),
         )
         for (model, label, name), metrics in cells.items()
         if name == dataset and "false_alarm" in metrics
@@ -248,37 +223,3 @@ def _figure_section(title: str, headings: Mapping[str, str], rows: Sequence[Metr
         n = max(int(row["n"]) for row in figures.values())
         lines.append((clean(model), *(figure_text(figures.get(name)) for name in headings), str(n)))
     return Section(title, ("model", *headings.values(), "n"), tuple(lines), notes, n_names=1)
-
-
-def figure_text(metric: Metric | None) -> str:
-    """A measured figure with its interval: rates in percent, others with decimals by their size."""
-    if metric is None or math.isnan(metric["value"]):
-        return UNDEFINED
-    if metric["metric"] in FIGURES and FIGURES[metric["metric"]].kind == "rate":
-        return _interval(metric)
-    digits = 3 if abs(metric["value"]) < 10 else 1
-    value, lo, hi = (f"{metric[end]:.{digits}f}" for end in ("value", "lo", "hi"))
-    return value if math.isnan(metric["lo"]) else f"{value} [{lo}, {hi}]"
-
-
-def _percent(metric: Metric | None) -> str:
-    if metric is None:
-        return UNDEFINED
-    if math.isnan(metric["value"]):
-        return "?"
-    # One behavior in 200 is half a percent: below that a decimal would only pretend.
-    return f"{100 * metric['value']:.{0 if metric['n'] < 200 else 1}f}"
-
-
-def _interval(metric: Metric | None) -> str:
-    if metric is None:
-        return UNDEFINED
-    return f"{_percent(metric)} [{100 * metric['lo']:.0f}, {100 * metric['hi']:.0f}]"
-
-
-def _tokens(metric: Metric | None) -> str:
-    return UNDEFINED if metric is None or math.isnan(metric["value"]) else f"{metric['value']:.0f}"
-
-
-def _counts(metric: Metric) -> tuple[str, str]:
-    return str(int(metric["n"])), str(int(metric["n_unscored"]))

@@ -20,6 +20,7 @@ from rfbench.gains import GAINS
 from rfbench.metrics import METRICS
 from rfbench.models.spec import CONTROLS
 from rfbench.run import load_run
+from rfbench.tampered import TAMPERED
 
 ATTACKS = [
     "direct",
@@ -120,7 +121,7 @@ def test_the_ci_suite_on_the_default_model(tmp_path: Path, capsys: pytest.Captur
             assert values[control, label, "core/harmful", "asr"] == 1.0 - rate
             assert values[control, label, "core/twin", "false_alarm"] == rate
             assert values[control, label, "core/twin", "fpr"] == rate
-    defined = set(METRICS) - {"dsr@32", *GAINS}  # the suite generates 16 tokens and runs no optimiser
+    defined = set(METRICS) - {"dsr@32", *GAINS, *TAMPERED}  # 16 tokens, no optimiser and no weight attack
     assert set(summary[summary["model"] == "always-flag"]["metric"]) == defined
     without_flag = defined - {"flag_dsr", "fpr", "leak_median"}
     assert set(summary[summary["model"] == "smollm2"]["metric"]) == without_flag

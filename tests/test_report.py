@@ -13,7 +13,7 @@ from rfbench.report.chart import chart
 from rfbench.report.html import MAX_UNSCORED, render_report
 from rfbench.report.markup import Markup, escape, tag
 from rfbench.run import Run, load_run
-from rfbench.tables import clean
+from rfbench.section import clean
 
 VOID = {"meta"}
 TAGS = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "dl", "dt", "dd", "div", "table"}

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rfbench.errors import ModelError
+from rfbench.errors import BrokenLogits, ModelError
 from rfbench.models.batching import BatchSizer, in_batches
 from rfbench.train.losses import answer_cross_entropy, kl_given_no_flag
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 Result = TypeVar("Result")
 
 LOGITS_BUDGET = 256 * 2**20
@@ -47,13 +48,54 @@ def text_nll(model: HFModel, spans: Sequence[Span]) -> list[FloatArray]:
     """``-log p(id | what stands before, no flag)`` of every scored id, in nats: an array ``(n,)`` per span.
 
     Raises:
-        ModelError: the logits are not finite, or a single span does not fit the memory.
+        ModelError: the logits are not finite (``BrokenLogits``), or a single span does not fit the memory.
+    """
+    return read_logits(model, spans, lambda span, logits: _nll(model, span, logits))
+
+
+def nll_and_choices(model: HFModel, spans: Sequence[Span]) -> list[tuple[FloatArray, IntArray]]:
+    """As :func:`text_nll`, and the ids ``(n,)`` that the model would choose in place of the scored ones, given no flag.
+
+    Raises:
+        ModelError: as for :func:`text_nll`.
     """
 
-    def score(batch: Sequence[Span]) -> list[FloatArray]:
-        return [_nll(model, span, logits) for span, logits in zip(batch, _logits(model, batch), strict=True)]
+    def read(span: Span, logits: Tensor) -> tuple[FloatArray, IntArray]:
+        return _nll(model, span, logits), _without_flags(logits, _flags(model)).argmax(dim=-1).cpu().numpy()
 
+    return read_logits(model, spans, read)
+
+
+def read_logits(model: HFModel, spans: Sequence[Span], read: Callable[[Span, Tensor], Result]) -> list[Result]:
+    """``read`` of every span and the logits ``(n, v)``, in fp32 and without ``flag_bias``, that predict its scored ids.
+
+    Raises:
+        ModelError: as for :func:`text_nll`.
+    """
+
+    def score(batch: Sequence[Span]) -> list[Result]:
+        return [read(span, logits) for span, logits in zip(batch, _logits(model, batch), strict=True)]
+
+    return over_batches(model, spans, score)
+
+
+def over_batches(
+    model: HFModel, spans: Sequence[Span], score: Callable[[Sequence[Span]], list[Result]]
+) -> list[Result]:
+    """``score`` on batches of spans of like length; its results, one per span, in the order of ``spans``.
+
+    Raises:
+        ModelError: a single span does not fit the memory.
+    """
     return _in_batches(score, spans, _rows(model, spans), model.name)
+
+
+def padded_ids(batch: Sequence[Span]) -> Tensor:
+    """Ids ``(b, t)`` before the last scored one, padded on the right: no scored position sees its padding."""
+    ids = torch.zeros((len(batch), max(span.stop for span in batch) - 1), dtype=torch.int64)
+    for row, span in enumerate(batch):
+        ids[row, : span.stop - 1] = torch.tensor(span.ids[: span.stop - 1])
+    return ids
 
 
 def compare(model: HFModel, reference: HFModel, spans: Sequence[Span]) -> list[tuple[FloatArray, BoolArray]]:
@@ -75,9 +117,12 @@ def compare(model: HFModel, reference: HFModel, spans: Sequence[Span]) -> list[t
 
 
 def _nll(model: HFModel, span: Span, logits: Tensor) -> FloatArray:
-    kept = logits.index_fill(1, torch.tensor(_flags(model), dtype=torch.int64, device=logits.device), -torch.inf)
     targets = torch.tensor(span.ids[span.start : span.stop], device=logits.device)
-    return answer_cross_entropy(kept, targets).double().cpu().numpy()
+    return answer_cross_entropy(_without_flags(logits, _flags(model)), targets).double().cpu().numpy()
+
+
+def _without_flags(logits: Tensor, flags: Sequence[int]) -> Tensor:
+    return logits.index_fill(1, torch.tensor(flags, dtype=torch.int64, device=logits.device), -torch.inf)
 
 
 def _held_against(mine: Tensor, theirs: Tensor, flags: Collection[int]) -> tuple[FloatArray, BoolArray]:
@@ -98,14 +143,10 @@ def _flags(*models: HFModel) -> list[int]:
 def _logits(model: HFModel, batch: Sequence[Span]) -> list[Tensor]:
     """Logits that predict the scored ids, in fp32: ``(n, v)`` per span."""
     first, last = min(span.start for span in batch) - 1, max(span.stop for span in batch) - 1
-    # Padded on the right, without a mask: no scored position sees its padding.
-    ids = torch.zeros((len(batch), last), dtype=torch.int64)
-    for row, span in enumerate(batch):
-        ids[row, : span.stop - 1] = torch.tensor(span.ids[: span.stop - 1])
-    output = model.module(input_ids=ids.to(model.device), use_cache=False, logits_to_keep=last - first)
+    output = model.module(input_ids=padded_ids(batch).to(model.device), use_cache=False, logits_to_keep=last - first)
     logits = [output.logits[row, s.start - 1 - first : s.stop - 1 - first].float() for row, s in enumerate(batch)]
     if not all(bool(part.isfinite().all()) for part in logits):
-        raise ModelError(f"{model.name}: its logits are not finite (too small a dtype, broken weights?)")
+        raise BrokenLogits(f"{model.name}: its logits are not finite (too small a dtype, broken weights?)")
     return logits
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
@@ -115,6 +116,18 @@ class ChatEncoder:
             self.template_text()
         except EncodingError as error:
             raise ModelError(f"{error}; set `chat_template:` on the model, or another `system:`") from error
+
+    def with_system(self, system: str | None) -> ChatEncoder:
+        """The same encoder with another system prompt.
+
+        Raises:
+            EncodingError: the template cannot carry it.
+        """
+        other = copy(self)
+        other.system = system
+        other._remembered = lru_cache(_REMEMBERED_CHATS)(other._encode)
+        other.template_text()
+        return other
 
     def encode(self, messages: Sequence[Message], prefill: str = "", *, suffix: str = "") -> EncodedChat:
         """Ids and segments of a conversation up to where the model would go on.

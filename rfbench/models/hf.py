@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any, ClassVar
 
 import numpy as np
@@ -70,6 +71,16 @@ class HFModel(ChatModel):
     def embedding(self) -> Any:
         """The input embedding module, ``(v, hidden)``."""
         return self.module.get_input_embeddings()
+
+    def with_system(self, system: str) -> HFModel:
+        """The same model, weights shared, under another system prompt.
+
+        Raises:
+            EncodingError: the template cannot carry it.
+        """
+        other = copy(self)
+        other.encoder = self.encoder.with_system(system)
+        return other
 
     def encode(self, messages: Sequence[Message], prefill: str = "", *, suffix: str = "") -> EncodedChat:
         """See :meth:`ChatModel.encode`."""

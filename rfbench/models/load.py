@@ -169,6 +169,28 @@ def _load_weights(base: _Place, spec: ModelSpec) -> Any:
     return module
 
 
+def load_base(spec: ModelSpec, *, offline: bool = False) -> Any:
+    """The bare module of a model without its adapter.
+
+    Raises:
+        ModelError: not found, gated, or not loadable here.
+    """
+    with _naming(spec):
+        module = _load_weights(_locate(spec.base_source, spec.revision, offline=offline), spec)
+    return module.eval().requires_grad_(False)
+
+
+def adapter_folder(spec: ModelSpec, *, offline: bool = False) -> Path | None:
+    """Folder of a model's adapter on this machine, ``None`` without one.
+
+    Raises:
+        ModelError: it cannot be had, or holds no weights that may be read.
+    """
+    if spec.adapter_source is None:
+        return None
+    return _local_adapter(_locate(spec.adapter_source, None, offline=offline), allow_pickle=spec.allow_pickle)
+
+
 def _local_adapter(adapter: _Place, *, allow_pickle: bool) -> Path:
     """Folder of an adapter, fetched from the Hub if need be."""
     folder = Path(adapter.where)

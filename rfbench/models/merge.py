@@ -19,8 +19,28 @@ def merge_adapter(module: Any, tokenizer: Any, adapter: Path) -> Any:
         ModelError: the adapter does not belong to this model, or cannot be folded in.
     """
     import torch
+
+    adapted = attach_adapter(module, tokenizer, adapter)
+    probe = torch.arange(16, device=module.get_input_embeddings().weight.device)[None]
+    with torch.inference_mode():
+        before = adapted(probe).logits.float()
+    merged = fold_adapter(adapted)
+    with torch.inference_mode():
+        moved = float((merged(probe).logits.float() - before).abs().mean() / before.std())
+    if not moved < MERGE_TOLERANCE:  # also when it is not a number
+        raise ModelError(
+            f"folding adapter {adapter} into the weights moves the logits by {float(moved):.2g} deviations"
+        )
+    return merged
+
+
+def attach_adapter(module: Any, tokenizer: Any, adapter: Path, *, trainable: bool = False) -> Any:
+    """Load a PEFT adapter beside the weights of its base, which gets rows for the tokens that the adapter brings.
+
+    Raises:
+        ModelError: the adapter does not belong to this model, or could never be folded in.
+    """
     from peft import PeftModel
-    from peft.tuners.lora import LoraLayer
 
     _grow_vocabulary(module, max(len(tokenizer), _saved_rows(module, adapter)))
     with warnings.catch_warnings():
@@ -29,29 +49,27 @@ def merge_adapter(module: Any, tokenizer: Any, adapter: Path) -> Any:
         # It asks transformers by an old name.
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         try:
-            adapted = PeftModel.from_pretrained(module, str(adapter))
+            adapted = PeftModel.from_pretrained(module, str(adapter), is_trainable=trainable)
         except UserWarning as error:
             raise ModelError(f"adapter {adapter} lacks weights that its configuration promises") from error
     if not hasattr(adapted, "merge_and_unload"):
         raise ModelError(f"adapter {adapter} is no LoRA or the like: it cannot be folded into the weights")
-    adapted.eval()
-    probe = torch.arange(16, device=module.get_input_embeddings().weight.device)[None]
-    with torch.inference_mode():
-        before = adapted(probe).logits.float()
+    return adapted.eval()
+
+
+def fold_adapter(adapted: Any) -> Any:
+    """Fold what :func:`attach_adapter` or a training put beside the weights into them; returns the bare module."""
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    module = adapted.get_base_model()
     embedding, head = module.get_input_embeddings(), module.get_output_embeddings()
     if module.config.tie_word_embeddings and any(isinstance(layer, LoraLayer) for layer in (embedding, head)):
         # One of two tied matrices was adapted: folded into what they share, it would change the other as well.
         inner = head.base_layer if isinstance(head, LoraLayer) else head
         inner.weight = torch.nn.Parameter(inner.weight.detach().clone())
         module.config.tie_word_embeddings = False
-    merged = adapted.merge_and_unload()
-    with torch.inference_mode():
-        moved = float((merged(probe).logits.float() - before).abs().mean() / before.std())
-    if not moved < MERGE_TOLERANCE:  # also when it is not a number
-        raise ModelError(
-            f"folding adapter {adapter} into the weights moves the logits by {float(moved):.2g} deviations"
-        )
-    return merged
+    return adapted.merge_and_unload()
 
 
 def _saved_rows(module: Any, adapter: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -222,8 +223,20 @@ def shipped_adapters() -> tuple[Path, ...]:
 
 
 def capabilities(spec: ModelSpec) -> frozenset[Capability]:
-    """What the backend of ``spec`` offers to attacks."""
-    return _CAPABILITIES[spec.backend]
+    """What the backend of ``spec`` offers to attacks; weights that lie here quantised cannot be trained."""
+    offered = _CAPABILITIES[spec.backend]
+    return offered - {Capability.FINETUNE} if _is_quantised(spec.base_source) else offered
+
+
+def _is_quantised(source: Source) -> bool:
+    """Whether the configuration of a folder says so; one that cannot be read is the loader's affair."""
+    if source.kind != "folder":
+        return False
+    try:
+        config = json.loads((Path(source.where).expanduser() / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and bool(config.get("quantization_config"))
 
 
 def _path(text: str, base_dir: Path) -> Path:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rfbench.render import markdown, rich_table
+from rfbench.section import UNDEFINED, Section, clean, figure_text
 from rfbench.stats import ALPHA
-from rfbench.tables import UNDEFINED, Section, clean, companion, figure_text
+from rfbench.tables import companion
 
 if TYPE_CHECKING:
     import pandas as pd

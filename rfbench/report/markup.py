@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-from rfbench.tables import clean
+from rfbench.section import clean
 
 
 class Markup(str):

@@ -1,0 +1,46 @@
+"""Fine-tuning by an attacker who knows about the flag."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from rfbench.attacks.finetune import Finetune
+from rfbench.errors import AttackError
+from rfbench.models.base import ChatModel
+
+if TYPE_CHECKING:
+    from rfbench.tamper.loop import Objective
+
+
+class FinetuneAdaptive(Finetune):
+    """Fine-tune on the examples and against the flag: the loss of ``finetune`` plus a weight times -log(1 - P(flag)).
+
+    What an evaluation of a defence owes its readers, "On Adaptive Attacks to Adversarial Example Defenses",
+    https://arxiv.org/abs/2002.08347. P(flag) is pushed down at every position of the harmful answers, at the model's
+    operating point. With ``flag_weight`` 0 it is ``finetune``, draw for draw.
+    """
+
+    version: ClassVar[int] = 1
+    source: ClassVar[str] = "https://arxiv.org/abs/2002.08347"
+
+    flag_weight: float = Field(
+        default=1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="nats of loss that one nat of -log(1 - P(flag)), mean over the positions of harmful answers, "
+        "counts for (rfbench)",
+    )
+
+    def objective(self, model: ChatModel) -> Objective:
+        """See :meth:`Finetune.objective`.
+
+        Raises:
+            AttackError: the model has no flag.
+        """
+        from rfbench.tamper.loop import imitate_unflagged
+
+        if model.flag_id is None:
+            raise AttackError(f"model {model.name!r} has no flag to work against; use finetune")
+        return imitate_unflagged(self.flag_weight, model.flag_id, model.flag_bias)

@@ -1,0 +1,76 @@
+"""What tables for people are made of: a section, and the text of its cells."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rfbench.measures.figures import FIGURES
+
+UNDEFINED = "-"
+_CONTROL = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"
+    r"|[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One table: ``columns`` are headings, ``rows`` cells, of which the first ``n_names`` say what a row is about."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    n_names: int = 2
+
+
+Metric = Mapping[str, Any]
+Cells = Mapping[tuple[str, str, str], Mapping[str, Metric]]
+"""(model, attack_label, dataset) -> metric -> its row."""
+
+
+def clean(text: object) -> str:
+    """``text`` without terminal sequences, control characters and invisible direction marks; one line."""
+    return _CONTROL.sub("", str(text).replace("\n", " ").replace("\t", " "))
+
+
+def figure_text(metric: Metric | None) -> str:
+    """A measured figure with its interval: rates in percent, others with decimals by their size."""
+    if metric is None or math.isnan(metric["value"]):
+        return UNDEFINED
+    if metric["metric"] in FIGURES and FIGURES[metric["metric"]].kind == "rate":
+        return interval(metric)
+    digits = 3 if abs(metric["value"]) < 10 else 1
+    value, lo, hi = (f"{metric[end]:.{digits}f}" for end in ("value", "lo", "hi"))
+    return value if math.isnan(metric["lo"]) else f"{value} [{lo}, {hi}]"
+
+
+def percent(metric: Metric | None) -> str:
+    """A rate in percent; ``?`` where it was never scored."""
+    if metric is None:
+        return UNDEFINED
+    if math.isnan(metric["value"]):
+        return "?"
+    # One behavior in 200 is half a percent: below that a decimal would only pretend.
+    return f"{100 * metric['value']:.{0 if metric['n'] < 200 else 1}f}"
+
+
+def interval(metric: Metric | None) -> str:
+    """A rate in percent, with its interval."""
+    if metric is None:
+        return UNDEFINED
+    return f"{percent(metric)} [{100 * metric['lo']:.0f}, {100 * metric['hi']:.0f}]"
+
+
+def tokens(metric: Metric | None) -> str:
+    """A number of tokens."""
+    return UNDEFINED if metric is None or math.isnan(metric["value"]) else f"{metric['value']:.0f}"
+
+
+def counts(metric: Metric) -> tuple[str, str]:
+    """Behaviors with a verdict, and without one."""
+    return str(int(metric["n"])), str(int(metric["n_unscored"]))

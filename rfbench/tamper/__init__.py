@@ -1,0 +1,1 @@
+"""Attacks on weights: what the modules under ``attacks/`` share. Importing this package imports nothing heavy."""
