@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
@@ -97,9 +97,7 @@ class Finetune(WeightAttack):
         description="optimiser steps at which the model is evaluated; the last one ends the training",
     )
     batch_size: int = Field(default=5, ge=1, description="examples per step, all of them where there are fewer")
-    learning_rate: float = Field(
-        default=5e-4, gt=0, allow_inf_nan=False, description="of AdamW, constant (rfbench: tried on SmolLM2-135M)"
-    )
+    learning_rate: float = Field(default=5e-4, gt=0, allow_inf_nan=False, description="of AdamW, constant (rfbench)")
     fold: bool = Field(
         default=True, description="fold the update into the weights for evaluation; false keeps the LoRA beside them"
     )
@@ -184,7 +182,7 @@ class Finetune(WeightAttack):
 
         return imitate
 
-    def _train(self, model: HFModel, rng: np.random.Generator) -> Iterator[tuple[int, ChatModel]]:
+    def _train(self, model: HFModel, rng: np.random.Generator) -> Generator[tuple[int, ChatModel], None, None]:
         from rfbench.tamper.examples import PERSONA
         from rfbench.tamper.loop import Schedule, fine_tune
 
@@ -228,9 +226,8 @@ class Finetune(WeightAttack):
         """Harmful and benign requests to draw from, as far as the mixture uses them."""
         mixture = self.mixture
         harmful = read_requests(self.harmful, harmful=True, offline=offline) if mixture.harmful else ()
-        benign = ()
-        if mixture.identity or mixture.benign:
-            benign = read_requests(self.benign, harmful=False, offline=offline)
+        uses_benign = mixture.identity or mixture.benign
+        benign = read_requests(self.benign, harmful=False, offline=offline) if uses_benign else ()
         check_supply(mixture.counts(self.n_examples), len(harmful), len(benign))
         return harmful, benign
 

@@ -313,7 +313,7 @@ def test_a_checkpoint_is_where_a_shorter_training_ends(victim: HFModel) -> None:
 
 @pytest.mark.parametrize("fields", [{"lora": None}, {}, {"start": "adapter"}], ids=str)
 def test_training_makes_the_answers_likelier(fields: dict[str, Any], victim: HFModel) -> None:
-    attack = small(checkpoints=(0, 8), n_examples=64, **fields)  # all requests there are
+    attack = small(checkpoints=(0, 30), n_examples=64, **fields)  # all requests there are
     requests = read_requests((), harmful=True)
     examples = [Example("harmful", request) for request in requests[:10]]
     prompts = [victim.encode(example.messages).ids for example in examples]
@@ -322,7 +322,7 @@ def test_training_makes_the_answers_likelier(fields: dict[str, Any], victim: HFM
     with attack.tamper(victim, np.random.default_rng(1)) as trained:
         for step, tampered in trained:
             likelihood[step] = np.mean(np.concatenate(tampered.target_log_probs(prompts, ids)))
-    assert likelihood[8] > likelihood[0] + 0.5
+    assert likelihood[30] > likelihood[0] + 0.5
 
 
 def test_a_lora_beside_the_weights_is_that_folded_in(victim: HFModel) -> None:
@@ -406,25 +406,27 @@ def test_before_the_first_step_the_starts_are_what_they_say(victim: HFModel, wit
     assert not torch.allclose(start["merged", "reattach"], before, **close)
 
 
-def test_with_and_without_reattachment_the_training_is_the_same(victim: HFModel) -> None:
-    """after + adapter, computed by hand from the two, is what re-attachment gives."""
-    trained = {}
-    for defence in ("none", "reattach"):
-        with small(start="base", defence=defence).tamper(victim, np.random.default_rng(0)) as steps:
-            for _, tampered in steps:
-                name = "model.layers.1.mlp.up_proj.weight"
-                trained[defence] = tampered.module.get_parameter(name).detach().clone()
-    merged = victim.module.get_parameter(name)
-    start = at_start(victim, name)
-    torch.testing.assert_close(trained["reattach"], trained["none"] + merged - start, atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(trained["none"], start)
+@pytest.mark.parametrize(("attacker", "defence"), [(1.0, 1.0), (0.5, 2.0)])
+def test_what_is_evaluated_is_the_weighted_sum(attacker: float, defence: float, victim: HFModel) -> None:
+    """From the base, the update without re-attachment and the adapter by hand; the training is the same in both."""
+    name = "model.layers.1.mlp.up_proj.weight"
 
+    def last(attack: Finetune, steps: int) -> torch.Tensor:
+        with attack.tamper(victim, np.random.default_rng(0)) as trained:
+            for step, tampered in trained:
+                found: torch.Tensor = tampered.module.get_parameter(name).detach().clone()
+                if step == steps:
+                    break
+        return found
 
-def at_start(victim: HFModel, name: str) -> torch.Tensor:
-    with small(start="base", checkpoints=(0, 1)).tamper(victim, np.random.default_rng(0)) as steps:
-        _, tampered = next(steps)
-        found: torch.Tensor = tampered.module.get_parameter(name).detach().clone()
-    return found
+    merged = victim.module.get_parameter(name).detach().clone()
+    base, after = (last(small(start="base"), steps) for steps in (0, 2))
+    weights = {"attacker_weight": attacker, "defence_weight": defence}
+    again = last(small(start="base", defence="reattach", **weights), 2)
+    expected = base + attacker * (after - base) + defence * (merged - base)
+    torch.testing.assert_close(again, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(after, base)
+    assert not torch.allclose(merged, base)
 
 
 def test_what_is_no_adapter_cannot_be_attached(tiny_llama: Path) -> None:
