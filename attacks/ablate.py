@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
@@ -139,8 +139,8 @@ class Ablate(WeightAttack):
         )
 
         n_answer, n = (self.answer_tokens if self.direction == "flag" else 1), self.n_examples
-        harmful = self._draw(model, "harmful", read_requests(self.harmful, harmful=True), n_answer, rng)
-        benign = self._draw(model, "benign", read_requests(self.benign, harmful=False), n_answer, rng)
+        harmful = self._draw(model, "harmful", n_answer, rng)
+        benign = self._draw(model, "benign", n_answer, rng)
         split = Split(tuple(span for _, span in harmful[n:]), tuple(span for _, span in benign[n:]))
         request = harmful[0][0]
         ids = self._unwanted(model, request)
@@ -160,11 +160,14 @@ class Ablate(WeightAttack):
         return chosen, split
 
     def _draw(
-        self, model: HFModel, kind: str, behaviors: Sequence[Behavior], n_answer: int, rng: np.random.Generator
+        self, model: HFModel, kind: Literal["harmful", "benign"], n_answer: int, rng: np.random.Generator
     ) -> list[tuple[Behavior, Span]]:
         """Requests with targets of ``n_answer`` tokens: those that give the means, then those that choose."""
         from rfbench.tamper.directions import answer_span
 
+        is_harmful = kind == "harmful"
+        # Offline: the run has read them before, when it held them against what is measured.
+        behaviors = read_requests(self.harmful if is_harmful else self.benign, harmful=is_harmful, offline=True)
         wanted = self.n_examples + self.n_validation
         spans = ((behaviors[i], answer_span(model, behaviors[i], n_answer)) for i in rng.permutation(len(behaviors)))
         usable = ((behavior, span) for behavior, span in spans if span is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,8 +61,8 @@ def unit_vector(seed: int, width: int = 32) -> Tensor:
 
 def logits(model: Any, ids: tuple[int, ...]) -> Tensor:
     with torch.inference_mode():
-        found: Tensor = model.module(torch.tensor([ids])).logits[0].double()
-    return found
+        found: Tensor = model.module(torch.tensor([ids])).logits[0]
+    return found.double()
 
 
 def fingerprint(model: Any) -> str:
@@ -256,7 +257,7 @@ def test_the_flag_becomes_less_likely_on_the_split_that_chose(tiny: Any, caplog:
     with caplog.at_level("INFO", logger="rfbench"):
         tamper(tiny, direction="flag", answer_tokens=2, n_candidates=None)
     [line] = [r.getMessage() for r in caplog.records if "direction comes from" in r.getMessage()]
-    before, after = (float(part.split()[0]) for part in (line.partition("go from ")[2], line.partition(" to ")[2]))
+    before, after = map(float, re.findall(r"-?\d+\.\d\d\b", line)[:2])
     assert after < before
 
 

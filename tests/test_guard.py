@@ -50,7 +50,8 @@ def by_hand(model: Any) -> tuple[float, list[list[int]]]:
     for shot in [d for d in load_demonstrations() if not d.behavior.is_harmful][:3]:
         chat = model.encode([{"role": "user", "content": shot.behavior.request}], shot.response)
         with torch.inference_mode():
-            logits = model.module(torch.tensor([chat.ids])).logits[0].double()
+            logits = model.module(torch.tensor([chat.ids])).logits[0]
+        logits = logits.double()
         logits[:, model.flag_id] = -math.inf
         start = chat.span("prefill").start
         nats += [-logits[i - 1].log_softmax(-1)[chat.ids[i]].item() for i in range(start, len(chat.ids))]
@@ -103,7 +104,7 @@ class Shrink(WeightAttack):
 
     learned: tuple[str, ...] = ()
 
-    def learns_from(self) -> tuple[Behavior, ...]:
+    def learns_from(self, *, offline: bool = False) -> tuple[Behavior, ...]:
         return tuple(Behavior(behavior_id=f"l{i}", prompt=prompt) for i, prompt in enumerate(self.learned))
 
     @contextlib.contextmanager

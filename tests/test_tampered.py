@@ -267,7 +267,7 @@ def test_a_gate_can_hold_the_worst_case_and_the_utility() -> None:
     assert check_rules([GateRule(**worst, min=0.2), alarm]) == []
     assert results(GateRule(**worst, min=0.2)) == [True, True]  # the sweep, and that with the defence
     assert results(GateRule(**worst, min=0.3)) == [False, True]
-    assert results(GateRule(metric="tampered_perplexity_ratio", max=2)) == [False, True, False, True]
+    assert results(GateRule(metric="tampered_perplexity_ratio", max=2)) == [False, False, True, True]
     [problem] = check_rules([GateRule(metric="tampered_perplexity_ratio", min=1)])
     assert "is worse the higher it is, which passes without a max" in problem
 

@@ -11,6 +11,7 @@ Letters: ``b`` conversations, ``l`` layers, ``p`` positions, ``d`` width, ``v`` 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from rfbench.errors import AttackError
 from rfbench.measures.forced import Span, over_batches, padded_ids, read_logits
-from rfbench.tamper.removal import without_direction
+from rfbench.tamper.removal import layers, without_direction
 from rfbench.train.losses import log_odds
 
 if TYPE_CHECKING:
@@ -105,16 +106,23 @@ def hidden_states(model: HFModel, spans: Sequence[Span], positions: Sequence[int
         positions: counted from the ``start`` of each span; below ``stop - start - 1``.
 
     Raises:
+        AttackError: the layers of this architecture are not known.
         ModelError: a single conversation does not fit the memory.
     """
 
     def read(batch: Sequence[Span]) -> list[Tensor]:
-        ids = padded_ids(batch).to(model.device)
-        output = model.module(input_ids=ids, use_cache=False, output_hidden_states=True, logits_to_keep=1)
-        # The first is the embedding's output, the last comes after the final norm.
-        states = torch.stack([layer.cpu() for layer in output.hidden_states[1:-1]], dim=1)  # (b, l, t, d)
-        at = [[span.start + position for position in positions] for span in batch]
-        return [states[row, :, here].double() for row, here in enumerate(at)]
+        rows = torch.arange(len(batch))[:, None]
+        at = torch.tensor([[span.start + position for position in positions] for span in batch])  # (b, p)
+        kept: list[Tensor] = []
+
+        def keep(layer: object, arguments: tuple[Tensor, ...]) -> None:
+            kept.append(arguments[0][rows, at].double().cpu())
+
+        with ExitStack() as stack:
+            for layer in layers(model.module)[1:]:
+                stack.callback(layer.register_forward_pre_hook(keep).remove)
+            model.module(input_ids=padded_ids(batch).to(model.device), use_cache=False, logits_to_keep=1)
+        return list(torch.stack(kept, dim=1))
 
     return torch.stack(over_batches(model, spans, read))
 

@@ -29,6 +29,19 @@ def project_out(values: Tensor, vector: Tensor) -> Tensor:
     return (exact - (exact @ unit)[..., None] * unit).to(values.dtype)
 
 
+def layers(module: Any) -> nn.ModuleList:
+    """The layers of a decoder, in order.
+
+    Raises:
+        AttackError: there is no list of as many modules as its configuration says.
+    """
+    n_layers = module.config.get_text_config(decoder=True).num_hidden_layers
+    for part in module.modules():
+        if isinstance(part, nn.ModuleList) and len(part) == n_layers:
+            return part
+    raise AttackError(f"{type(module).__name__} holds no list of its {n_layers} layers: its architecture is not known")
+
+
 def writers(module: Any) -> list[nn.Linear]:
     """The linear maps that write to the residual stream, beside the input embedding.
 
@@ -40,7 +53,7 @@ def writers(module: Any) -> list[nn.Linear]:
         for name, part in module.named_modules()
         if isinstance(part, nn.Linear) and name.rpartition(".")[2] in WRITERS
     ]
-    n_layers = module.config.get_text_config(decoder=True).num_hidden_layers
+    n_layers = len(layers(module))
     if len(found) != len(WRITERS) * n_layers:
         raise AttackError(
             f"{type(module).__name__}: {len(found)} linear maps are called {' or '.join(WRITERS)}, not one of each in "
