@@ -139,7 +139,7 @@ class GCG(PromptAttack):
         "int8: a copy of it with 8-bit matrix products (CPUs); or a model, by name, with the same tokenizer; of no "
         "effect with exact ranking (rfbench)",
     )
-    draft_target: int = Field(default=3, ge=1, description="target tokens that the draft glimpse looks at (rfbench)")
+    draft_target: int = Field(default=4, ge=1, description="target tokens that the draft glimpse looks at (rfbench)")
     share: float = Field(
         default=0.125, gt=0, le=1, description="share of candidates evaluated exactly with ranking draft (rfbench)"
     )
