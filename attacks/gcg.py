@@ -125,7 +125,12 @@ class GCG(PromptAttack):
     batch: int | None = Field(
         default=None,
         ge=1,
-        description="sequences evaluated at a time, halved while memory runs out; unset: 16 on CPUs, 512 elsewhere",
+        description="sequences evaluated at a time, halved while memory runs out; unset: 8 on CPUs, 512 elsewhere",
+    )
+    pack: bool = Field(
+        default=True,
+        description="on CPUs, evaluate candidates with weights that are laid out for matrix products beforehand: "
+        "faster, and takes the memory of the linear layers once more (rfbench)",
     )
     ranking: Literal["exact", "draft", "probe"] = Field(
         default="exact",
@@ -140,6 +145,11 @@ class GCG(PromptAttack):
         "effect with exact ranking (rfbench)",
     )
     draft_target: int = Field(default=4, ge=1, description="target tokens that the draft glimpse looks at (rfbench)")
+    draft_dtype: Literal["float32", "bfloat16"] | None = Field(
+        default=None,
+        description="what the draft glimpse computes in, from a copy of the weights; unset: the model's own dtype. "
+        "bfloat16 pays where the processor multiplies it (AVX-512 BF16, AMX, GPUs) and is slower elsewhere (rfbench)",
+    )
     share: float = Field(
         default=0.125, gt=0, le=1, description="share of candidates evaluated exactly with ranking draft (rfbench)"
     )
@@ -217,7 +227,9 @@ class GCG(PromptAttack):
             surrogates=self.surrogates,
             draft=self.draft if self.ranking != "exact" else None,
             draft_target=self.draft_target,
+            draft_dtype=self.draft_dtype,
             batch=self.batch,
+            pack=self.pack,
         ) as victims:
             campaign = Campaign(
                 model=model,

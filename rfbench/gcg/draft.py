@@ -37,5 +37,11 @@ def int8_copy(module: Any) -> Any:
     return quantised.eval()
 
 
+def in_dtype(module: Any, dtype: str) -> Any:
+    """A copy of ``module`` that computes in another dtype, by its name in torch; itself where it does so already."""
+    wanted: torch.dtype = getattr(torch, dtype)
+    return module if module.dtype == wanted else copy.deepcopy(module).to(wanted)
+
+
 def _engines() -> list[str]:
     return list(torch.backends.quantized.supported_engines)

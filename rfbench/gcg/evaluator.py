@@ -20,6 +20,7 @@ from rfbench.errors import AttackError
 from rfbench.gcg.candidates import first_change
 from rfbench.gcg.layout import Ids, Layout
 from rfbench.gcg.objectives import Objective
+from rfbench.gcg.packed import packed
 from rfbench.models.batching import BatchSizer, in_batches
 from rfbench.models.generation import PrefixMemory, common_prefix
 
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 ATTENTION = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 """Kinds of layers whose past is keys and values by position, so that a prefix of it can be reused."""
 
-CPU_BATCH, DEVICE_BATCH = 16, 512
+CPU_BATCH, DEVICE_BATCH = 8, 512
 """Candidates at a time. Small batches share longer prefixes; on accelerators, launching work costs more than that."""
 
 T = TypeVar("T")
@@ -72,6 +73,7 @@ class Evaluator:
         batch: sequences at a time, halved while memory runs out; by default :data:`CPU_BATCH` on CPUs and
             :data:`DEVICE_BATCH` elsewhere.
         costs: what a token costs, where it cannot be read from the weights (a quantised copy).
+        pack: on CPUs, score with packed weights; see :func:`rfbench.gcg.packed.packed`.
     """
 
     def __init__(
@@ -83,8 +85,10 @@ class Evaluator:
         flag_bias: float = 0.0,
         batch: int | None = None,
         costs: Costs | None = None,
+        pack: bool = True,
     ) -> None:
         self.module = module
+        self._reader = packed(module) if pack else module
         self.objective = objective
         self.shares_prefixes = shares_prefixes(module)
         self._flag = (flag_id, flag_bias)
@@ -247,16 +251,17 @@ class Evaluator:
             root = rows[0][: min(n_root, shared)]
             if root != self._root:
                 self._memory, self._root = PrefixMemory(self.module.config), root
-                self._memory.prefill(self.module, root, self.device)
+                self._memory.prefill(self._reader, root, self.device)
             before = self._memory.n_computed
-            single = self._memory.prefill(self.module, rows[0][:shared], self.device)
+            single = self._memory.prefill(self._reader, rows[0][:shared], self.device)
             cache, n_new = single.copy_rows(len(rows), longest), self._memory.n_computed - before
         padded = [(*row[shared:], *[0] * (longest - len(row))) for row in rows]
         return torch.tensor(padded, device=self.device), cache, shared, n_new
 
     def logits(self, keep: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """Logits ``(b, len(keep), v)`` in fp32 at the kept positions, flag bias included."""
-        logits: torch.Tensor = self.module(logits_to_keep=keep, **inputs).logits.float()
+        module = self.module if torch.is_grad_enabled() else self._reader
+        logits: torch.Tensor = module(logits_to_keep=keep, **inputs).logits.float()
         flag_id, bias = self._flag
         if flag_id is not None and bias:
             shift = torch.zeros(logits.shape[-1], device=logits.device)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from rfbench.errors import AttackError, EncodingError
-from rfbench.gcg.draft import int8_copy
+from rfbench.gcg.draft import in_dtype, int8_copy
 from rfbench.gcg.evaluator import Evaluator, Scorer
 from rfbench.gcg.glimpse import Glimpse
 from rfbench.gcg.layout import Ids, RoundTrip, lay_out, searchable_ids, write
@@ -39,7 +39,9 @@ def open_victims(
     surrogates: Sequence[str] = (),
     draft: str | None = None,
     draft_target: int = 1,
+    draft_dtype: str | None = None,
     batch: int | None = None,
+    pack: bool = True,
 ) -> Iterator[tuple[Victim, ...]]:
     """The model under attack and its surrogates, with their drafts; what was loaded for it is freed on leaving.
 
@@ -49,7 +51,9 @@ def open_victims(
         surrogates: names of further models.
         draft: ``"glimpse"``, ``"int8"``, the name of a model, or ``None`` for no draft.
         draft_target: target tokens that the draft ``glimpse`` looks at.
+        draft_dtype: what the draft ``glimpse`` computes in, by its name in torch; ``None`` for the model's own.
         batch: sequences at a time.
+        pack: on CPUs, read candidates with packed weights.
 
     Raises:
         AttackError: a model gives no gradients, or does not share the tokenizer.
@@ -66,13 +70,15 @@ def open_victims(
             _check_same_tokenizer(model, other)
         victims = []
         for each in models:
-            operating_point = {"flag_id": each.flag_id, "flag_bias": each.flag_bias, "batch": batch}
+            operating_point = {"flag_id": each.flag_id, "flag_bias": each.flag_bias, "batch": batch, "pack": pack}
             exact = Evaluator(each.module, objective(each), **operating_point)
             cheap: Scorer | None = None
             if ranker is not None:
                 cheap = Evaluator(ranker.module, objective(each), **operating_point)
             elif draft == "glimpse":
-                cheap = Glimpse(exact, draft_target)
+                module = each.module if draft_dtype is None else in_dtype(each.module, draft_dtype)
+                own = exact if module is each.module else Evaluator(module, exact.objective, **operating_point)
+                cheap = Glimpse(own, draft_target)
             elif draft is not None:
                 cheap = Evaluator(int8_copy(each.module), objective(each), **operating_point, costs=exact.costs)
             victims.append(Victim(each, exact, cheap))

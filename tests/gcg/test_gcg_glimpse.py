@@ -117,12 +117,15 @@ def test_who_sees_whom_by_hand() -> None:
     assert mask[1, 1].int().tolist() == [1, 1, 1, 0, 1]
 
 
-def test_models_that_it_cannot_read_are_named(loaded: Callable[..., ChatModel], behavior: Behavior) -> None:
+def test_models_that_it_cannot_read_are_named(
+    loaded: Callable[..., ChatModel], behavior: Behavior, monkeypatch: pytest.MonkeyPatch
+) -> None:
     windowed: Any = loaded(architecture="mistral")
     layout = laid_out(windowed, behavior)
     candidates, current = changes(layout, [1])
     with pytest.raises(AttackError, match="16 tokens that attention reaches; take draft int8"):
         Glimpse(Evaluator(windowed.module, cross_entropy), 2).score(layout, candidates, current)
-    windowed.module.config.layer_types = ["linear_attention", "linear_attention"]
+    kinds = ["linear_attention", "linear_attention"]
+    monkeypatch.setattr(windowed.module.config, "layer_types", kinds, raising=False)
     with pytest.raises(AttackError, match="keys and values by position; take draft int8"):
         Glimpse(Evaluator(windowed.module, cross_entropy), 2)

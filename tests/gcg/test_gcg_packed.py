@@ -1,0 +1,117 @@
+"""Packed weights give what the layers give, and leave the model as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from chats import INITIAL, TEMPLATE
+
+from rfbench.gcg import packed as packed_module
+from rfbench.gcg.draft import in_dtype
+from rfbench.gcg.evaluator import Evaluator
+from rfbench.gcg.glimpse import Glimpse
+from rfbench.gcg.layout import lay_out
+from rfbench.gcg.objectives import cross_entropy
+from rfbench.gcg.packed import PackedLinear, packed
+from rfbench.gcg.ranking import rank_correlation
+from rfbench.models.base import ChatModel
+from rfbench.records import Behavior
+
+needs_onednn = pytest.mark.skipif(not packed_module._works(), reason="this build of PyTorch has no oneDNN products")
+
+
+def products(module: torch.nn.Module) -> set[type]:
+    """Kinds of linear layers in a model."""
+    return {type(m) for m in module.modules() if isinstance(m, torch.nn.Linear | PackedLinear)}
+
+
+@needs_onednn
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1, 24), (3, 7, 24)])
+def test_a_packed_layer_multiplies_and_adds(bias: bool, shape: tuple[int, ...]) -> None:
+    linear = torch.nn.Linear(24, 40, bias=bias)
+    inputs = torch.randn(shape)
+    with torch.no_grad():
+        torch.testing.assert_close(PackedLinear(linear.weight, linear.bias)(inputs), linear(inputs))
+
+
+@needs_onednn
+@pytest.mark.parametrize("variant", [{}, {"tied": False, "style": "llama3"}, {"architecture": "mistral"}])
+def test_the_same_logits_from_shared_parts_and_an_untouched_model(
+    loaded: Callable[..., ChatModel], variant: dict[str, Any]
+) -> None:
+    module = loaded(**variant).module  # type: ignore[attr-defined]
+    before = {name: id(p) for name, p in module.named_parameters()}
+    reader = packed(module)
+    ids = torch.arange(3, 20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(reader(input_ids=ids).logits, module(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+    assert products(reader) == {PackedLinear}
+    assert products(module) == {torch.nn.Linear}
+    assert reader.get_input_embeddings() is module.get_input_embeddings()
+    assert {name: id(p) for name, p in module.named_parameters()} == before
+
+
+@needs_onednn
+def test_layers_that_somebody_listens_to_are_left_alone() -> None:
+    heard, replaced = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+    heard.register_forward_hook(lambda *_: None)
+    replaced.forward = lambda inputs: inputs  # type: ignore[method-assign]
+    module = torch.nn.ModuleDict({"heard": heard, "replaced": replaced, "plain": torch.nn.Linear(4, 4)})
+    shadow = packed_module._shadow(module)._modules
+    assert (shadow["heard"], shadow["replaced"]) == (heard, replaced)
+    assert type(shadow["plain"]) is PackedLinear
+
+
+def test_without_such_products_the_model_reads_itself(
+    loaded: Callable[..., ChatModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise NotImplementedError("no such operator on this backend")
+
+    module = loaded().module  # type: ignore[attr-defined]
+    monkeypatch.setattr(PackedLinear, "forward", missing)
+    assert packed(module) is module
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert packed(module) is module
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_losses_and_draws_from_global_state_do_not_depend_on_it(
+    loaded: Callable[..., ChatModel], behavior: Behavior, pack: bool
+) -> None:
+    model: Any = loaded()
+    layout = lay_out(model, TEMPLATE, behavior, INITIAL, behavior.target)
+    current = np.array(layout.suffix)
+    state = torch.get_rng_state()
+    evaluator = Evaluator(model.module, cross_entropy, pack=pack)
+    losses = evaluator.score(layout, current[None], current).losses
+    assert torch.equal(torch.get_rng_state(), state)
+    ids = torch.tensor([layout.fill(layout.suffix)])
+    with torch.no_grad():
+        logits = model.module(input_ids=ids).logits[:, -len(layout.target) - 1 : -1]
+    want = cross_entropy(logits, ids[:, -len(layout.target) :]).item()
+    assert losses == pytest.approx([want], abs=1e-4)
+
+
+def test_a_draft_in_another_dtype_ranks_nearly_as_the_model_does(
+    loaded: Callable[..., ChatModel], behavior: Behavior
+) -> None:
+    model: Any = loaded()
+    layout = lay_out(model, TEMPLATE, behavior, INITIAL, behavior.target)
+    current = np.array(layout.suffix)
+    candidates = np.tile(current, (40, 1))
+    candidates[np.arange(40), np.arange(40) % len(current)] = np.random.default_rng(0).integers(10, 250, size=40)
+    halved = in_dtype(model.module, "bfloat16")
+    assert {p.dtype for p in halved.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in model.module.parameters()} == {torch.float32}
+    cheap, dear = (
+        Glimpse(Evaluator(module, cross_entropy), 3).score(layout, candidates, current).losses
+        for module in (halved, model.module)
+    )
+    assert 0 < np.abs(cheap - dear).max() < 0.5
+    assert rank_correlation(cheap, dear) > 0.95
