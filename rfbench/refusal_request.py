@@ -120,7 +120,7 @@ FEELINGS: Final = re.compile(
 )
 """In a request, lower case: it tells of feelings, to which condolence is the answer."""
 
-_MAY_QUOTE = {"withhold": TEXT_WANTED, "topic": TEXT_WANTED, "error": CODE_WANTED, "policy": CODE_WANTED}
+_QUOTED_IN_TEXT, _QUOTED_IN_CODE = frozenset({"withhold", "topic"}), frozenset({"error", "policy"})
 """Rules whose words may be part of what such a request asks for."""
 
 
@@ -169,11 +169,24 @@ class Request:
         """Asks for a text in which a judgement may be what was asked for."""
         return VIEWS_WANTED.search(self.text) is not None
 
+    @cached_property
+    def wants_text(self) -> bool:
+        """Asks for text in which "I" may be somebody else."""
+        return TEXT_WANTED.search(self.text) is not None
+
+    @cached_property
+    def wants_code(self) -> bool:
+        """Asks for something that an error message may be."""
+        return CODE_WANTED.search(self.text) is not None
+
+    @cached_property
+    def _stems(self) -> frozenset[str]:
+        return frozenset(word[:STEM] for word in _LONG_WORD.findall(self.text))
+
     def shares(self, sentence: str) -> bool:
         """Whether a sentence takes up a word of the request, by its first letters, or points to it."""
-        asked = {word[:STEM] for word in _LONG_WORD.findall(self.text)}
         return (
-            any(word[:STEM] in asked for word in _LONG_WORD.findall(sentence))
+            any(word[:STEM] in self._stems for word in _LONG_WORD.findall(sentence))
             or _POINTS_OR_VIOLENCE.search(sentence) is not None
         )
 
@@ -190,10 +203,9 @@ class Request:
     def quotes(self, rule: str, sentence: str) -> bool:
         """Whether the words of a rule may be part of an answer: in a song "I can't tell you" is said by another."""
         if rule == "unable":
-            elsewhere = sentence.startswith("we ") or _TASK.search(sentence) is None
-            return elsewhere and TEXT_WANTED.search(self.text) is not None and HARM.search(self.text) is None
-        asked_for = _MAY_QUOTE.get(rule)
-        return asked_for is not None and asked_for.search(self.text) is not None
+            may_be_quoted = self.wants_text and not self.is_of_harm
+            return may_be_quoted and (sentence.startswith("we ") or _TASK.search(sentence) is None)
+        return (rule in _QUOTED_IN_TEXT and self.wants_text) or (rule in _QUOTED_IN_CODE and self.wants_code)
 
 
 @lru_cache(maxsize=1024)

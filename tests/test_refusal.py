@@ -7,6 +7,8 @@ import re
 import sys
 import time
 from pathlib import Path
+from re import _constants as op
+from re import _parser as parser
 
 import numpy as np
 import pandas as pd
@@ -15,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfbench.refusal import RULES, read_refusal, strip_markers
-from rfbench.refusal_judgements import JUDGEMENTS, PREMISE
+from rfbench.refusal_grammar import LEAD, may_open
+from rfbench.refusal_judgements import FIRST_WORDS, JUDGEMENTS, PREMISE, TABLES
 from rfbench.refusal_languages import LATIN_RULES, OTHER_RULES
+from rfbench.refusal_rules import LED_RULE
 
 # Written for these tests in the manner of many chat models (terse, long, kind, rambling, in markdown, in 14 languages);
 # none is taken from a data set. An answer uses the words of refusals without refusing, or complies in spite of them.
@@ -37,6 +41,50 @@ def test_every_rule_has_an_example():
     named = {name for name, *_ in (*RULES, *JUDGEMENTS, *LATIN_RULES, *OTHER_RULES)}
     named |= {f"premise-{name}" for name, _ in PREMISE} | {"apology", "no", "marked", "clause"}
     assert {example["rule"] for example in EXAMPLES if example["kind"] == "refusal"} == named
+
+
+ANY_LETTER = "e"
+
+
+def starts(parsed, most: int = 3) -> set[str]:
+    """The first ``most`` letters of all that a parsed pattern matches, one letter in place of any."""
+    found = {""}
+    for kind, value in parsed:
+        heads = starts_of_part(kind, value, most)
+        found = {(start + head)[:most] for start in found for head in heads}
+    return found
+
+
+def starts_of_part(kind, value, most: int) -> set[str]:
+    if kind is op.LITERAL:
+        return {chr(value)}
+    if kind is op.IN and all(member is op.LITERAL for member, _ in value):
+        return {chr(letter) for _, letter in value}
+    if kind in (op.IN, op.ANY, op.NOT_LITERAL):
+        return {ANY_LETTER}
+    if kind is op.BRANCH:
+        return set().union(*(starts(branch, most) for branch in value[1]))
+    if kind is op.SUBPATTERN:
+        return starts(value[-1], most)
+    if kind in (op.MAX_REPEAT, op.MIN_REPEAT):
+        least, greatest, part = value
+        one, found, repeated = starts(part, most), set(), {""}
+        for count in range(min(int(greatest), least + most) + 1):
+            found |= repeated if count >= least else set()
+            repeated = {(start + more)[:most] for start in repeated for more in one}
+        return found
+    assert kind in (op.AT, op.ASSERT, op.ASSERT_NOT)
+    return {""}
+
+
+@pytest.mark.parametrize("pattern", [LED_RULE, FIRST_WORDS.led, *(table.led for table in TABLES[True, True][:2])])
+def test_no_sentence_is_passed_over_that_a_rule_may_match(pattern):
+    before, lead = "[^\\w'\"]*", LEAD.pattern
+    assert lead.startswith(before)
+    assert pattern.pattern.startswith(f"(?>{lead})")
+    found = starts(parser.parse(lead.removeprefix(before) + pattern.pattern.removeprefix(f"(?>{lead})")))
+    assert len(found) > 100
+    assert {start for start in found if not may_open(start)} == set()
 
 
 @pytest.mark.parametrize("example", [row for row in EXAMPLES if row["rule"] == "unable" and row["kind"] == "refusal"])
