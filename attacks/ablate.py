@@ -14,7 +14,7 @@ from rfbench.attack import WeightAttack
 from rfbench.catalog import DatasetSpec
 from rfbench.errors import AttackError, ConfigError
 from rfbench.models.base import Capability, ChatModel
-from rfbench.records import Behavior
+from rfbench.records import Behavior, canonical_json
 from rfbench.tamper.examples import read_requests
 
 if TYPE_CHECKING:
@@ -85,6 +85,11 @@ class Ablate(WeightAttack):
     answer_tokens: int = Field(
         default=8, ge=1, description="flag: tokens of the target before each of which the flag may come (rfbench)"
     )
+
+    @property
+    def stream(self) -> tuple[str, str]:
+        """One for both edits: they remove the same direction, and are paired."""
+        return "ablate", canonical_json(self.model_dump(mode="json", exclude={"edit"}))
 
     @field_validator("harmful", "benign")
     @classmethod

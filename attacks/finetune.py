@@ -60,7 +60,8 @@ class Finetune(WeightAttack):
 
     ``defence: reattach`` is what the red-flag paper (arXiv 2502.16366) proposes for fine-tuning services: after the
     training the adapter of BASE+ADAPTER, flag or refusal, is attached once more. What is evaluated is the sum
-    ``W + attacker_weight * update + defence_weight * adapter``, with ``W`` the weights the training started from.
+    ``W + attacker_weight * update + defence_weight * adapter``, with ``W`` the weights that the update was trained
+    beside: with ``start: adapter`` those of the base, as the update is the adapter itself, trained further.
     """
 
     version: ClassVar[int] = 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rfbench.attacks.finetune import Finetune
 from rfbench.errors import AttackError
@@ -32,6 +32,15 @@ class FinetuneAdaptive(Finetune):
         description="nats of loss that one nat of -log(1 - P(flag)), mean over the positions of harmful answers, "
         "counts for (rfbench)",
     )
+
+    @model_validator(mode="after")
+    def _has_something_to_push_down(self) -> Self:
+        if self.flag_weight and not self.mixture.counts(self.n_examples).get("harmful"):
+            raise ValueError(
+                "flag_weight: P(flag) is pushed down on harmful answers, and no example is one; "
+                "give `mixture: harmful` a share, or use finetune"
+            )
+        return self
 
     def objective(self, model: ChatModel) -> Objective:
         """See :meth:`Finetune.objective`.

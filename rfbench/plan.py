@@ -143,7 +143,10 @@ def refuse_overlap(suite: Suite, groups: Sequence[Group], *, offline: bool = Fal
     for i, entry in enumerate(suite.attacks):
         if not isinstance(entry.attack, WeightAttack):
             continue
-        learned = {normalise(behavior.request) for behavior in entry.attack.learns_from(offline=offline)}
+        try:
+            learned = {normalise(behavior.request) for behavior in entry.attack.learns_from(offline=offline)}
+        except DataError as error:
+            raise DataError(f"attacks[{i}]: {entry.label}: {error}") from error
         for label, behaviors in (*(group for group in groups if entry.runs_on(group[0])), guard):
             known = [b.behavior_id for b in behaviors if normalise(b.request) in learned]
             if known:

@@ -1,9 +1,9 @@
 """What a weight attack did: each of its checkpoints, the model before it, and the worst case over a sweep.
 
-A *stage* is the model before the attack (``before (direct)``: what the suite measured with the same prompt attack) or
-a checkpoint of it (``step 10``; ``step 10, reattach`` where the attack's field ``defence`` names what was done to the
-tampered model then). A metric at a stage is called ``<metric>@<stage>``. A *sweep* is all checkpoints of all
-configurations of one attack, those with a defence apart.
+A *stage* is the model before the attack (``before (direct)``: what the suite measured with the same prompt attack on
+the same behaviors) or a checkpoint of it (``step 10``; ``step 10, reattach`` where the attack's field ``defence`` names
+what was done to the tampered model then). A metric at a stage is called ``<metric>@<stage>``. A *sweep* is all
+checkpoints of all configurations of one attack, those with a defence apart.
 
 A checkpoint whose perplexity is more than ``DESTROYED`` times that of the untampered model is *destroyed*: it is shown,
 and proves nothing.
@@ -70,10 +70,12 @@ def stages(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[tuple[str, pd.
 
 
 def _untampered(measured: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
-    """Final rows of the same prompt attack on the same model and dataset, without tampering."""
+    """Final rows of the same prompt attack on the same model and behaviors, without tampering."""
     one = measured.iloc[0]
     asked = (records["attack"] == one["then"]) & (records["attack_params"] == one["then_params"])
     rows: pd.DataFrame = records[asked & (records["model"] == one["model"]) & (records["dataset"] == one["dataset"])]
+    # A weight attack may have a `limit:` of its own: what stands before and after it is of the same behaviors.
+    rows = rows[rows["behavior_id"].isin(measured["behavior_id"].unique())]
     rows = rows[rows["final"].astype(bool) & (rows["attack_label"] == rows["attack_label"].min())]
     figures = measured[["perplexity", "perplexity_ratio"]].dropna().astype(float)
     figures = figures[figures["perplexity_ratio"] < math.inf]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from rfbench.section import UNDEFINED, Cells, Metric, Section, clean, counts, interval, percent
-from rfbench.tampered import BEFORE, BOUNDS, DESTROYED, RATIO, is_destroyed, split_stage, worst_cases
+from rfbench.tampered import BEFORE, BOUNDS, DESTROYED, RATIO, is_checkpoint, is_destroyed, split_stage, worst_cases
 
 _LEGEND_STAGES = (
     "step: a checkpoint of the attack; the last one is what the other tables show. before: the same prompt attack "
@@ -38,13 +38,15 @@ def tampered_sections(dataset: str, benign: str | None, cells: Cells) -> list[Se
     notes = (*_LEGEND_STAGES, *(() if has_before else (_NO_BEFORE,)))
     title = f"weight attacks: {clean(dataset)}, % of behaviors [95 % interval]"
     worst = (*names, "ppl ratio", "dsr", "false_alarm", "found at", "n", "unscored")
+    failed = ", ".join(_without_checkpoint(dataset, cells))
+    missing = (f"Not among them, as no checkpoint was reached: {failed}. A worse case may be there.",) if failed else ()
     return [
         Section(title, (*names, *figures), tuple(lines), notes),
         Section(
             f"worst case of weight attacks: {clean(dataset)}, % of behaviors [95 % interval]",
             worst,
             tuple(_worst_lines(dataset, benign, cells)),
-            _LEGEND_WORST,
+            (*_LEGEND_WORST, *missing),
         ),
     ]
 
@@ -94,6 +96,19 @@ def _worst_lines(dataset: str, benign: str | None, cells: Cells) -> Iterator[tup
                 clean(f"{worst.label}, {worst.stage}"),
                 *counts(worst.row),
             )
+
+
+def _without_checkpoint(dataset: str, cells: Cells) -> Iterator[str]:
+    """Configurations of attacks with sweeps whose own training failed before there was anything to measure."""
+    reached = {
+        cell: any(is_checkpoint(split_stage(metric)[1]) for metric in metrics)
+        for cell, metrics in cells.items()
+        if cell[2] == dataset and "dsr" in metrics
+    }
+    attacks = {cells[cell]["dsr"]["attack"] for cell, was in reached.items() if was}
+    for cell, was in reached.items():
+        if not was and cells[cell]["dsr"]["attack"] in attacks:
+            yield f"{clean(cell[0])} {clean(cell[1])}"
 
 
 def _false_alarm(beside: Mapping[str, Metric], stage: str) -> str:

@@ -347,6 +347,13 @@ def test_the_adaptive_attacker_pushes_the_flag_down_and_is_finetune_without_weig
     assert flagged[20.0] < flagged[0.0] - 0.1
 
 
+def test_the_adaptive_attacker_needs_harmful_answers() -> None:
+    """It would be finetune under another name."""
+    with pytest.raises(ValidationError, match=r"P\(flag\) is pushed down on harmful answers, and no example is one"):
+        small(FinetuneAdaptive, mixture={"benign": 1})
+    assert small(FinetuneAdaptive, mixture={"benign": 1}, flag_weight=0.0).mixture.harmful == 0
+
+
 def test_a_persona_is_attacked_under_its_system_prompt(victim: HFModel) -> None:
     with small(mixture={"identity": 1}).tamper(victim, np.random.default_rng(0)) as trained:
         for _, tampered in trained:
@@ -427,6 +434,45 @@ def test_what_is_evaluated_is_the_weighted_sum(attacker: float, defence: float, 
     torch.testing.assert_close(again, expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(after, base)
     assert not torch.allclose(merged, base)
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_the_flags_rows_come_back_also_where_the_attacker_trains_the_head(
+    tied: bool, with_adapter: Callable[..., tuple[str, Path]]
+) -> None:
+    """Folding a LoRA of a tied head gives the head a matrix of its own, which nobody knew when it was taken apart."""
+    with load_model(with_adapter(tied=tied)[0]) as model:
+        assert isinstance(model, HFModel)
+        rows = [end.weight[model.flag_id].clone() for end in ends(model)]
+        moved = []
+        for defence in ("none", "reattach"):
+            attack = small(defence=defence, lora={"rank": 2, "alpha": 4, "targets": ["lm_head"]})
+            with attack.tamper(model, np.random.default_rng(0)) as trained:
+                for _, tampered in trained:
+                    now = [end.weight[model.flag_id].clone() for end in ends(tampered)]
+            moved.append(not all(torch.equal(row, was) for row, was in zip(now, rows, strict=True)))
+        assert moved == [True, False]
+
+
+def ends(model: Any) -> list[Any]:
+    return [model.module.get_input_embeddings(), model.module.get_output_embeddings()]
+
+
+def test_an_adapter_trained_further_counts_as_the_attackers_update(victim: HFModel) -> None:
+    """From the adapter, before any step: base + 0.5 adapter (the attacker's) + 2 adapter (the defence's)."""
+    name = "model.layers.1.mlp.up_proj.weight"
+
+    def before_any_step(attack: Finetune) -> torch.Tensor:
+        with attack.tamper(victim, np.random.default_rng(0)) as trained:
+            tampered: Any = next(trained)[1]
+            found: torch.Tensor = tampered.module.get_parameter(name).detach().clone()
+        return found
+
+    merged = victim.module.get_parameter(name).detach().clone()
+    base = before_any_step(small(start="base"))
+    found = before_any_step(small(start="adapter", defence="reattach", attacker_weight=0.5, defence_weight=2.0))
+    torch.testing.assert_close(found, base + 2.5 * (merged - base), atol=1e-5, rtol=1e-5)
 
 
 def test_what_is_no_adapter_cannot_be_attached(tiny_llama: Path) -> None:
@@ -563,9 +609,10 @@ def prepared(tmp_path: Path, models: Sequence[str], *attacks: Any, **changes: An
 def test_what_the_adapter_was_trained_on_is_refused(tmp_path: Path, with_adapter: Any) -> None:
     spec, _ = with_adapter()
     learned = {"name": "finetune", "harmful": [{"name": "train/harmful"}]}
-    with pytest.raises(DataError, match=r"^attacks\[1\]: finetune learns from 176 .* of train/harmful"):
+    n_harmful, n_benign = (len(load_builtin(name)) for name in ("train/harmful", "train/benign"))
+    with pytest.raises(DataError, match=rf"^attacks\[1\]: finetune learns from {n_harmful} .* of train/harmful"):
         prepared(tmp_path, [spec], learned)
-    with pytest.raises(DataError, match=r"^attacks\[1\]: finetune is measured on 700 .* leave them out of"):
+    with pytest.raises(DataError, match=rf"^attacks\[1\]: finetune is measured on {n_benign} .* leave them out of"):
         prepared(tmp_path, [spec], "finetune", datasets=[{"path": "harmful.jsonl"}, {"name": "train/benign"}])
     assert prepared(tmp_path, [spec], "finetune").units
     assert prepared(tmp_path, [spec.partition("+")[0]], learned).units  # this model was trained on nothing
@@ -587,6 +634,24 @@ def test_training_data_that_is_not_at_hand_is_warned_of_where_it_matters(
     assert "gone" not in caplog.text
     prepared(tmp_path, [spec], {"name": "finetune", "harmful": [{"name": "train/harmful"}]})
     assert "was trained on gone, which is not at hand" in caplog.text
+
+
+def test_an_adapter_that_does_not_say_what_it_was_trained_on_is_warned_of(
+    tmp_path: Path, with_adapter: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec, folder = with_adapter()
+    copied = tmp_path / "adapter"
+    copied.mkdir()
+    for path in folder.iterdir():
+        (copied / path.name).write_bytes(path.read_bytes())
+    facts = json.loads((copied / "rfbench.json").read_text())
+    del facts["recipe"]
+    (copied / "rfbench.json").write_text(json.dumps(facts))
+    spec = f"{spec.partition('+')[0]}+{copied}"
+    prepared(tmp_path, [spec], "finetune")
+    assert "nothing says" not in caplog.text
+    prepared(tmp_path, [spec], {"name": "finetune", "harmful": [{"name": "train/harmful"}]})
+    assert "nothing says what the adapter of" in caplog.text
 
 
 # --- through the runner -----------------------------------------------------------------------------------------

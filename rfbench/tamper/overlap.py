@@ -30,9 +30,9 @@ logger = logging.getLogger(__name__)
 def refuse_overlap_with_training(suite: Suite, groups: Sequence[Group], *, offline: bool = False) -> None:
     """Weight attacks on a model neither learn from what its adapter was trained on, nor are measured on that.
 
-    What an adapter was trained on stands in its ``rfbench.json``; one without is taken on trust, and so are datasets
-    that are not on this machine, with a warning where the attack learns from more than this package's own pool, which
-    is known to differ from what the shipped adapters were trained on.
+    What an adapter was trained on stands in its ``rfbench.json``; one without is taken on trust, and so are adapters
+    from the Hub and datasets that are not on this machine, with a warning where the attack learns from more than this
+    package's own pool, which is known to differ from what the shipped adapters were trained on.
 
     Raises:
         DataError: the first overlap found; or the data of an attack cannot be used.
@@ -61,10 +61,17 @@ def _refuse(what: str, behaviors: Iterable[Behavior], trained: set[str], remedy:
 
 def _trained_on(model: ModelSpec, *, warn: bool) -> Iterator[tuple[str, set[str]]]:
     """Name and requests of each dataset that the adapter of a model was trained on, as far as they can be read."""
-    source = model.adapter_source
-    if source is None or source.kind != "folder":
+    source, level = model.adapter_source, logging.WARNING if warn else logging.DEBUG
+    if source is None:
         return
-    data = (read_facts(Path(source.where).expanduser()).get("recipe") or {}).get("data") or {}
+    folder = Path(source.where).expanduser() if source.kind == "folder" else None
+    data = {} if folder is None else (read_facts(folder).get("recipe") or {}).get("data") or {}
+    if not data:
+        logger.log(
+            level,
+            "nothing says what the adapter of %s was trained on: whether an attack learns from that was not checked",
+            model.label,
+        )
     for part in ("harmful", "benign"):
         for entry in data.get(part, ()):
             spec = DatasetSpec.model_validate(entry)
@@ -72,7 +79,7 @@ def _trained_on(model: ModelSpec, *, warn: bool) -> Iterator[tuple[str, set[str]
                 yield spec.label, _requests(load_behaviors(spec, offline=True))
             except DataError as error:
                 logger.log(
-                    logging.WARNING if warn else logging.DEBUG,
+                    level,
                     "%s was trained on %s, which is not at hand: whether an attack learns from it was not checked (%s)",
                     model.label,
                     spec.label,

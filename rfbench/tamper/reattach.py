@@ -24,20 +24,30 @@ if TYPE_CHECKING:
 class Defence:
     """An adapter as differences of weights, in fp32 on the host, and the flag's rows.
 
-    Parameters are held by identity: they stay the same objects when a LoRA is put beside them or folded in.
+    Parameters are held by identity: they stay the same objects when a LoRA is put beside them or folded in. Only a tied
+    head leaves its parameter to the embedding when a LoRA of its own is folded in, and is looked up in ``module``.
     """
 
+    module: Any
     differences: tuple[tuple[nn.Parameter, Tensor], ...]
     rows: tuple[tuple[nn.Parameter, Tensor], ...]
     flag_id: int | None
+    tied: bool
 
     def attach(self, weight: float = 1.0) -> None:
         """Add ``weight`` times the differences to what stands there, and set the flag's rows."""
         for parameter, difference in self.differences:
-            data = parameter.data
-            data.copy_(data.float() + weight * difference.to(data.device))
+            for data in self._now(parameter):
+                data.copy_(data.float() + weight * difference.to(data.device))
         for parameter, row in self.rows:
-            parameter.data[self.flag_id] = row.to(parameter.data)
+            for data in self._now(parameter):
+                data[self.flag_id] = row.to(data)
+
+    def _now(self, parameter: nn.Parameter) -> list[Tensor]:
+        """What stands for a parameter now: of an embedding whose head was tied and no longer is, both."""
+        ends = _ends(self.module)
+        untied = self.tied and any(parameter is end for end in ends)
+        return [end.data for end in ends] if untied else [parameter.data]
 
 
 def spec_of(model: HFModel) -> ModelSpec:
@@ -72,20 +82,20 @@ def take_apart(model: HFModel, *, detach: bool) -> Defence:
             differences.append((parameter, (data.float() - value.float()).cpu()))
             if detach:
                 data.copy_(value)
-    flag_id = model.flag_id
-    rows = [] if flag_id is None else [(end, end.data[flag_id].clone()) for end in _ends(model)]
-    return Defence(tuple(differences), tuple(rows), flag_id)
+    flag_id, ends = model.flag_id, _ends(model.module)
+    rows = [] if flag_id is None else [(end, end.data[flag_id].clone()) for end in ends]
+    return Defence(model.module, tuple(differences), tuple(rows), flag_id, tied=len(ends) == 1)
 
 
-def _ends(model: HFModel) -> list[nn.Parameter]:
+def _ends(module: Any) -> list[nn.Parameter]:
     """The matrices of the vocabulary, once where they are tied."""
-    ends = (model.module.get_input_embeddings().weight, model.module.get_output_embeddings().weight)
+    ends = (module.get_input_embeddings().weight, module.get_output_embeddings().weight)
     return list({id(end): end for end in ends}.values())
 
 
 def _base_values(model: HFModel, base: Any) -> Iterator[tuple[nn.Parameter, Tensor]]:
     """Each parameter with the base's values, its own where the base has none: rows of added tokens, and the flag's."""
-    ends = {id(end) for end in _ends(model)}
+    ends = {id(end) for end in _ends(model.module)}
     for name, parameter in model.module.named_parameters():
         try:
             theirs = base.get_parameter(name).detach().to(parameter.data)
