@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from rfbench.attacks.ablate import Ablate
 from rfbench.catalog import DatasetSpec
+from rfbench.crafting import rng_for
 from rfbench.errors import AttackError
 from rfbench.evaluate import run_unit
 from rfbench.measures.forced import Span
@@ -170,7 +170,10 @@ def test_hidden_states_are_the_inputs_of_the_layers(victim: Any) -> None:
     handle.remove()
     states = hidden_states(victim, SPANS, [-3, 0])
     assert states.shape == (3, 1, 2, 32)
-    assert torch.allclose(states[1, 0], seen[0][[6, 9]].double(), atol=1e-5)
+    want = seen[0][[6, 9]].double()
+    # A padded batch rounds otherwise than a single row where threads share the work, small components as much as large
+    # ones: they are sums of terms of the same size. Another position would be off by the size of the state.
+    assert (states[1, 0] - want).abs().max() < 1e-5 * want.abs().max()
 
 
 def test_mean_differences_by_hand() -> None:
@@ -238,8 +241,9 @@ def test_the_lowest_odds_within_the_bound_are_chosen(tiny: Any) -> None:
 
 
 def tamper(model: Any, seed: int = 0, **fields: Any) -> dict[int, Tensor]:
+    """Logits at each checkpoint; with the seed of a unit, requests are drawn as the runner draws them."""
     attack = Ablate.model_validate({**SMALL, **fields})
-    with attack.tamper(model, np.random.default_rng(seed)) as checkpoints:
+    with attack.tamper(model, rng_for(seed, attack, "")) as checkpoints:
         return {step: logits(tampered, tuple(range(3, 30))) for step, tampered in checkpoints}
 
 
@@ -285,13 +289,13 @@ def test_through_the_runner(tmp_path: Path, tiny: Any) -> None:
 def test_what_cannot_be_done_is_one_line_and_the_model_is_as_it_was(
     tmp_path: Path, tiny: Any, fields: dict[str, Any], problem: str
 ) -> None:
-    before = fingerprint(tiny)
-    with pytest.raises(AttackError, match=problem) as caught:
-        tamper(tiny, **fields)
-    assert "\n" not in str(caught.value)
-    assert fingerprint(tiny) == before
     suite = small_suite(tmp_path, attacks=[{"name": "ablate", **SMALL, **fields}])
     [unit] = [unit for unit in small_plan(suite) if unit.model.backend != "control"]
+    before = fingerprint(tiny)
+    with pytest.raises(AttackError, match=problem) as caught:
+        tamper(tiny, unit.seed, **fields)  # the same requests, so that the line has the same figures
+    assert "\n" not in str(caught.value)
+    assert fingerprint(tiny) == before
     assert {(r.verdict, r.error) for r in run_unit(tiny, unit)} == {("unscored", str(caught.value))}
 
 
@@ -316,3 +320,9 @@ def test_it_learns_from_all_that_it_may_draw() -> None:
     assert [b.behavior_id.startswith("core-h") for b in named.learns_from()[:4]] == [True, True, True, False]
     with pytest.raises(ValueError, match="core/harmfull"):
         Ablate(harmful=(DatasetSpec(name="core/harmfull"),))
+
+
+def test_edits_are_paired_and_other_settings_are_not() -> None:
+    weights, activations = (Ablate(edit=edit) for edit in ("weights", "activations"))
+    assert weights.stream == activations.stream
+    assert weights.stream != Ablate(direction="flag").stream

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from rfbench.attacks.gcg import GCG
 from rfbench.attacks.gcg_adaptive import GCGAdaptive
 from rfbench.gcg import nano as nano_module
-from rfbench.gcg.evaluator import Evaluator
+from rfbench.gcg.evaluator import Evaluator, shares_prefixes
 from rfbench.gcg.layout import Layout, searchable_ids
 from rfbench.gcg.nano import TARGET, Fence, open_engine, run_nanogcg
 from rfbench.gcg.objectives import objective
@@ -65,6 +65,7 @@ def test_its_own_candidates_have_the_same_losses_under_ours(
         chat.ids[: span.start], chat.ids[span.start : span.stop], chat.ids[span.stop : start], chat.ids[start:]
     )
     evaluator = Evaluator(model.module, objective(mellowmax_alpha), flag_id=model.flag_id, flag_bias=model.flag_bias)
+    assert shares_prefixes(model.module)  # else what it sees begins with the chat, not with the suffix
     assert len(seen) == 1 + 3  # the initial text, and three steps
     for embeds, losses in seen:
         n = len(layout.suffix)
