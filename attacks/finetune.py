@@ -87,7 +87,8 @@ class Finetune(WeightAttack):
     start: Literal["merged", "adapter", "base"] = Field(
         default="merged",
         description="what is trained: the model as it is, its adapter folded in; the adapter itself, beside its base; "
-        "or the base without it (the last two need BASE+ADAPTER). The flag's row stays in the vocabulary always",
+        "or the base without it (the last two need BASE+ADAPTER). The flag's row stays in the vocabulary always, but "
+        "who trains the base has no flag: there it takes no part in the softmax",
     )
     lora: Lora | None = Field(
         default=Lora(), description="the update (with start: adapter, that adapter is); null trains every parameter"
@@ -179,9 +180,9 @@ class Finetune(WeightAttack):
         Raises:
             AttackError: it is not defined for this model.
         """
-        from rfbench.tamper.loop import imitate
+        from rfbench.tamper.loop import imitate, imitate_without
 
-        return imitate
+        return imitate_without(model.flag_id) if self.start == "base" and model.flag_id is not None else imitate
 
     def _train(self, model: HFModel, rng: np.random.Generator) -> Generator[tuple[int, ChatModel], None, None]:
         from rfbench.tamper.examples import PERSONA

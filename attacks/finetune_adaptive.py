@@ -52,4 +52,4 @@ class FinetuneAdaptive(Finetune):
 
         if model.flag_id is None:
             raise AttackError(f"model {model.name!r} has no flag to work against; use finetune")
-        return imitate_unflagged(self.flag_weight, model.flag_id, model.flag_bias)
+        return imitate_unflagged(self.flag_weight, model.flag_id, model.flag_bias, super().objective(model))

@@ -39,7 +39,7 @@ from rfbench.runner import execute
 from rfbench.session import prepare
 from rfbench.suite import load_suite
 from rfbench.tamper.examples import KINDS, PERSONA, PERSONA_OPENING, Example, converse, draw, read_requests, share_out
-from rfbench.tamper.loop import answer_logits, imitate, imitate_unflagged
+from rfbench.tamper.loop import answer_logits, imitate, imitate_unflagged, imitate_without
 from rfbench.tamper.reattach import take_apart
 from rfbench.train.adapter import save_adapter
 from rfbench.train.batches import Batch
@@ -232,6 +232,28 @@ def test_losses_worked_by_hand() -> None:
     assert against(logits, batch).item() == pytest.approx(plain + 10 * math.log(2))
     benign = Batch.of([conversation("b", [7, 1], 1, harmful=False)], torch.device("cpu"))
     assert against(logits[1:], benign).item() == pytest.approx(math.log(4))
+    # Without the flag in the vocabulary: log 2 and log 3, and no gradient reaches its logit.
+    free = logits.clone().requires_grad_()
+    blind = imitate_without(2)(free, batch)
+    assert blind.item() == pytest.approx((math.log(2) + math.log(3)) / 2)
+    blind.backward()  # type: ignore[no-untyped-call]
+    assert free.grad is not None
+    assert free.grad[:, 2].tolist() == [0.0, 0.0]
+    assert free.grad[:, :2].abs().min() > 0
+    adaptive = imitate_unflagged(10.0, 2, math.log(2), imitate_without(2))
+    assert adaptive(logits, batch).item() == pytest.approx(blind.item() + 10 * math.log(2))
+
+
+def test_who_trains_the_base_has_no_flag_in_the_softmax(victim: HFModel) -> None:
+    """Two objectives that differ, and each start has the right one of them."""
+    from small_conversations import conversation
+
+    batch = Batch.of([conversation("h", [7, 0], 1, harmful=True)], torch.device("cpu"))
+    logits = torch.zeros(1, len(victim.tokenizer))
+    starts = ("merged", "adapter", "base")
+    seen = {start: small(start=start).objective(victim)(logits, batch).item() for start in starts}
+    n = logits.shape[1]
+    assert seen == {key: pytest.approx(math.log(n - (key == "base"))) for key in seen}
 
 
 def test_logits_are_those_of_the_answers_alone(victim: HFModel) -> None:

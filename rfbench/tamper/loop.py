@@ -89,8 +89,21 @@ def imitate(logits: Tensor, batch: Batch) -> Tensor:
     return answer_cross_entropy(logits, batch.target).mean()
 
 
-def imitate_unflagged(weight: float, flag_id: int, flag_bias: float) -> Objective:
-    """:func:`imitate` plus ``weight`` times ``-log(1 - P(flag))`` on harmful answers.
+def imitate_without(flag_id: int) -> Objective:
+    """:func:`imitate` in a vocabulary without the flag: its row stands there, and takes no part.
+
+    For trainings that start from a base, which has no flag yet. A trained row in the softmax would have the training
+    push the flag down on everything that is learned, although nobody who trains the base has ever seen it.
+    """
+
+    def objective(logits: Tensor, batch: Batch) -> Tensor:
+        return imitate(logits.index_fill(1, torch.tensor([flag_id], device=logits.device), -torch.inf), batch)
+
+    return objective
+
+
+def imitate_unflagged(weight: float, flag_id: int, flag_bias: float, plain: Objective = imitate) -> Objective:
+    """``plain`` plus ``weight`` times ``-log(1 - P(flag))`` on harmful answers.
 
     P(flag) is that of the operating point. Mean over positions, then over the harmful answers of the batch; 0 in a
     batch without any.
@@ -101,7 +114,7 @@ def imitate_unflagged(weight: float, flag_id: int, flag_bias: float) -> Objectiv
         rest = logits.index_fill(1, torch.tensor([flag_id], device=logits.device), -torch.inf)
         s = log_odds(logits[:, flag_id] + flag_bias, rest)
         alarms = false_alarm(batch.pad(s), batch.mask)
-        return imitate(logits, batch) + weight * (alarms * harmful).sum() / harmful.sum().clamp(min=1)
+        return plain(logits, batch) + weight * (alarms * harmful).sum() / harmful.sum().clamp(min=1)
 
     return objective
 
