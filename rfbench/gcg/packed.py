@@ -56,7 +56,7 @@ def _shadow(module: nn.Module) -> nn.Module:
 
 
 def _works() -> bool:
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     try:
         with torch.no_grad():
