@@ -94,7 +94,8 @@ class Embedding(ResumableAttack):
         template, text = self._place(behavior)
         layout = lay_out(model, template, behavior, text, behavior.target)
         objective, readings = self._objectives(model)
-        evaluator = Evaluator(victim.module, objective, flag_id=model.flag_id, flag_bias=model.flag_bias)
+        # Every evaluation here has a gradient, which packed weights do not give.
+        evaluator = Evaluator(victim.module, objective, flag_id=model.flag_id, flag_bias=model.flag_bias, pack=False)
         table = evaluator.token_vectors()
         unit = typical_size(table)
         origin = table[list(layout.suffix)].float()
