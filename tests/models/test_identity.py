@@ -279,7 +279,9 @@ def test_the_hub_names_the_commit(hub: Hub) -> None:
     asked = hub(200, {}, json.dumps({"id": "org/model", "sha": COMMIT}))
     assert identify(ModelSpec.parse("org/model")) == ModelIdentity(revision=COMMIT)
     assert hub_commit("org/model", "v1") == COMMIT
-    assert asked == ["/api/models/org/model", "/api/models/org/model/revision/v1"]
+    # The client may ask for other things in between, as for what it calls itself.
+    models = [path for path in asked if path.startswith("/api/models/")]
+    assert models == ["/api/models/org/model", "/api/models/org/model/revision/v1"]
 
 
 def test_a_commit_needs_no_hub(hub: Hub) -> None:

@@ -27,6 +27,10 @@ def model(request: pytest.FixtureRequest, tiny_model: Callable[..., Path]) -> It
         yield loaded
 
 
+ROUNDING = 1e-4
+"""Nats by which a padded batch and a single row may differ in fp32: how threads share a product is the machine's."""
+
+
 def log_p(model: HFModel, ids: tuple[int, ...], bias: float = 0.0) -> torch.Tensor:
     with torch.no_grad():
         logits = model.module(input_ids=torch.tensor([ids])).logits[0].double()
@@ -38,7 +42,7 @@ def test_of_targets(model: HFModel) -> None:
     found = model.target_log_probs(PROMPTS, TARGETS)
     for prompt, target, given in zip(PROMPTS, TARGETS, found, strict=True):
         rows = log_p(model, (*prompt, *target))[len(prompt) - 1 : -1]
-        np.testing.assert_allclose(given, rows[range(len(target)), list(target)], atol=1e-5)
+        np.testing.assert_allclose(given, rows[range(len(target)), list(target)], atol=ROUNDING)
 
 
 def test_of_next_ids(model: HFModel) -> None:
@@ -46,7 +50,7 @@ def test_of_next_ids(model: HFModel) -> None:
     assert found.shape == (3, model.module.config.vocab_size)
     np.testing.assert_allclose(np.exp(found).sum(axis=1), 1.0, atol=1e-5)
     for prompt, given in zip(PROMPTS, found, strict=True):
-        np.testing.assert_allclose(given, log_p(model, prompt)[-1], atol=1e-5)
+        np.testing.assert_allclose(given, log_p(model, prompt)[-1], atol=ROUNDING)
 
 
 def test_at_the_operating_point(tiny_llama: Path) -> None:
@@ -56,8 +60,8 @@ def test_at_the_operating_point(tiny_llama: Path) -> None:
         flag = (model.flag_id or 0,)
         (given,) = model.target_log_probs([PROMPTS[0]], [flag])
         expected = log_p(model, PROMPTS[0], bias=3.0)[-1, model.flag_id]
-        np.testing.assert_allclose(given, [expected], atol=1e-5)
-        assert model.next_log_probs([PROMPTS[0]])[0, model.flag_id] == pytest.approx(expected.item(), abs=1e-5)
+        np.testing.assert_allclose(given, [expected], atol=ROUNDING)
+        assert model.next_log_probs([PROMPTS[0]])[0, model.flag_id] == pytest.approx(expected.item(), abs=ROUNDING)
 
 
 def test_where_memory_runs_out_batches_get_smaller(model: HFModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +78,7 @@ def test_where_memory_runs_out_batches_get_smaller(model: HFModel, monkeypatch: 
     in_pieces = model.target_log_probs(PROMPTS, TARGETS)
     assert sizes == [3, 1, 1, 1]
     for a, b in zip(whole, in_pieces, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+        np.testing.assert_allclose(a, b, atol=ROUNDING)
 
     def full(*args: Any, **kwargs: Any) -> Any:
         raise torch.OutOfMemoryError
