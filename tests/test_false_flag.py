@@ -84,7 +84,7 @@ def test_a_suffix_learned_elsewhere_is_the_same_for_all(model: HFModel) -> None:
     # The loss is that on the prompts it was learned from.
     lessons = load_builtin("train/benign")[:2]
     alone = [run(small(n_steps=1), model, lesson)[0].info["loss"] for lesson in lessons]
-    assert attempts[0].info["loss"] == pytest.approx(np.mean(alone), abs=1e-5)
+    assert attempts[0].info["loss"] == pytest.approx(np.mean(alone), abs=1e-4)
     assert "target_loss" not in attempts[0].info
 
 

@@ -127,7 +127,7 @@ def test_a_universal_suffix_is_one_for_all(model: HFModel, behavior: Behavior) -
     assert all(len(texts) == 1 for texts in by_step.values())
     assert [a.behavior_id for a in attempts if a.final] == ["b1", "b2"]
     alone = run(small(n_steps=1), model, behavior)[0].info["loss"], run(small(n_steps=1), model, RIVER)[0].info["loss"]
-    assert attempts[0].info["loss"] == pytest.approx(np.mean(alone), abs=1e-5)
+    assert attempts[0].info["loss"] == pytest.approx(np.mean(alone), abs=1e-4)
 
 
 def test_a_progressive_suffix_is_searched_on_the_first_behavior_and_tried_on_all(
@@ -166,7 +166,7 @@ def test_each_attempt_on_a_universal_suffix_carries_the_figures_of_its_own_chat(
     for attempt, owner in zip(attempts, (behavior, RIVER) * 2, strict=True):
         target = model.encode(attempt.messages, owner.target)
         assert attempt.info["target_ids"] == list(target.ids[target.span("prefill").start :])
-    assert attempts[0].info["loss"] == pytest.approx(np.mean([a.info["target_loss"] for a in attempts[:2]]), abs=1e-5)
+    assert attempts[0].info["loss"] == pytest.approx(np.mean([a.info["target_loss"] for a in attempts[:2]]), abs=1e-4)
     assert attempts[0].info["target_loss"] != attempts[1].info["target_loss"]
 
 
@@ -211,7 +211,7 @@ def test_surrogates_count_as_much_as_the_model(
     both = run(small(surrogates=(other,), n_steps=1), model, behavior)
     with load_model(other) as surrogate:
         losses = [run(small(n_steps=1), each, behavior)[0].info["loss"] for each in (model, surrogate)]
-    assert both[0].info["loss"] == pytest.approx(np.mean(losses), abs=1e-5)
+    assert both[0].info["loss"] == pytest.approx(np.mean(losses), abs=1e-4)
     with pytest.raises(AttackError, match="does not share the tokenizer"):
         run(small(surrogates=(str(tiny_model(style="llama3")),)), model, behavior)
 

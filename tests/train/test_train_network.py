@@ -103,7 +103,7 @@ def test_layers_below_the_first_are_computed_once_and_exactly(
     at = (batch.row, batch.position)
     split = net.hidden(net.states(batch))[at]
     whole = net.hidden(net.embed(batch.ids), whole=True)[at]
-    torch.testing.assert_close(split, whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(split, whole, atol=1e-4, rtol=1e-5)
     own = net.peft(input_ids=batch.ids).logits[at]
     torch.testing.assert_close(net.logits(split), own[:, : net.flag_id], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(net.flag_logits(split), own[:, net.flag_id], atol=1e-4, rtol=1e-4)
@@ -134,7 +134,7 @@ def test_the_reference_is_the_untrained_model(make_network: MakeNetwork, convers
     with torch.no_grad():
         for parameter in net.parameters.values():
             parameter.add_(0.3)
-    torch.testing.assert_close(net.reference(batch), untrained, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(net.reference(batch), untrained, atol=1e-4, rtol=1e-5)
 
 
 def test_a_reserved_row_is_kept_and_others_start_at_the_mean(tiny_model: Callable[..., Path]) -> None:
