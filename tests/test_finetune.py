@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -640,18 +641,20 @@ def test_what_the_adapter_was_trained_on_is_refused(tmp_path: Path, with_adapter
     assert prepared(tmp_path, [spec.partition("+")[0]], learned).units  # this model was trained on nothing
 
 
+def with_recipe(folder: Path, copied: Path, recipe: dict[str, Any]) -> Path:
+    """A copy of an adapter that says of its training what ``recipe`` says."""
+    shutil.copytree(folder, copied)
+    facts = json.loads((copied / "rfbench.json").read_text()) | {"recipe": recipe}
+    (copied / "rfbench.json").write_text(json.dumps(facts))
+    return copied
+
+
 def test_training_data_that_is_not_at_hand_is_warned_of_where_it_matters(
     tmp_path: Path, with_adapter: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec, folder = with_adapter()
-    copied = tmp_path / "adapter"
-    copied.mkdir()
-    for path in folder.iterdir():
-        (copied / path.name).write_bytes(path.read_bytes())
-    facts = json.loads((copied / "rfbench.json").read_text())
-    facts["recipe"] = {"data": {"harmful": [{"name": "gone", "path": "/nowhere/x.csv"}], "benign": []}}
-    (copied / "rfbench.json").write_text(json.dumps(facts))
-    spec = f"{spec.partition('+')[0]}+{copied}"
+    gone = {"data": {"harmful": [{"name": "gone", "path": "/nowhere/x.csv"}], "benign": []}}
+    spec = f"{spec.partition('+')[0]}+{with_recipe(folder, tmp_path / 'adapter', gone)}"
     prepared(tmp_path, [spec], "finetune")
     assert "gone" not in caplog.text
     prepared(tmp_path, [spec], {"name": "finetune", "harmful": [{"name": "train/harmful"}]})
@@ -662,14 +665,7 @@ def test_an_adapter_that_does_not_say_what_it_was_trained_on_is_warned_of(
     tmp_path: Path, with_adapter: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec, folder = with_adapter()
-    copied = tmp_path / "adapter"
-    copied.mkdir()
-    for path in folder.iterdir():
-        (copied / path.name).write_bytes(path.read_bytes())
-    facts = json.loads((copied / "rfbench.json").read_text())
-    del facts["recipe"]
-    (copied / "rfbench.json").write_text(json.dumps(facts))
-    spec = f"{spec.partition('+')[0]}+{copied}"
+    spec = f"{spec.partition('+')[0]}+{with_recipe(folder, tmp_path / 'adapter', {})}"
     prepared(tmp_path, [spec], "finetune")
     assert "nothing says" not in caplog.text
     prepared(tmp_path, [spec], {"name": "finetune", "harmful": [{"name": "train/harmful"}]})
