@@ -144,14 +144,23 @@ class GCG(PromptAttack):
         "int8: a copy of it with 8-bit matrix products (CPUs); or a model, by name, with the same tokenizer; of no "
         "effect with exact ranking (rfbench)",
     )
-    draft_target: int = Field(default=4, ge=1, description="target tokens that the draft glimpse looks at (rfbench)")
+    draft_target: int | None = Field(
+        default=None,
+        ge=1,
+        description="target tokens that the draft glimpse looks at; unset: all; fewer cost less and rank worse",
+    )
     draft_dtype: Literal["float32", "bfloat16"] | None = Field(
         default=None,
         description="what the draft glimpse computes in, from a copy of the weights; unset: the model's own dtype. "
         "bfloat16 pays where the processor multiplies it (AVX-512 BF16, AMX, GPUs) and is slower elsewhere (rfbench)",
     )
     share: float = Field(
-        default=0.125, gt=0, le=1, description="share of candidates evaluated exactly with ranking draft (rfbench)"
+        default=0.0625, gt=0, le=1, description="share of candidates evaluated exactly with ranking draft (rfbench)"
+    )
+    at_least: int = Field(
+        default=8,
+        ge=1,
+        description="candidates evaluated exactly with ranking draft, where the share comes to fewer (rfbench)",
     )
     probe_divisor: int = Field(
         default=16, ge=1, description="width over the size of the probe set, with ranking probe (arXiv 2403.01251)"
@@ -317,7 +326,7 @@ class GCG(PromptAttack):
 
         rankings: dict[str, Ranking] = {
             "exact": rank_exact,
-            "draft": DraftRanking(self.share),
+            "draft": DraftRanking(self.share, self.at_least),
             "probe": ProbeSampling(self.probe_divisor, self.reduction),
         }
         return Settings(

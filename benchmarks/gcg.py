@@ -1,12 +1,15 @@
 """Our GCG against nanoGCG 0.3.0: same model, chat and settings, alternating, each in a process of its own.
 
     python benchmarks/gcg.py [--json] [--rounds 3] [--gap-seeds 1] [--env DIR]
+    python benchmarks/gcg.py --json --device cuda --shape llama-1b --width 512 --gap-seeds 0
 
 nanogcg runs in an environment with transformers 4.47.1, the version that it is made for, which is built on first
 use; PyTorch is the one that runs this script. Measured: seconds a step with identical mathematics and in the
 approximate mode (the draft `glimpse` ranks the candidates, in bfloat16 where this machine multiplies it faster than
 float32), what the approximate mode loses, peak memory of the processes at width 512, and the share of the machine's
-measured matrix-multiply peak that our steps achieve.
+measured matrix-multiply peak that our steps achieve. With `--device cuda` both sides compute in bfloat16, and memory
+is that of tensors on the device; `--shape llama-1b` puts random weights of that shape in SmolLM2's place, whose losses
+mean nothing.
 """
 
 from __future__ import annotations
@@ -36,15 +39,27 @@ from rfbench.records import Behavior
 WORKER = Path(__file__).parent / "workers" / "gcg_worker.py"
 PACKAGES = ("nanogcg==0.3.0", "transformers==4.47.1")
 INITIAL = " x" * 20
+SHAPES: dict[str, dict[str, Any]] = {
+    # Llama-3.2-1B, but for the vocabulary, which is that of the tokenizer.
+    "llama-1b": {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+    }
+}
 
 
 class Side:
     """A worker process that serves one side."""
 
-    def __init__(self, name: str, python: str, folder: Path, threads: int) -> None:
+    def __init__(self, name: str, python: str, folder: Path, threads: int, device: str, dtype: str) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         self._process = subprocess.Popen(
-            [python, str(WORKER), name, str(folder), str(threads)],
+            [python, str(WORKER), name, str(folder), str(threads), device, dtype],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if name == "nanogcg" else None,  # its progress bars
@@ -99,6 +114,22 @@ def reference_python(folder: Path) -> str:
     return str(python)
 
 
+def random_model(shape: str, tokenizer: Path, folder: Path) -> Path:
+    """A model folder of a shape with random weights in bfloat16, and the tokenizer of the folder ``tokenizer``."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        shutil.copy(tokenizer / name, folder)
+    known = json.loads((tokenizer / "config.json").read_text())
+    ids = {
+        name: known[name] for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id") if name in known
+    }
+    with torch.random.fork_rng(devices=[]):
+        LlamaForCausalLM(LlamaConfig(**ids, **SHAPES[shape])).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
 def reference_copy(model: Path, folder: Path) -> Path:
     """A copy of a model folder that transformers 4.47.1 reads."""
     shutil.copytree(model, folder)
@@ -115,22 +146,25 @@ def reference_copy(model: Path, folder: Path) -> Path:
     return folder
 
 
-def machine() -> str:
-    """The processor, by the name that the system gives it."""
+def machine(device: str) -> str:
+    """The accelerator, or the processor, by the name that the system gives it."""
+    if device != "cpu":
+        return torch.cuda.get_device_name()
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def peak_flops(threads: int, dtype: torch.dtype, size: int = 2048, rounds: int = 5) -> float:
+def peak_flops(threads: int, dtype: torch.dtype, device: str = "cpu", rounds: int = 5) -> float:
     """Operations per second of the fastest of some matrix products."""
     torch.set_num_threads(threads)
-    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+    size = 2048 if device == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(rounds):
         started = time.perf_counter()
-        a @ b
+        (a @ b)[0, 0].item()  # waits for an accelerator
         best = min(best, time.perf_counter() - started)
     return 2.0 * size**3 / best
 
@@ -192,6 +226,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     parser.add_argument("--env", type=Path, help="folder of nanogcg's environment (default: in the cache)")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--shape", choices=sorted(SHAPES), help="random weights of this shape, not SmolLM2's")
+    parser.add_argument("--tokenizer", type=Path, help="with --shape: the folder of a tokenizer, not SmolLM2's")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the speed comparison")
     parser.add_argument("--width", type=int, default=128, help="width of the speed comparison")
     parser.add_argument("--memory-width", type=int, default=512, help="0 leaves the memory comparison out")
@@ -202,25 +239,37 @@ def main() -> None:
     arguments = parser.parse_args()
     started = time.perf_counter()
     python = reference_python(arguments.env or cache_root() / "nanogcg-0.3.0")
-    model = smollm2_folder()
+    device = arguments.device
+    dtype = "float32" if device == "cpu" else "bfloat16"
     behaviors = load_builtin("train/harmful")[: max(1, arguments.gap_behaviors)]
-    peak, half_peak = (peak_flops(arguments.threads, dtype) for dtype in (torch.float32, torch.bfloat16))
-    draft_dtype = "bfloat16" if half_peak > 1.2 * peak else "float32"
+    single, half = (peak_flops(arguments.threads, number, device) for number in (torch.float32, torch.bfloat16))
+    peak = single if device == "cpu" else half
+    draft_dtype = "bfloat16" if half > 1.2 * single else "float32"
     approximate = {"ranking": "draft", "draft": "glimpse", "draft_dtype": draft_dtype}
     report: dict[str, Any] = {
-        "machine": machine(),
+        "machine": machine(device),
+        "model": arguments.shape or "smollm2",
+        "dtype": dtype,
         "threads": arguments.threads,
-        "peak_flops_per_second": peak,
-        "peak_flops_per_second_bfloat16": half_peak,
+        "peak_flops_per_second": single,
+        "peak_flops_per_second_bfloat16": half,
         "draft_dtype": draft_dtype,
     }
     with tempfile.TemporaryDirectory() as scratch:
+        source = arguments.tokenizer or smollm2_folder()
+        model = random_model(arguments.shape, source, Path(scratch) / "random") if arguments.shape else source
         copy = reference_copy(model, Path(scratch) / "model")
+
+        def start() -> tuple[Side, Side]:
+            placed = (arguments.threads, device, dtype)
+            return Side("rfbench", sys.executable, model, *placed), Side("nanogcg", python, copy, *placed)
+
         if arguments.memory_width:
-            sides = _sides(python, model, copy, arguments.threads)
-            report |= measure_memory(*sides, behaviors[0], arguments.memory_width)
-            _close(sides)
-        ours, theirs = sides = _sides(python, model, copy, arguments.threads)
+            ours, theirs = start()
+            report |= measure_memory(ours, theirs, behaviors[0], arguments.memory_width)
+            ours.close()
+            theirs.close()
+        ours, theirs = start()
         report |= measure_speed(ours, theirs, behaviors[0], arguments.rounds, arguments.width, approximate)
         theirs.close()
         report["flops_fraction"] = round(report["flops_per_second"] / peak, 3)
@@ -233,15 +282,6 @@ def main() -> None:
         print(f"{name}: {value}")
     if arguments.json:
         print(json.dumps(report))
-
-
-def _sides(python: str, model: Path, copy: Path, threads: int) -> tuple[Side, Side]:
-    return Side("rfbench", sys.executable, model, threads), Side("nanogcg", python, copy, threads)
-
-
-def _close(sides: tuple[Side, Side]) -> None:
-    for side in sides:
-        side.close()
 
 
 if __name__ == "__main__":

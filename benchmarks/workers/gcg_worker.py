@@ -1,6 +1,6 @@
 """One side of ``benchmarks/gcg.py``: reads a job as a JSON line, runs it, answers with a JSON line.
 
-    python gcg_worker.py rfbench|nanogcg MODEL_FOLDER THREADS
+    python gcg_worker.py rfbench|nanogcg MODEL_FOLDER THREADS DEVICE DTYPE
 
 Each side runs in its own process and environment; this file imports nothing that only one of them has.
 """
@@ -21,13 +21,13 @@ Job = dict[str, Any]
 """``request``, ``target``, ``initial``, ``n_steps``, ``width``, ``topk``, ``seed``, and for rfbench ``fields``."""
 
 
-def nanogcg_side(folder: str) -> Callable[[Job], dict[str, Any]]:
+def nanogcg_side(folder: str, device: str, dtype: str) -> Callable[[Job], dict[str, Any]]:
     """Runs of the nanogcg package; a step lasts from one gradient to the next, or to the end."""
     import nanogcg
     from nanogcg.gcg import GCG
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=getattr(torch, dtype)).eval().to(device)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     gradient = GCG.compute_token_gradient
     marks: list[float] = []
@@ -56,7 +56,7 @@ def nanogcg_side(folder: str) -> Callable[[Job], dict[str, Any]]:
     return run
 
 
-def rfbench_side(folder: str) -> Callable[[Job], dict[str, Any]]:
+def rfbench_side(folder: str, device: str, dtype: str) -> Callable[[Job], dict[str, Any]]:
     """Runs of the ``gcg`` attack; a step lasts from one attempt to the next."""
     import numpy as np
 
@@ -66,7 +66,7 @@ def rfbench_side(folder: str) -> Callable[[Job], dict[str, Any]]:
     from rfbench.records import Behavior
 
     keep_freed_memory()  # as the command line does
-    model = load_model(folder)
+    model = load_model({"spec": folder, "device": device, "dtype": dtype})
 
     def run(job: Job) -> dict[str, Any]:
         attack = GCG(
@@ -91,16 +91,22 @@ def rfbench_side(folder: str) -> Callable[[Job], dict[str, Any]]:
     return run
 
 
+def peak_memory_mb(device: str) -> float:
+    """Most memory that this process held so far: tensors on an accelerator, else all of the process."""
+    if device == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+    return torch.cuda.max_memory_allocated() / 2**20
+
+
 def main() -> None:
     """Answer jobs until the input ends."""
-    side, folder, threads = sys.argv[1:]
+    side, folder, threads, device, dtype = sys.argv[1:]
     torch.set_num_threads(int(threads))
-    run = {"nanogcg": nanogcg_side, "rfbench": rfbench_side}[side](folder)
+    run = {"nanogcg": nanogcg_side, "rfbench": rfbench_side}[side](folder, device, dtype)
     answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
     for line in sys.stdin:
         answer = run(json.loads(line))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
-        print(json.dumps({**answer, "peak_memory_mb": peak / 1024}), file=answers, flush=True)
+        print(json.dumps({**answer, "peak_memory_mb": peak_memory_mb(device)}), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ from rfbench.errors import AttackError
 from rfbench.gcg.candidates import first_change
 from rfbench.gcg.layout import Ids, Layout
 from rfbench.gcg.objectives import Objective
-from rfbench.gcg.packed import packed
 from rfbench.models.batching import BatchSizer, in_batches
 from rfbench.models.generation import PrefixMemory, common_prefix
+from rfbench.models.packed import packed
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -73,7 +73,7 @@ class Evaluator:
         batch: sequences at a time, halved while memory runs out; by default :data:`CPU_BATCH` on CPUs and
             :data:`DEVICE_BATCH` elsewhere.
         costs: what a token costs, where it cannot be read from the weights (a quantised copy).
-        pack: on CPUs, score with packed weights; see :func:`rfbench.gcg.packed.packed`.
+        pack: on CPUs, score with packed weights; see :func:`rfbench.models.packed.packed`.
     """
 
     def __init__(

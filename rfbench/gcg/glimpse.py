@@ -1,4 +1,4 @@
-"""A model as its own draft: what a changed suffix does at once, to the first words of the target alone."""
+"""A model as its own draft: what a changed suffix does at once, without what it does by way of later suffix tokens."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ if TYPE_CHECKING:
 
 
 class Glimpse:
-    """Ranks candidates by the loss of the first target tokens, as if later suffix tokens had not seen the change.
+    """Ranks candidates by their losses, as if later suffix tokens had not seen the change.
 
-    Two savings on an exact evaluation. Candidates differ most in whether the answer begins as the target does, so
-    the loss of its ``first`` tokens ranks them nearly as the whole target would. And the suffix tokens behind a
-    replaced one keep the keys and values that they have in the current suffix: computed are the new tokens, the
-    template behind the suffix, and the beginning of the target. What a new token does by way of later suffix tokens
-    is not seen. A candidate that changes the last suffix token alone is seen as it is.
+    The suffix tokens behind a replaced one keep the keys and values that they have in the current suffix: computed
+    are the new tokens, the template behind the suffix, and the target. What a new token does by way of later suffix
+    tokens is not seen. A candidate that changes the last suffix token alone is seen as it is.
 
     Args:
-        evaluator: of the model; its objective is what is minimised, on a shorter target.
-        first: target tokens that are looked at.
+        evaluator: of the model; its objective is what is minimised.
+        first: target tokens that are looked at; ``None`` for all. Early in a search candidates differ most in whether
+            the answer begins as the target does, so that a few tokens rank them nearly as well; later they do not.
 
     Raises:
         AttackError: the model's past is not keys and values by position.
     """
 
-    def __init__(self, evaluator: Evaluator, first: int) -> None:
+    def __init__(self, evaluator: Evaluator, first: int | None = None) -> None:
         if not evaluator.shares_prefixes:
             raise AttackError("draft glimpse needs a model whose past is keys and values by position; take draft int8")
         self._evaluator = evaluator

@@ -54,9 +54,13 @@ def rank_exact(candidates: IntArray, exact: Evaluate, draft: Evaluate | None, rn
 
 @dataclass(frozen=True, slots=True)
 class DraftRanking:
-    """Evaluate exactly the share of candidates (at least one) that the draft finds best."""
+    """Evaluate exactly the share of candidates that the draft finds best, and of few candidates ``at_least`` so many.
+
+    How far the best of them lies above the best of all depends on their number more than on their share.
+    """
 
     share: float
+    at_least: int = 1
 
     def __call__(
         self, candidates: IntArray, exact: Evaluate, draft: Evaluate | None, rng: np.random.Generator
@@ -64,7 +68,7 @@ class DraftRanking:
         """See :class:`Ranking`."""
         assert draft is not None
         guesses = draft(candidates)
-        chosen = _best(guesses.losses, round(self.share * len(candidates)))
+        chosen = _best(guesses.losses, max(self.at_least, round(self.share * len(candidates))))
         scores = exact(candidates[chosen])
         return Ranked(chosen, scores, guesses.flops + scores.flops)
 

@@ -38,7 +38,7 @@ def open_victims(
     *,
     surrogates: Sequence[str] = (),
     draft: str | None = None,
-    draft_target: int = 1,
+    draft_target: int | None = None,
     draft_dtype: str | None = None,
     batch: int | None = None,
     pack: bool = True,
@@ -50,7 +50,7 @@ def open_victims(
         objective: what to minimise under a model.
         surrogates: names of further models.
         draft: ``"glimpse"``, ``"int8"``, the name of a model, or ``None`` for no draft.
-        draft_target: target tokens that the draft ``glimpse`` looks at.
+        draft_target: target tokens that the draft ``glimpse`` looks at; ``None`` for all.
         draft_dtype: what the draft ``glimpse`` computes in, by its name in torch; ``None`` for the model's own.
         batch: sequences at a time.
         pack: on CPUs, read candidates with packed weights.

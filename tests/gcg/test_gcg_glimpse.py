@@ -58,9 +58,9 @@ def changes(layout: Layout, *places: list[int]) -> tuple[np.ndarray, np.ndarray]
 
 @pytest.mark.parametrize("variant", FULL)
 @pytest.mark.parametrize("batch", [1, 3, 64])
-@pytest.mark.parametrize("first", [1, 3])
+@pytest.mark.parametrize("first", [1, 3, None])
 def test_unchanged_tokens_keep_their_keys_and_values(
-    loaded: Callable[..., ChatModel], behavior: Behavior, variant: dict[str, Any], batch: int, first: int
+    loaded: Callable[..., ChatModel], behavior: Behavior, variant: dict[str, Any], batch: int, first: int | None
 ) -> None:
     model: Any = loaded(**variant)
     layout = laid_out(model, behavior)

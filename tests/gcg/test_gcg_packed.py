@@ -10,15 +10,15 @@ import pytest
 import torch
 from chats import INITIAL, TEMPLATE
 
-from rfbench.gcg import packed as packed_module
 from rfbench.gcg.draft import in_dtype
 from rfbench.gcg.evaluator import Evaluator
 from rfbench.gcg.glimpse import Glimpse
 from rfbench.gcg.layout import lay_out
 from rfbench.gcg.objectives import cross_entropy
-from rfbench.gcg.packed import PackedLinear, packed
 from rfbench.gcg.ranking import rank_correlation
+from rfbench.models import packed as packed_module
 from rfbench.models.base import ChatModel
+from rfbench.models.packed import PackedLinear, packed
 from rfbench.records import Behavior
 
 needs_onednn = pytest.mark.skipif(not packed_module._works(), reason="this build of PyTorch has no oneDNN products")

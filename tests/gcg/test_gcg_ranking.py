@@ -41,6 +41,12 @@ def test_draft_ranking_evaluates_the_draft_s_best_share() -> None:
     assert DraftRanking(1e-9)(CANDIDATES, evaluate(1.0, [], 0.0), evaluate(1.0, [], 0.0), rng()).indices.tolist() == [0]
 
 
+@pytest.mark.parametrize(("share", "at_least", "n"), [(0.0625, 8, 8), (0.25, 8, 16), (0.0625, 100, 64), (0.0625, 1, 4)])
+def test_draft_ranking_evaluates_no_fewer_than_at_least(share: float, at_least: int, n: int) -> None:
+    ranked = DraftRanking(share, at_least)(CANDIDATES, evaluate(1.0, [], 0.0), evaluate(1.0, [], 0.0), rng())
+    assert ranked.indices.tolist() == list(range(n))
+
+
 @pytest.mark.parametrize(
     ("draft_sign", "n_best"),
     [
