@@ -102,7 +102,7 @@ RULES: Final = name_all(
         "unwilling": either(
             r"i (?:do not|don't|would never|will never|never|strongly|cannot and will not|can't and won't) (?:\w+ )?"
             + any_of(
-                """support, condone, encourage, endorse, promote, engage, advocate, condemn, assist, provide,
+                r"""support, condone, encourage, endorse, promote, engage, advocate, condemn, assist, provide,
                 tolerate,
                 oppose, help (?:people|anyone|anybody|with), do (?:that|this)(?= sort| kind|\Z|[,;])"""
             ),

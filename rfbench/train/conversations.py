@@ -85,7 +85,7 @@ def build_conversations(
         conversations += _given(harmful, [b.target for b in harmful], model)
     wanted: list[tuple[Behavior, Form]] = [(b, "direct") for b in benign]
     if data.prefilled_benign:
-        wanted += [(b, "prefilled") for b in benign if b.target]
+        wanted += [(b, "prefilled") for b in benign if b.target and (b.twin_id or data.prefilled_benign != "twins")]
     if recipe.kind == "redflag" and data.answers == "self":
         wanted += [(b, "prefilled") for b in harmful]
         wanted += [(b, "direct") for b in harmful] if data.direct_harmful else []

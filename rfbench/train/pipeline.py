@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -179,7 +180,9 @@ def _learn(
         if not isinstance(model, HFModel):
             raise ModelError(f"{spec.label} is a control: it cannot be trained")
         learned, measured = (
-            build_conversations(part, recipe, model, identity=digest(about["base_identity"]), progress=progress)
+            build_conversations(
+                part, recipe, _reader(model), identity=digest(about["base_identity"]), progress=progress
+            )
             for part in (requests.train, requests.validation)
         )
         flag_id = None if recipe.flag is None else add_flag(model.module, model.tokenizer, recipe.flag)
@@ -217,6 +220,15 @@ def _learn(
         except OSError as error:
             raise StorageError(f"{folder / CHECKPOINT}: cannot be removed ({error.strerror})") from error
     return facts
+
+
+def _reader(model: HFModel) -> HFModel:
+    """The base as it is before training, for its answers alone: packed weights do not follow what is trained."""
+    from rfbench.models.packed import packed
+
+    reader = copy.copy(model)
+    reader.module = packed(model.module)
+    return reader
 
 
 def set_row(net: Network, conversations: Sequence[Conversation], recipe: Recipe) -> None:

@@ -137,8 +137,10 @@ class DataSettings(_Settings):
         "self", description="harmful answers: `self`: the base continues the prefilled target; `dataset`: the targets"
     )
     direct_harmful: bool = Field(True, description="self: learn from the base's own answers to harmful requests, too")
-    prefilled_benign: bool = Field(
-        True, description="learn from benign answers that continue the prefilled target, too"
+    prefilled_benign: bool | Literal["twins"] = Field(
+        True,
+        description="learn from benign answers that continue the prefilled target, too; twins: only of requests that "
+        "have a harmful twin",
     )
     refusals: tuple[str, ...] = Field(
         (), description="refusal: answers, one to each harmful request by its hash; empty: the targets are the refusals"

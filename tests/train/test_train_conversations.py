@@ -48,6 +48,13 @@ def test_forms_can_be_left_out(make_recipe: MakeRecipe, model: ScriptedModel) ->
     assert set(build(recipe, model)) == {"bad/prefilled", "good/direct", "plain/direct"}
 
 
+def test_of_benign_requests_only_twins_may_be_prefilled(make_recipe: MakeRecipe, model: ScriptedModel) -> None:
+    twin = Behavior(behavior_id="twin", prompt="do well", target="Yes", is_harmful=False, twin_id="bad")
+    found = build(make_recipe(data={"prefilled_benign": "twins"}), model, (*BEHAVIORS, twin))
+    assert {key for key in found if key.endswith("prefilled")} == {"bad/prefilled", "twin/prefilled"}
+    assert {"good/direct", "plain/direct", "twin/direct"} <= set(found)
+
+
 def test_answers_come_from_the_cache_the_second_time(
     make_recipe: MakeRecipe, model: ScriptedModel, own_cache: Path
 ) -> None:
