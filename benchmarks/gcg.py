@@ -7,9 +7,9 @@ nanogcg runs in an environment with transformers 4.47.1, the version that it is 
 use; PyTorch is the one that runs this script. Measured: seconds a step with identical mathematics and in the
 approximate mode (the draft `glimpse` ranks the candidates, in bfloat16 where this machine multiplies it faster than
 float32), what the approximate mode loses, peak memory of the processes at width 512, and the share of the machine's
-measured matrix-multiply peak that our steps achieve. With `--device cuda` both sides compute in bfloat16, and memory
-is that of tensors on the device; `--shape llama-1b` puts random weights of that shape in SmolLM2's place, whose losses
-mean nothing.
+measured matrix-multiply peak that our steps achieve. With `--device cuda` both sides compute in bfloat16 (or
+`--dtype`), and memory is that of tensors on the device; `--shape llama-1b` puts random weights of that shape in
+SmolLM2's place, whose losses mean nothing.
 """
 
 from __future__ import annotations
@@ -227,6 +227,7 @@ def main() -> None:
     parser.add_argument("--env", type=Path, help="folder of nanogcg's environment (default: in the cache)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 on cpu, bfloat16 on cuda")
     parser.add_argument("--shape", choices=sorted(SHAPES), help="random weights of this shape, not SmolLM2's")
     parser.add_argument("--tokenizer", type=Path, help="with --shape: the folder of a tokenizer, not SmolLM2's")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the speed comparison")
@@ -240,10 +241,10 @@ def main() -> None:
     started = time.perf_counter()
     python = reference_python(arguments.env or cache_root() / "nanogcg-0.3.0")
     device = arguments.device
-    dtype = "float32" if device == "cpu" else "bfloat16"
+    dtype = arguments.dtype or ("float32" if device == "cpu" else "bfloat16")
     behaviors = load_builtin("train/harmful")[: max(1, arguments.gap_behaviors)]
     single, half = (peak_flops(arguments.threads, number, device) for number in (torch.float32, torch.bfloat16))
-    peak = single if device == "cpu" else half
+    peak = single if dtype == "float32" else half
     draft_dtype = "bfloat16" if half > 1.2 * single else "float32"
     approximate = {"ranking": "draft", "draft": "glimpse", "draft_dtype": draft_dtype}
     report: dict[str, Any] = {

@@ -73,6 +73,8 @@ BUILTIN: Mapping[str, str] = {
     "core/borderline": "core_borderline.jsonl",
     "train/harmful": "train_harmful.jsonl",
     "train/benign": "train_benign.jsonl",
+    "contrast/harmful": "contrast_harmful.jsonl",
+    "contrast/benign": "contrast_benign.jsonl",
 }
 """Datasets written for this project -> their files in the package ``rfbench.data``."""
 

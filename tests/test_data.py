@@ -161,8 +161,9 @@ def test_borderline_covers_its_kinds_evenly() -> None:
     assert min(counts.values()) >= 4
 
 
-def test_train_has_enough_and_a_benign_partner_for_every_harmful_request() -> None:
-    harmful, benign = load_builtin("train/harmful"), load_builtin("train/benign")
+@pytest.mark.parametrize("name", ["train", "contrast"])
+def test_what_is_trained_on_has_a_benign_partner_for_every_harmful_request(name: str) -> None:
+    harmful, benign = load_builtin(f"{name}/harmful"), load_builtin(f"{name}/benign")
     assert len(harmful) >= 150
     assert len(benign) >= 600
     assert {b.category for b in harmful} == SEMANTIC

@@ -29,6 +29,7 @@ from rfbench.attacks.finetune_adaptive import FinetuneAdaptive
 from rfbench.behaviors import load_behaviors, load_builtin, load_canary
 from rfbench.canary import check_structure
 from rfbench.catalog import DatasetSpec
+from rfbench.entries import BUILTIN
 from rfbench.errors import AttackError, DataError, SuiteError
 from rfbench.models.base import Capability
 from rfbench.models.controls import ControlModel
@@ -197,7 +198,7 @@ def test_benign_requests_without_target_are_answered_by_the_model_itself(victim:
 def test_default_examples_are_neither_evaluated_nor_trained_on_nor_the_canary() -> None:
     mine = {normalise(b.request) for kind in (True, False) for b in read_requests((), harmful=kind)}
     assert len(mine) == 64 + 32
-    for name in ("core/harmful", "core/twin", "core/borderline", "train/harmful", "train/benign"):
+    for name in BUILTIN:
         assert mine.isdisjoint({normalise(b.request) for b in load_builtin(name)}), name
     assert mine.isdisjoint({normalise(b.request) for b in load_canary()})
 
