@@ -66,7 +66,8 @@ def test_unchanged_tokens_keep_their_keys_and_values(
     layout = laid_out(model, behavior)
     candidates, current = changes(layout, [2], [0, 3], [], [5], [1, 4, 5])
     scores = Glimpse(Evaluator(model.module, cross_entropy, batch=batch), first).score(layout, candidates, current)
-    by_hand = [with_stale_keys(model, layout, candidate, first) for candidate in candidates]
+    n_target = first or len(layout.target)
+    by_hand = [with_stale_keys(model, layout, candidate, n_target) for candidate in candidates]
     np.testing.assert_allclose(scores.losses, by_hand, atol=1e-4)
 
 
