@@ -1,0 +1,92 @@
+"""How far a draft misses: the best of the candidates that it would keep, less the best of all, in nats.
+
+    python benchmarks/gcg_draft.py [--behaviors 4] [--steps 36] [--width 32]
+
+Exact searches on SmolLM2, each from the same initial suffix; at every third step all drafts rank the step's
+candidates. `glimpse` is what `draft: glimpse` does; `anew` computes the suffix tokens behind a replaced one anew, which
+`gcg` does not offer. All drafts compute in bfloat16.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from rfbench import load_model
+from rfbench.allocator import keep_freed_memory
+from rfbench.behaviors import load_builtin
+from rfbench.gcg.candidates import draw, top_ids
+from rfbench.gcg.draft import in_dtype
+from rfbench.gcg.evaluator import Evaluator
+from rfbench.gcg.glimpse import Glimpse
+from rfbench.gcg.layout import Layout, lay_out, searchable_ids
+from rfbench.gcg.objectives import cross_entropy
+from rfbench.gcg.ranking import rank_correlation
+from rfbench.models.embedded import smollm2_folder
+
+TEMPLATE = [{"role": "user", "content": "{request}{optim_str}"}]
+KEPT = (4, 8, 12)
+Rank = Callable[[Layout, np.ndarray, np.ndarray], np.ndarray]
+
+
+def drafts(half: Evaluator) -> dict[str, Rank]:
+    """Rankings to compare, by name; ``half`` computes in bfloat16."""
+
+    def glimpse(first: int | None) -> Rank:
+        return lambda layout, candidates, current: Glimpse(half, first).score(layout, candidates, current).losses
+
+    def anew(first: int | None) -> Rank:
+        return lambda layout, candidates, current: (
+            half.score(replace(layout, target=layout.target[:first]), candidates, current).losses
+        )
+
+    return {
+        f"{name}, {'whole target' if first is None else f'{first} tokens'}": make(first)
+        for name, make in (("glimpse", glimpse), ("anew", anew))
+        for first in (4, 8, None)
+    }
+
+
+def main() -> None:
+    """Print a line for each draft."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--behaviors", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=36)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
+    model = load_model(str(smollm2_folder()))
+    exact = Evaluator(model.module, cross_entropy)
+    rankings = drafts(Evaluator(in_dtype(model.module, "bfloat16"), cross_entropy))
+    allowed = torch.from_numpy(searchable_ids(model, non_ascii=False, admit=()))
+    rng = np.random.default_rng(0)
+    found: dict[str, list[list[float]]] = {name: [] for name in rankings}
+    for behavior in load_builtin("train/harmful")[: arguments.behaviors]:
+        layout = lay_out(model, TEMPLATE, behavior, " x" * 20, behavior.target)
+        current = np.array(layout.suffix)
+        for step in range(arguments.steps):
+            (gradient,), _ = exact.gradients([(layout, tuple(current.tolist()))])
+            candidates = draw(current, top_ids(gradient, allowed, 256), arguments.width, 1, rng)
+            losses = exact.score(layout, candidates, current).losses
+            if step % 3 == 2:
+                for name, rank in rankings.items():
+                    guesses = rank(layout, candidates, current)
+                    order = np.argsort(guesses, kind="stable")
+                    missed = [float(losses[order[:k]].min() - losses.min()) for k in KEPT]
+                    found[name].append([rank_correlation(guesses, losses), *missed])
+            current = candidates[losses.argmin()]
+        print(f"{behavior.behavior_id}: loss {losses.min():.4f} after {arguments.steps} steps", flush=True)
+    for name, rows in found.items():
+        correlation, *missed = np.mean(rows, axis=0)
+        kept = ", ".join(f"{k} kept {value:.4f}" for k, value in zip(KEPT, missed, strict=True))
+        print(f"{name}: rank correlation {correlation:.2f}; {kept} (n {len(rows)})")
+
+
+if __name__ == "__main__":
+    main()
