@@ -450,6 +450,15 @@ def test_truncated_and_foreign_parts_are_set_aside(rf: Rf, suite: Path, scripted
     assert_same_rows(Path("whole"), Path("run"))
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """SIGINT is not ignored, as it is where a shell has put the tests into the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_that_can_be_resumed(rf: Rf, suite: Path, scripted: Any, signum: signal.Signals) -> None:
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
