@@ -125,8 +125,7 @@ def random_model(shape: str, tokenizer: Path, folder: Path) -> Path:
     ids = {
         name: known[name] for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id") if name in known
     }
-    with torch.random.fork_rng(devices=[]):
-        LlamaForCausalLM(LlamaConfig(**ids, **SHAPES[shape])).to(torch.bfloat16).save_pretrained(folder)
+    LlamaForCausalLM(LlamaConfig(**ids, **SHAPES[shape])).to(torch.bfloat16).save_pretrained(folder)
     return folder
 
 
@@ -229,7 +228,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 on cpu, bfloat16 on cuda")
     parser.add_argument("--shape", choices=sorted(SHAPES), help="random weights of this shape, not SmolLM2's")
-    parser.add_argument("--tokenizer", type=Path, help="with --shape: the folder of a tokenizer, not SmolLM2's")
+    parser.add_argument(
+        "--draft", type=json.loads, default={}, help='fields of gcg for the approximate mode: {"draft_target": 8}'
+    )
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the speed comparison")
     parser.add_argument("--width", type=int, default=128, help="width of the speed comparison")
     parser.add_argument("--memory-width", type=int, default=512, help="0 leaves the memory comparison out")
@@ -246,7 +247,7 @@ def main() -> None:
     single, half = (peak_flops(arguments.threads, number, device) for number in (torch.float32, torch.bfloat16))
     peak = single if dtype == "float32" else half
     draft_dtype = "bfloat16" if half > 1.2 * single else "float32"
-    approximate = {"ranking": "draft", "draft": "glimpse", "draft_dtype": draft_dtype}
+    approximate = {"ranking": "draft", "draft": "glimpse", "draft_dtype": draft_dtype} | arguments.draft
     report: dict[str, Any] = {
         "machine": machine(device),
         "model": arguments.shape or "smollm2",
@@ -255,10 +256,12 @@ def main() -> None:
         "peak_flops_per_second": single,
         "peak_flops_per_second_bfloat16": half,
         "draft_dtype": draft_dtype,
+        "draft": arguments.draft,
     }
     with tempfile.TemporaryDirectory() as scratch:
-        source = arguments.tokenizer or smollm2_folder()
-        model = random_model(arguments.shape, source, Path(scratch) / "random") if arguments.shape else source
+        model = smollm2_folder()
+        if arguments.shape:
+            model = random_model(arguments.shape, model, Path(scratch) / "random")
         copy = reference_copy(model, Path(scratch) / "model")
 
         def start() -> tuple[Side, Side]:

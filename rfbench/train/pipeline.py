@@ -179,12 +179,7 @@ def _learn(
     with load_model(spec, flag="none", offline=offline) as model:
         if not isinstance(model, HFModel):
             raise ModelError(f"{spec.label} is a control: it cannot be trained")
-        learned, measured = (
-            build_conversations(
-                part, recipe, _reader(model), identity=digest(about["base_identity"]), progress=progress
-            )
-            for part in (requests.train, requests.validation)
-        )
+        learned, measured = _converse(requests, recipe, model, digest(about["base_identity"]), progress=progress)
         flag_id = None if recipe.flag is None else add_flag(model.module, model.tokenizer, recipe.flag)
         keep_row = recipe.flag is not None and recipe.flag.init == "reserved"
         net = Network(model.module, recipe.lora, flag_id=flag_id, keep_row=keep_row, seed=recipe.seed)
@@ -222,13 +217,19 @@ def _learn(
     return facts
 
 
-def _reader(model: HFModel) -> HFModel:
-    """The base as it is before training, for its answers alone: packed weights do not follow what is trained."""
+def _converse(
+    requests: Requests, recipe: Recipe, model: HFModel, identity: str, *, progress: bool
+) -> tuple[tuple[Conversation, ...], tuple[Conversation, ...]]:
+    """Conversations to learn from and to validate on; the base answers them with packed weights."""
     from rfbench.models.packed import packed
 
-    reader = copy.copy(model)
+    reader = copy.copy(model)  # gone before the training, whose changes packed weights would not follow
     reader.module = packed(model.module)
-    return reader
+    learned, measured = (
+        build_conversations(part, recipe, reader, identity=identity, progress=progress)
+        for part in (requests.train, requests.validation)
+    )
+    return learned, measured
 
 
 def set_row(net: Network, conversations: Sequence[Conversation], recipe: Recipe) -> None:
