@@ -140,14 +140,15 @@ class GCG(PromptAttack):
     draft: str = Field(
         default="glimpse",
         min_length=1,
-        description="glimpse: the model itself, of what a change does at once to the first tokens of the target; "
+        description="glimpse: the model itself, of what a change does at once to the target tokens that matter most; "
         "int8: a copy of it with 8-bit matrix products (CPUs); or a model, by name, with the same tokenizer; of no "
         "effect with exact ranking (rfbench)",
     )
     draft_target: int | None = Field(
-        default=None,
+        default=4,
         ge=1,
-        description="target tokens that the draft glimpse looks at; unset: all; fewer cost less and rank worse",
+        description="target tokens that the draft glimpse looks at: those whose logits the loss depends on most, for a "
+        "cross-entropy the least likely ones; null: all of them (rfbench)",
     )
     draft_dtype: Literal["float32", "bfloat16"] | None = Field(
         default=None,
@@ -155,10 +156,10 @@ class GCG(PromptAttack):
         "bfloat16 pays where the processor multiplies it (AVX-512 BF16, AMX, GPUs) and is slower elsewhere (rfbench)",
     )
     share: float = Field(
-        default=0.0625, gt=0, le=1, description="share of candidates evaluated exactly with ranking draft (rfbench)"
+        default=0.125, gt=0, le=1, description="share of candidates evaluated exactly with ranking draft (rfbench)"
     )
     at_least: int = Field(
-        default=8,
+        default=12,
         ge=1,
         description="candidates evaluated exactly with ranking draft, where the share comes to fewer (rfbench)",
     )

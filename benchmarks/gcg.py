@@ -39,6 +39,8 @@ from rfbench.records import Behavior
 WORKER = Path(__file__).parent / "workers" / "gcg_worker.py"
 PACKAGES = ("nanogcg==0.3.0", "transformers==4.47.1")
 INITIAL = " x" * 20
+NOTICEABLE_SECONDS = 0.02
+"""A product this long says what the machine can do; one of fixed size takes minutes where a dtype is emulated."""
 SHAPES: dict[str, dict[str, Any]] = {
     # Llama-3.2-1B, but for the vocabulary, which is that of the tokenizer.
     "llama-1b": {
@@ -156,16 +158,20 @@ def machine(device: str) -> str:
 
 
 def peak_flops(threads: int, dtype: torch.dtype, device: str = "cpu", rounds: int = 5) -> float:
-    """Operations per second of the fastest of some matrix products."""
+    """Operations per second of the fastest of some matrix products, of a size that takes a noticeable time."""
     torch.set_num_threads(threads)
-    size = 2048 if device == "cpu" else 8192
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(rounds):
-        started = time.perf_counter()
-        (a @ b)[0, 0].item()  # waits for an accelerator
-        best = min(best, time.perf_counter() - started)
-    return 2.0 * size**3 / best
+    size, best = 128, 0.0
+    while best < NOTICEABLE_SECONDS:
+        size *= 2
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        best = _seconds_of_product(a, b)
+    return 2.0 * size**3 / min(best, *(_seconds_of_product(a, b) for _ in range(rounds)))
+
+
+def _seconds_of_product(a: torch.Tensor, b: torch.Tensor) -> float:
+    started = time.perf_counter()
+    (a @ b)[0, 0].item()  # waits for an accelerator
+    return time.perf_counter() - started
 
 
 def measure_speed(
@@ -231,7 +237,7 @@ def main() -> None:
     parser.add_argument(
         "--draft", type=json.loads, default={}, help='fields of gcg for the approximate mode: {"draft_target": 8}'
     )
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of the speed comparison")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the speed comparison; 0 leaves it out")
     parser.add_argument("--width", type=int, default=128, help="width of the speed comparison")
     parser.add_argument("--memory-width", type=int, default=512, help="0 leaves the memory comparison out")
     parser.add_argument("--gap-seeds", type=int, default=1, help="0 leaves the loss comparison out")

@@ -3,8 +3,9 @@
     python benchmarks/gcg_draft.py [--behaviors 4] [--steps 36] [--width 32]
 
 Exact searches on SmolLM2, each from the same initial suffix; at every third step all drafts rank the step's
-candidates. `glimpse` is what `draft: glimpse` does; `anew` computes the suffix tokens behind a replaced one anew, which
-`gcg` does not offer. All drafts compute in bfloat16.
+candidates. `glimpse` is what `draft: glimpse` does, which looks at the target tokens that matter most; `anew` looks at
+the first ones and computes everything behind a replaced token anew, which `gcg` does not offer. All drafts compute in
+bfloat16 where this machine multiplies it, else in float32.
 """
 
 from __future__ import annotations
@@ -27,27 +28,28 @@ from rfbench.gcg.layout import Layout, lay_out, searchable_ids
 from rfbench.gcg.objectives import cross_entropy
 from rfbench.gcg.ranking import rank_correlation
 from rfbench.models.embedded import smollm2_folder
+from rfbench.models.halfprecision import multiplies
 
 TEMPLATE = [{"role": "user", "content": "{request}{optim_str}"}]
 KEPT = (4, 8, 12)
 Rank = Callable[[Layout, np.ndarray, np.ndarray], np.ndarray]
 
 
-def drafts(half: Evaluator) -> dict[str, Rank]:
-    """Rankings to compare, by name; ``half`` computes in bfloat16."""
+def drafts(evaluator: Evaluator) -> dict[str, Rank]:
+    """Rankings to compare, by name."""
 
-    def glimpse(first: int | None) -> Rank:
-        return lambda layout, candidates, current: Glimpse(half, first).score(layout, candidates, current).losses
+    def glimpse(n: int | None) -> Rank:
+        return lambda layout, candidates, current: Glimpse(evaluator, n).score(layout, candidates, current).losses
 
-    def anew(first: int | None) -> Rank:
+    def anew(n: int | None) -> Rank:
         return lambda layout, candidates, current: (
-            half.score(replace(layout, target=layout.target[:first]), candidates, current).losses
+            evaluator.score(replace(layout, target=layout.target[:n]), candidates, current).losses
         )
 
     return {
-        f"{name}, {'whole target' if first is None else f'{first} tokens'}": make(first)
+        f"{name}, {'whole target' if n is None else f'{n} tokens'}": make(n)
         for name, make in (("glimpse", glimpse), ("anew", anew))
-        for first in (4, 8, None)
+        for n in (2, 4, 8, None)
     }
 
 
@@ -63,7 +65,8 @@ def main() -> None:
     keep_freed_memory()
     model = load_model(str(smollm2_folder()))
     exact = Evaluator(model.module, cross_entropy)
-    rankings = drafts(Evaluator(in_dtype(model.module, "bfloat16"), cross_entropy))
+    dtype = "bfloat16" if multiplies(torch.bfloat16, "cpu") else "float32"
+    rankings = drafts(Evaluator(in_dtype(model.module, dtype), cross_entropy))
     allowed = torch.from_numpy(searchable_ids(model, non_ascii=False, admit=()))
     rng = np.random.default_rng(0)
     found: dict[str, list[list[float]]] = {name: [] for name in rankings}

@@ -198,7 +198,7 @@ def test_a_draft_saves_evaluations(
     model: HFModel, tiny_llama: Path, behavior: Behavior, ranking: str, named: bool
 ) -> None:
     draft = {"draft": str(tiny_llama)} if named else {}
-    attempts = run(small(ranking=ranking, width=24, **draft), model, behavior)
+    attempts = run(small(ranking=ranking, width=24, at_least=4, **draft), model, behavior)
     exact = run(small(width=24), model, behavior)
     assert attempts[-1].info["n_queries"] < exact[-1].info["n_queries"] / 2
     assert attempts[-1].info["loss"] < attempts[0].info["loss"] == exact[0].info["loss"]

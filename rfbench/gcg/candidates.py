@@ -59,6 +59,15 @@ def draw(current: IntArray, top: IntArray, width: int, n_replace: int, rng: np.r
     return candidates
 
 
+def distinct(candidates: IntArray) -> IntArray:
+    """Candidates ``(c, s)`` without repetitions, in their order.
+
+    Drawing with replacement, as Algorithm 1 does, gives some candidates twice; their losses are the same.
+    """
+    _, first = np.unique(candidates, axis=0, return_index=True)
+    return candidates[np.sort(first)]
+
+
 def first_change(candidates: IntArray, current: IntArray) -> IntArray:
     """First position in which each candidate ``(c, s)`` differs from ``current`` ``(s,)``; ``s`` where none does."""
     changed = candidates != current

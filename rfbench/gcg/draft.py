@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from rfbench.errors import AttackError
+from rfbench.models.halfprecision import warn_if_slow
 
 
 def int8_copy(module: Any) -> Any:
@@ -40,6 +41,7 @@ def int8_copy(module: Any) -> Any:
 def in_dtype(module: Any, dtype: str) -> Any:
     """A copy of ``module`` that computes in another dtype, by its name in torch; itself where it does so already."""
     wanted: torch.dtype = getattr(torch, dtype)
+    warn_if_slow(wanted, module.get_input_embeddings().weight.device, "draft_dtype")
     return module if module.dtype == wanted else copy.deepcopy(module).to(wanted)
 
 

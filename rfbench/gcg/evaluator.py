@@ -94,7 +94,7 @@ class Evaluator:
         self._flag = (flag_id, flag_bias)
         embedding = module.get_input_embeddings()
         self.device: torch.device = embedding.weight.device
-        self._sizer = BatchSizer(batch or (CPU_BATCH if self.device.type == "cpu" else DEVICE_BATCH))
+        self._sizer = self.sizer(batch, CPU_BATCH)
         self._memory = PrefixMemory(module.config)
         self._root: Ids = ()
         self.reach = self._memory.reach
@@ -144,6 +144,18 @@ class Evaluator:
         """Several figures of one suffix, for a report: they cost the search nothing and change nothing of it."""
         logits, targets, _ = self._at_targets([layout.fill(suffix)], layout, len(layout.before))
         return {name: reading(logits, targets).item() for name, reading in readings.items()}
+
+    def target_weights(self, layout: Layout, suffix: Ids) -> tuple[torch.Tensor, float]:
+        """How much the loss depends on the logits of each target token, ``(t,)``: the norms of its gradients; the cost.
+
+        For a cross-entropy they grow with how unlikely the token is.
+        """
+        with torch.no_grad():
+            logits, targets, n_tokens = self._at_targets([layout.fill(suffix)], layout, len(layout.before))
+        logits.requires_grad_()
+        with torch.enable_grad():
+            (by_logit,) = torch.autograd.grad(self.objective(logits, targets).sum(), logits)
+        return by_logit[0].norm(dim=-1), self.costs.forward(n_tokens, targets.numel())
 
     def at_vectors(
         self, layout: Layout, vectors: torch.Tensor, readings: Mapping[str, Objective]
@@ -269,13 +281,19 @@ class Evaluator:
             logits = logits + shift
         return logits
 
-    def batches(self, items: Sequence[Any], call: Callable[[Sequence[Any]], T]) -> Iterator[T]:
-        """Results of ``call`` on successive batches of ``items``."""
+    def sizer(self, batch: int | None, on_cpu: int) -> BatchSizer:
+        """Sizes of batches: as asked, or ``on_cpu`` on CPUs and :data:`DEVICE_BATCH` elsewhere."""
+        return BatchSizer(batch or (on_cpu if self.device.type == "cpu" else DEVICE_BATCH))
+
+    def batches(
+        self, items: Sequence[Any], call: Callable[[Sequence[Any]], T], sizer: BatchSizer | None = None
+    ) -> Iterator[T]:
+        """Results of ``call`` on successive batches of ``items``, in the evaluator's own sizes by default."""
 
         def too_large(_: Any) -> AttackError:
             return AttackError("out of memory with a single sequence; take a shorter target or a smaller dtype")
 
-        return in_batches(items, call, self._sizer, too_large=too_large, forget=self._forget)
+        return in_batches(items, call, sizer or self._sizer, too_large=too_large, forget=self._forget)
 
     def _forget(self) -> None:
         self._memory, self._root = PrefixMemory(self.module.config), ()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rfbench.errors import AttackError
-from rfbench.gcg.candidates import draw, top_ids
+from rfbench.gcg.candidates import distinct, draw, top_ids
 from rfbench.gcg.evaluator import Evaluator, Scorer, Scores
 from rfbench.gcg.layout import Ids, Layout, RoundTrip
 from rfbench.gcg.ranking import Ranking
@@ -174,13 +174,13 @@ class Search:
         )
 
     def propose(self, current: IntArray, gradient: torch.Tensor, settings: Settings) -> IntArray:
-        """Candidates ``(c, s)`` with ``c`` up to ``width``: those drawn that survive in every chat.
+        """Candidates ``(c, s)`` with ``c`` up to ``width``: those drawn, each once, that survive in every chat.
 
         Raises:
             AttackError: none does, or the gradient is not finite.
         """
         top = top_ids(gradient, self.allowed, settings.topk)
-        candidates = draw(current, top, settings.width, settings.n_replace, self.rng)
+        candidates = distinct(draw(current, top, settings.width, settings.n_replace, self.rng))
         for site in self.sites:
             if site.round_trip is not None and len(candidates):
                 candidates = candidates[site.round_trip.survivors(candidates)]

@@ -50,7 +50,7 @@ def open_victims(
         objective: what to minimise under a model.
         surrogates: names of further models.
         draft: ``"glimpse"``, ``"int8"``, the name of a model, or ``None`` for no draft.
-        draft_target: target tokens that the draft ``glimpse`` looks at; ``None`` for all.
+        draft_target: how many target tokens the draft ``glimpse`` looks at; ``None`` for all.
         draft_dtype: what the draft ``glimpse`` computes in, by its name in torch; ``None`` for the model's own.
         batch: sequences at a time.
         pack: on CPUs, read candidates with packed weights.
@@ -78,7 +78,7 @@ def open_victims(
             elif draft == "glimpse":
                 module = each.module if draft_dtype is None else in_dtype(each.module, draft_dtype)
                 own = exact if module is each.module else Evaluator(module, exact.objective, **operating_point)
-                cheap = Glimpse(own, draft_target)
+                cheap = Glimpse(own, draft_target, batch=batch)
             elif draft is not None:
                 cheap = Evaluator(int8_copy(each.module), objective(each), **operating_point, costs=exact.costs)
             victims.append(Victim(each, exact, cheap))

@@ -144,12 +144,16 @@ def _load_weights(base: _Place, spec: ModelSpec) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from rfbench.models.halfprecision import warn_if_slow
+
     folder = Path(base.where)
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise ModelError(f"is an adapter, not a model; write BASE+{base.where}")
     device = spec.device or ("cuda" if torch.cuda.is_available() else "cpu")
     # fp32 is the fastest type on most CPUs; elsewhere the checkpoint's own type is what its authors meant.
     automatic: Any = torch.float32 if torch.device(device).type == "cpu" else "auto"
+    if spec.dtype != "auto":
+        warn_if_slow(getattr(torch, spec.dtype), device, "dtype")
     module, report = AutoModelForCausalLM.from_pretrained(
         base.where,
         dtype=automatic if spec.dtype == "auto" else getattr(torch, spec.dtype),

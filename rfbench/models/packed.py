@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rfbench.models.halfprecision import multiplies
+
 _TYPICAL_ROWS = 512
 """Rows of a product that the layout is chosen for; it holds for any number."""
 
@@ -46,7 +48,9 @@ def packed(module: Any) -> Any:
 def _shadow(module: nn.Module) -> nn.Module:
     if type(module) is nn.Linear:
         plain = "forward" not in vars(module) and not module._forward_hooks and not module._forward_pre_hooks
-        known = module.weight.dtype in (torch.float32, torch.bfloat16)
+        dtype = module.weight.dtype
+        # Of a type that the processor does not multiply, oneDNN refuses the layout.
+        known = dtype in (torch.float32, torch.bfloat16) and multiplies(dtype, "cpu")
         return PackedLinear(module.weight, module.bias) if plain and known else module
     if not module._modules:
         return module

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfbench.errors import AttackError
-from rfbench.gcg.candidates import draw, first_change, top_ids
+from rfbench.gcg.candidates import distinct, draw, first_change, top_ids
 
 GRADIENT = torch.tensor(
     [
@@ -58,6 +58,12 @@ def test_draws_are_uniform_over_positions_and_over_ids_and_repeat_with_the_seed(
     # 12 equally likely outcomes, 1000 expected each, standard deviation 30.
     assert abs(counts - 1000).max() < 150
     assert (candidates == draw(current, top, 12_000, 1, np.random.default_rng(0))).all()
+
+
+def test_what_was_drawn_twice_is_there_once_in_the_order_of_the_draws() -> None:
+    drawn = np.array([[3, 1], [2, 9], [3, 1], [0, 5], [2, 9]])
+    assert distinct(drawn).tolist() == [[3, 1], [2, 9], [0, 5]]
+    assert distinct(drawn[:0]).shape == (0, 2)
 
 
 def test_first_change() -> None:

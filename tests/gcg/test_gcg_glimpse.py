@@ -28,23 +28,35 @@ def laid_out(model: Any, behavior: Behavior) -> Layout:
     return lay_out(model, TEMPLATE, behavior, INITIAL, behavior.target)
 
 
-def with_stale_keys(model: Any, layout: Layout, candidate: np.ndarray, n_target: int) -> float:
-    """Loss of the first target tokens; unchanged suffix tokens keep the keys and values of the current suffix."""
-    start, current = len(layout.before), list(layout.suffix)
-    held = DynamicCache()
+def unlikely(model: Any, layout: Layout, n: int | None) -> list[int]:
+    """The target tokens to which a cross-entropy is most sensitive: by the norm of softmax less one-hot."""
     with torch.no_grad():
-        model.module(input_ids=torch.tensor([[*layout.before, *current]]), past_key_values=held)
-        for place in np.flatnonzero(candidate != np.array(current)).tolist():
-            at = start + place
+        logits = model.module(input_ids=torch.tensor([layout.fill(layout.suffix)])).logits[0]
+    error = logits[-len(layout.target) - 1 : -1].softmax(dim=-1)
+    error[torch.arange(len(layout.target)), list(layout.target)] -= 1
+    return sorted(error.norm(dim=-1).argsort(descending=True)[:n].tolist())
+
+
+def with_stale_keys(model: Any, layout: Layout, candidate: np.ndarray, wanted: list[int]) -> float:
+    """Loss of some target tokens; all but the new tokens and what predicts those keep the current keys and values."""
+    start, current = len(layout.before), np.array(layout.suffix)
+    ids = layout.fill(candidate.tolist())
+    first = len(ids) - len(layout.target) - 1
+    held = DynamicCache()
+    losses = []
+    with torch.no_grad():
+        model.module(input_ids=torch.tensor([layout.fill(current.tolist())[:-1]]), past_key_values=held)
+        places = {*(start + np.flatnonzero(candidate != current)).tolist(), *(first + i for i in wanted)}
+        for at in sorted(places):
             past = DynamicCache()
             for i, layer in enumerate(held.layers):
                 past.update(layer.keys[:, :, :at].clone(), layer.values[:, :, :at].clone(), i)
-            model.module(input_ids=torch.tensor([[int(candidate[place])]]), past_key_values=past)
+            logits = model.module(input_ids=torch.tensor([[ids[at]]]), past_key_values=past).logits
             for mine, theirs in zip(held.layers, past.layers, strict=True):
                 mine.keys[:, :, at], mine.values[:, :, at] = theirs.keys[:, :, at], theirs.values[:, :, at]
-        rest = [*layout.after, *layout.target[: n_target - 1]]
-        logits = model.module(input_ids=torch.tensor([rest]), past_key_values=held).logits[:, -n_target:]
-    return float(cross_entropy(logits, torch.tensor([layout.target[:n_target]])).item())
+            if at - first in wanted:
+                losses.append(cross_entropy(logits, torch.tensor([[layout.target[at - first]]])).item())
+    return float(np.mean(losses))
 
 
 def changes(layout: Layout, *places: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -58,39 +70,60 @@ def changes(layout: Layout, *places: list[int]) -> tuple[np.ndarray, np.ndarray]
 
 @pytest.mark.parametrize("variant", FULL)
 @pytest.mark.parametrize("batch", [1, 3, 64])
-@pytest.mark.parametrize("first", [1, 3, None])
-def test_unchanged_tokens_keep_their_keys_and_values(
-    loaded: Callable[..., ChatModel], behavior: Behavior, variant: dict[str, Any], batch: int, first: int | None
+@pytest.mark.parametrize("n_target", [1, 3, None])
+def test_all_other_tokens_keep_their_keys_and_values(
+    loaded: Callable[..., ChatModel], behavior: Behavior, variant: dict[str, Any], batch: int, n_target: int | None
 ) -> None:
     model: Any = loaded(**variant)
     layout = laid_out(model, behavior)
     candidates, current = changes(layout, [2], [0, 3], [], [5], [1, 4, 5])
-    scores = Glimpse(Evaluator(model.module, cross_entropy, batch=batch), first).score(layout, candidates, current)
-    n_target = first or len(layout.target)
-    by_hand = [with_stale_keys(model, layout, candidate, n_target) for candidate in candidates]
+    draft = Glimpse(Evaluator(model.module, cross_entropy), n_target, batch=batch)
+    scores = draft.score(layout, candidates, current)
+    wanted = unlikely(model, layout, n_target)
+    by_hand = [with_stale_keys(model, layout, candidate, wanted) for candidate in candidates]
     np.testing.assert_allclose(scores.losses, by_hand, atol=1e-4)
 
 
-@pytest.mark.parametrize("variant", FULL)
-def test_what_nothing_stands_behind_is_seen_as_it_is(
-    loaded: Callable[..., ChatModel], behavior: Behavior, variant: dict[str, Any]
+@pytest.mark.parametrize("n_target", [1, 4, None])
+def test_without_a_template_the_last_suffix_token_predicts_and_is_computed_once(
+    loaded: Callable[..., ChatModel], behavior: Behavior, n_target: int | None
 ) -> None:
-    model: Any = loaded(**variant)
-    layout = laid_out(model, behavior)
+    model: Any = loaded()
+    layout = replace(laid_out(model, behavior), after=())
+    last = len(layout.suffix) - 1
+    candidates, current = changes(layout, [], [last], [0, last])
+    scores = Glimpse(Evaluator(model.module, cross_entropy), n_target).score(layout, candidates, current)
+    wanted = unlikely(model, layout, n_target)
+    by_hand = [with_stale_keys(model, layout, candidate, wanted) for candidate in candidates]
+    np.testing.assert_allclose(scores.losses, by_hand, atol=1e-4)
+
+
+def test_nothing_is_stale_where_all_that_follows_is_computed(
+    loaded: Callable[..., ChatModel], behavior: Behavior
+) -> None:
+    model: Any = loaded()
+    layout = replace(laid_out(model, behavior), after=())
     last = len(layout.suffix) - 1
     candidates, current = changes(layout, [], [last], [last])
     exact = Evaluator(model.module, cross_entropy)
-    short = replace(layout, target=layout.target[:2])
-    glimpsed = Glimpse(exact, 2).score(layout, candidates, current)
-    np.testing.assert_allclose(glimpsed.losses, exact.score(short, candidates, current).losses, atol=1e-4)
-    # Without a template behind the suffix its last token is computed, not held.
-    bare = replace(layout, after=())
-    glimpsed = Glimpse(exact, 2).score(bare, candidates, current)
-    want = exact.score(replace(bare, target=layout.target[:2]), candidates, current).losses
-    np.testing.assert_allclose(glimpsed.losses, want, atol=1e-4)
+    glimpsed = Glimpse(exact).score(layout, candidates, current)
+    np.testing.assert_allclose(glimpsed.losses, exact.score(layout, candidates, current).losses, atol=1e-4)
 
 
-def test_it_costs_new_tokens_template_and_the_beginning_of_the_target(
+def test_a_target_token_weighs_what_the_loss_depends_on_it(
+    loaded: Callable[..., ChatModel], behavior: Behavior
+) -> None:
+    model: Any = loaded()
+    layout = laid_out(model, behavior)
+
+    def only_third(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return logits[:, 2, 7]
+
+    weights, _ = Evaluator(model.module, only_third).target_weights(layout, layout.suffix)
+    assert weights.nonzero().flatten().tolist() == [2]
+
+
+def test_it_costs_new_tokens_and_the_target_tokens_looked_at(
     loaded: Callable[..., ChatModel], behavior: Behavior
 ) -> None:
     model: Any = loaded()
@@ -99,23 +132,28 @@ def test_it_costs_new_tokens_template_and_the_beginning_of_the_target(
     exact = Evaluator(model.module, cross_entropy)
     exact.gradients([(layout, layout.suffix)])  # as every step begins: what stands before the suffix is there
     scores = Glimpse(exact, 2).score(layout, candidates, current)
-    held, each = len(layout.suffix), 1 + len(layout.after) + 1
-    assert scores.flops == exact.costs.forward(held + 3 * each, 3 * 2)
-    assert exact.score(layout, candidates, current).flops > 1.5 * scores.flops
+    n_target = len(layout.target)
+    held = len(layout.suffix) + len(layout.after) + n_target - 1
+    to_choose = exact.costs.forward(held, n_target)
+    assert scores.flops == to_choose + exact.costs.forward(held + 3 * (1 + 2), 3 * 2)
+    assert Glimpse(exact).score(layout, candidates, current).flops == exact.costs.forward(
+        3 * (1 + n_target), 3 * n_target
+    )
 
 
 def test_who_sees_whom_by_hand() -> None:
-    # Suffix at 1 and 2 behind one token; row 0 replaces place 0 of it, row 1 nothing. Then one more token, at 3.
+    # Suffix at 1 and 2 behind one token, then 3 and 4; row 0 replaces place 0 of it, row 1 nothing; computed is 4, too.
     changed, new = glimpse._new_tokens([np.array([9, 6]), np.array([5, 6])], np.array([5, 6]))
     assert changed.tolist() == [[0], [-1]]
     assert new.tolist() == [[9], [0]]
-    mask, positions = glimpse._who_sees_whom(changed, 1, 3, 2)
-    assert positions.tolist() == [[1, 3], [0, 3]]
-    # Columns: the three held tokens, the new one, the rest. The new token sees what stands before its place.
-    assert mask[0].int().tolist() == [[1, 0, 0, 1, 0], [1, 0, 1, 1, 1]]
-    # A filling sees itself (and harmlessly the first token), and is seen by none.
-    assert mask[1, 0, 3]
-    assert mask[1, 1].int().tolist() == [1, 1, 1, 0, 1]
+    mask, positions = glimpse._who_sees_whom(changed, 1, 5, [4])
+    assert positions.tolist() == [[1, 4], [1, 4]]
+    # Columns: the five held tokens, the new one, the other. The new token sees what stands before its place, and
+    # nobody sees what is held of a place that is computed.
+    assert mask[0].int().tolist() == [[1, 0, 0, 0, 0, 1, 0], [1, 0, 1, 1, 0, 1, 1]]
+    # A filling sees itself (and harmlessly what stands before it), and is seen by none.
+    assert mask[1, 0, 5]
+    assert mask[1, 1].int().tolist() == [1, 1, 1, 1, 0, 0, 1]
 
 
 def test_models_that_it_cannot_read_are_named(

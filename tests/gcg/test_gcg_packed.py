@@ -67,6 +67,18 @@ def test_layers_that_somebody_listens_to_are_left_alone() -> None:
     assert type(shadow["plain"]) is PackedLinear
 
 
+@pytest.mark.parametrize("multiplied", [True, False])
+def test_weights_that_the_processor_does_not_multiply_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch, multiplied: bool
+) -> None:
+    asked = []
+    monkeypatch.setattr(packed_module, "multiplies", lambda *question: asked.append(question) or multiplied)
+    monkeypatch.setattr(packed_module, "PackedLinear", lambda weight, bias: "packed")
+    shadow = packed_module._shadow(torch.nn.Linear(4, 4).bfloat16())
+    assert asked == [(torch.bfloat16, "cpu")]
+    assert (shadow == "packed") is multiplied
+
+
 def test_without_such_products_the_model_reads_itself(
     loaded: Callable[..., ChatModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:

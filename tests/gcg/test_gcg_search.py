@@ -19,6 +19,9 @@ from rfbench.gcg.search import Search, Settings, Site, finished, optimise
 from rfbench.gcg.state import State
 
 V = 10
+DISTINCT = [9, 9, 8, 7, 7, 7]
+"""Candidates of the steps of the plain search: three ids for each of three positions. Those that are in the suffix
+already make one candidate together, the suffix itself."""
 LAYOUT = Layout(before=(0,), suffix=(0, 0, 0), after=(0,), target=(0,))
 
 
@@ -67,7 +70,7 @@ def search(*evaluators: Planted, seed: int = 0, round_trip: Any = None, **option
 def settings(**changes: Any) -> Settings:
     base: dict[str, Any] = {
         "n_steps": 6,
-        "width": 40,
+        "width": 200,  # so many draws leave out none of the nine replacements
         "topk": 3,
         "n_replace": 1,
         "buffer_size": 0,
@@ -91,8 +94,8 @@ def test_the_planted_suffix_is_found_one_position_a_step() -> None:
     assert [round(state.loss, 6) for state in states[:4]] == pytest.approx([14 / 3, 7 / 3, 2 / 3, 0.0])
     assert states[3].best == (0.0, (7, 2, 5))
     assert states[-1].best == (0.0, (7, 2, 5))
-    assert [state.n_queries for state in states] == [1 + 41 * i for i in range(7)]
-    assert [state.flops for state in states] == [1001.0 + 140.0 * i for i in range(7)]
+    assert [state.n_queries for state in states] == [1 + i + sum(DISTINCT[:i]) for i in range(7)]
+    assert [state.flops for state in states] == [1001.0 + 100.0 * i + sum(DISTINCT[:i]) for i in range(7)]
 
 
 def test_the_same_generator_gives_the_same_search_and_another_one_another() -> None:
@@ -163,7 +166,7 @@ def test_several_chats_and_models_are_searched_together() -> None:
     assert states[-1].best[0] == pytest.approx((5 / 3 + 5 / 3 + 1000 / 3) / 3)
     assert one.batches == [2] * 3  # both chats of a model in one batch
     assert other.batches == [1] * 3
-    assert states[1].n_queries - states[0].n_queries == 3 * 41
+    assert states[1].n_queries - states[0].n_queries == 3 * (1 + 9)
 
 
 def test_gradients_of_several_models_have_one_length_each() -> None:
@@ -181,9 +184,9 @@ def test_only_survivors_are_evaluated_and_none_is_an_error() -> None:
     planted = Planted((7, 2, 5))
     states = run(search(planted, round_trip=Odd()), settings())
     assert states[-1].best[1] in {(7, 1, 5), (7, 3, 5)}
-    assert planted.n_scored < 1 + 6 * 40
+    assert planted.n_scored < 1 + sum(DISTINCT)
     even = Planted((8, 8, 8))
-    outcomes = [o for _, o in optimise({"a": search(even, round_trip=Odd())}, {}, settings(topk=1))]
+    outcomes = [o for _, o in optimise({"a": search(even, round_trip=Odd())}, {}, settings(topk=1, width=40))]
     assert isinstance(outcomes[0], State)
     assert isinstance(outcomes[1], AttackError)
     assert str(outcomes[1]).startswith(
@@ -232,9 +235,13 @@ def test_a_progressive_search_adds_a_behavior_once_all_present_ones_are_solved()
     # From there the mean of both counts: no suffix is nearer to both than 4/3 in sum, at the third position.
     assert states[-1].best[0] == pytest.approx(2 / 3)
     assert not states[-1].matched
-    # 1 + 3 x (gradient and 40), then the suffix that is kept under both, then 3 x (gradient and 40) under both.
-    assert [state.n_queries for state in states] == [1, 42, 83, 126, 208, 290, 372]
-    assert [state.flops for state in states[2:5]] == [1281, 1281 + 140 + 2 + 1000, 1281 + 1142 + 280]
+    # 1 + 3 x (gradient and candidates), then the suffix that is kept under both, then all of it under both.
+    assert [state.n_queries for state in states[:4]] == [1, 1 + 10, 1 + 10 + 10, 1 + 10 + 10 + 9 + 2]
+    assert [state.flops for state in states[2:4]] == [1001 + 109 + 109, 1001 + 109 + 109 + 108 + 2 + 1000]
+    n_under_both = states[4].n_queries - states[3].n_queries - 2
+    # The third position is tied between 1 and 5, the id that stands there: whether it is drawn is open.
+    assert n_under_both in {2 * 7, 2 * 8}
+    assert states[4].flops - states[3].flops == 2 * 100 + n_under_both
     assert one.batches == [1, 1, 1, 1, 1, 1]
     assert other.batches == [1, 1, 1]
 
@@ -268,9 +275,9 @@ def test_of_one_behavior_a_progressive_search_is_the_plain_one() -> None:
 
 def test_the_draft_ranks_and_the_model_decides() -> None:
     planted, draft = Planted((7, 2, 5)), Planted((7, 2, 5), scale=10.0)
-    states = run(search(planted, draft=draft), settings(ranking=DraftRanking(0.1), n_steps=3))
+    states = run(search(planted, draft=draft), settings(ranking=DraftRanking(0.25), n_steps=3))
     assert states[-1].best == (0.0, (7, 2, 5))
-    assert draft.n_scored == 3 * 40
-    assert planted.n_scored == 1 + 3 * 4
-    assert states[-1].n_queries == 1 + 3 * 5
-    assert states[-1].flops == 1001 + 3 * (100 + 40 + 4)
+    assert draft.n_scored == 9 + 9 + 8
+    assert planted.n_scored == 1 + 3 * 2
+    assert states[-1].n_queries == 1 + 3 * (1 + 2)
+    assert states[-1].flops == 1001 + 3 * 100 + (9 + 9 + 8) + 3 * 2
