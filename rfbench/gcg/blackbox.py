@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rfbench.errors import AttackError
-from rfbench.gcg.evaluator import Costs
+from rfbench.gcg.costs import Costs
 from rfbench.gcg.layout import Ids, RoundTrip, lay_out, searchable_ids, suffix_text, write
 from rfbench.models.base import Capability, ChatModel
 from rfbench.records import Attempt, Behavior, Message

@@ -18,6 +18,7 @@ import torch
 
 from rfbench.errors import AttackError
 from rfbench.gcg.candidates import first_change
+from rfbench.gcg.costs import Costs
 from rfbench.gcg.layout import Ids, Layout
 from rfbench.gcg.objectives import Objective
 from rfbench.models.batching import BatchSizer, in_batches
@@ -73,7 +74,7 @@ class Evaluator:
         batch: sequences at a time, halved while memory runs out; by default :data:`CPU_BATCH` on CPUs and
             :data:`DEVICE_BATCH` elsewhere.
         costs: what a token costs, where it cannot be read from the weights (a quantised copy).
-        pack: on CPUs, score with packed weights; see :func:`rfbench.models.packed.packed`.
+        pack: on CPUs, compute with packed weights; see :func:`rfbench.models.packed.packed`.
     """
 
     def __init__(
@@ -272,8 +273,7 @@ class Evaluator:
 
     def logits(self, keep: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """Logits ``(b, len(keep), v)`` in fp32 at the kept positions, flag bias included."""
-        module = self.module if torch.is_grad_enabled() else self._reader
-        logits: torch.Tensor = module(logits_to_keep=keep, **inputs).logits.float()
+        logits: torch.Tensor = self._reader(logits_to_keep=keep, **inputs).logits.float()
         flag_id, bias = self._flag
         if flag_id is not None and bias:
             shift = torch.zeros(logits.shape[-1], device=logits.device)
@@ -305,24 +305,3 @@ def shares_prefixes(module: Any) -> bool:
     config = module.config.get_text_config(decoder=True)
     kinds = set(getattr(config, "layer_types", None) or ())
     return not getattr(module, "_is_stateful", False) and kinds <= ATTENTION
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """Weights that a token passes in the body of a model, and in its output head."""
-
-    body: int
-    head: int
-
-    @classmethod
-    def of(cls, module: Any) -> Costs:
-        """Counted from the weights of ``module``; of a mixture of experts, all experts (an upper bound)."""
-        embedding = module.get_input_embeddings().weight
-        head = module.get_output_embeddings()
-        outside = {id(embedding)} | ({id(head.weight)} if isinstance(head, torch.nn.Linear) else set())
-        body = sum(p.numel() for p in module.parameters() if p.dim() > 1 and id(p) not in outside)
-        return cls(body, embedding.numel())
-
-    def forward(self, n_tokens: int, n_logits: int) -> float:
-        """Operations of a forward pass over ``n_tokens`` with logits at ``n_logits`` positions."""
-        return 2.0 * (self.body * n_tokens + self.head * n_logits)

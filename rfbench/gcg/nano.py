@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from rfbench.errors import AttackError
-from rfbench.gcg.evaluator import Costs, shares_prefixes
+from rfbench.gcg.costs import Costs
+from rfbench.gcg.evaluator import shares_prefixes
 from rfbench.gcg.layout import Ids, suffix_text
 from rfbench.gcg.search import Search, Settings, Site, finished
 from rfbench.gcg.state import Entry, State

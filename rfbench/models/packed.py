@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from rfbench.models.halfprecision import multiplies
 
@@ -15,48 +16,98 @@ _TYPICAL_ROWS = 512
 
 
 class PackedLinear(nn.Module):
-    """What a linear layer computes, by oneDNN, from a copy of its weight in oneDNN's own layout; without gradients."""
+    """What a linear layer computes, by oneDNN, from a copy of its weight in oneDNN's own layout.
+
+    Gradients reach the inputs, not weight and bias. The way back has a layout of its own, made on first use.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        # No parameter or buffer: nothing but the product below can read this layout.
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _TYPICAL_ROWS)
+        # No parameters or buffers: nothing but the products below can read these layouts.
+        self._weight = weight.detach()
+        self._packed = _pack(self._weight)
+        self._packed_back: Tensor | None = None
         self._bias = None if bias is None else bias.detach()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``(..., d_in)`` to ``(..., d_out)``."""
+        if torch.is_grad_enabled() and inputs.requires_grad:
+            product: Tensor = _Product.apply(inputs, self)  # type: ignore[no-untyped-call]
+            return product
+        return self.multiply(inputs)
+
+    def multiply(self, inputs: Tensor) -> Tensor:
+        """The product itself, which autograd does not follow."""
         product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self._packed, self._bias, "none", [], "")
         return product
 
+    def multiply_back(self, gradient: Tensor) -> Tensor:
+        """Gradient with respect to the product ``(..., d_out)`` to that of the inputs ``(..., d_in)``."""
+        if self._packed_back is None:
+            self._packed_back = _pack(self._weight.T.contiguous())
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(gradient, self._packed_back, None, "none", [], "")
+        return product
 
-def packed(module: Any) -> Any:
-    """``module`` for reading: the same network, with the weights of its linear layers packed where that is faster.
 
-    The generic product arranges the weight anew at every call, which shows at the few hundred rows of a batch of
-    candidates. Everything else is shared with ``module``, which stays as it is; packed weights do not follow later
-    changes of it, and take the memory of its linear layers once more. Results differ from those of ``module`` by
-    rounding.
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, layer: PackedLinear) -> Tensor:
+        ctx.layer = layer
+        return layer.multiply(inputs)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[no-untyped-call,untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.layer.multiply_back(gradient), None
+
+
+def packed(module: Any, known: dict[nn.Linear, PackedLinear] | None = None) -> Any:
+    """``module`` once more: the same network, with the frozen weights of its linear layers packed where that is faster.
+
+    The generic product arranges the weight anew at every call, which shows at a few hundred rows. Everything else is
+    shared with ``module``, which stays as it is; packed weights do not follow later changes of it, and take the memory
+    of its linear layers once more, and again where gradients go through them. Layers whose weight requires a gradient
+    are shared, too. Results differ from those of ``module`` by rounding.
+
+    Args:
+        module: a model of transformers, or its decoder.
+        known: packed layers by what they stand for; those made here are added. Of modules that share layers, the
+            layouts are then shared.
 
     Returns:
         ``module`` itself where it does not lie on a CPU, or this build of PyTorch has no such product.
     """
-    if module.get_input_embeddings().weight.device.type != "cpu" or not _works():
+    if next(module.parameters()).device.type != "cpu" or not _works():
         return module
-    return _shadow(module)
+    return _shadow(module, {} if known is None else known)
 
 
-def _shadow(module: nn.Module) -> nn.Module:
+def _pack(weight: Tensor) -> Tensor:
+    layout: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _TYPICAL_ROWS)
+    return layout
+
+
+def _shadow(module: nn.Module, known: dict[nn.Linear, PackedLinear]) -> nn.Module:
     if type(module) is nn.Linear:
-        plain = "forward" not in vars(module) and not module._forward_hooks and not module._forward_pre_hooks
-        dtype = module.weight.dtype
-        # Of a type that the processor does not multiply, oneDNN refuses the layout.
-        known = dtype in (torch.float32, torch.bfloat16) and multiplies(dtype, "cpu")
-        return PackedLinear(module.weight, module.bias) if plain and known else module
+        if not _is_plain(module):
+            return module
+        if module not in known:
+            known[module] = PackedLinear(module.weight, module.bias)
+        return known[module]
     if not module._modules:
         return module
     shadow = copy.copy(module)
-    shadow._modules = {name: child and _shadow(child) for name, child in module._modules.items()}
+    shadow._modules = {name: child and _shadow(child, known) for name, child in module._modules.items()}
     return shadow
+
+
+def _is_plain(linear: nn.Linear) -> bool:
+    """Whether a product with its weight is all that it does, and packed weights may stand for it."""
+    dtype = linear.weight.dtype
+    heard = "forward" in vars(linear) or linear._forward_hooks or linear._forward_pre_hooks
+    # Of a type that the processor does not multiply, oneDNN refuses the layout.
+    known = dtype in (torch.float32, torch.bfloat16) and multiplies(dtype, "cpu")
+    return known and not heard and not linear.weight.requires_grad
 
 
 def _works() -> bool:

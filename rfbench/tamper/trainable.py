@@ -80,7 +80,7 @@ def with_lora(module: Any, lora: Lora, *, seed: int) -> Trainable:
     from rfbench.train.recipe import LoraSettings
 
     settings = LoraSettings(rank=lora.rank, alpha=lora.alpha, targets=lora.targets)
-    adapted = Network(module, settings, flag_id=None, seed=seed).peft
+    adapted = Network(module, settings, flag_id=None, seed=seed, pack=False).peft
     return _of(module, adapted)
 
 

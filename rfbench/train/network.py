@@ -5,25 +5,25 @@ size, ``v`` vocabulary without the flag.
 
 With LoRA from ``first_layer`` on, the layers below never change: what enters ``first_layer`` is computed once
 per conversation and kept. The frozen reference is kept as final hidden states ``(t, d)``, from which one matrix
-product gives its logits again: ``(t, v)`` for all conversations would not fit anywhere.
+product gives its logits again: ``(t, v)`` for all conversations would not fit anywhere. On CPUs all weights that are
+not trained are packed (:mod:`rfbench.models.packed`), once for the model and its reference together.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-import math
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rfbench.errors import ConfigError, ModelError
-from rfbench.train.batches import Batch, stream
+from rfbench.errors import ModelError
+from rfbench.models.packed import PackedLinear, packed
+from rfbench.train.batches import Batch
 from rfbench.train.conversations import Conversation
+from rfbench.train.injection import inject
 from rfbench.train.recipe import FlagSettings, LoraSettings
 from rfbench.train.rows import mean_row
 
@@ -58,14 +58,6 @@ def add_flag(module: Any, tokenizer: Any, flag: FlagSettings) -> int:
     return int(ids[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Frozen:
-    """What the untrained model makes of a conversation: ``states`` ``(p, d)`` or none, ``reference`` ``(t, d)``."""
-
-    states: Tensor | None
-    reference: Tensor
-
-
 class Network:
     """The trainable model. Only ``parameters`` get gradients.
 
@@ -75,6 +67,7 @@ class Network:
         flag_id: the flag, ``None`` for a refusal training.
         keep_row: leave the flag's row as it is; otherwise it starts as the mean row.
         seed: of the LoRA's start.
+        pack: on CPUs, compute with packed weights.
 
     Raises:
         ConfigError: the model has no such layer or module.
@@ -82,7 +75,14 @@ class Network:
     """
 
     def __init__(
-        self, module: Any, lora: LoraSettings, *, flag_id: int | None, keep_row: bool = False, seed: int = 0
+        self,
+        module: Any,
+        lora: LoraSettings,
+        *,
+        flag_id: int | None,
+        keep_row: bool = False,
+        seed: int = 0,
+        pack: bool = True,
     ) -> None:
         module.eval().requires_grad_(False)
         embedding, head = module.get_input_embeddings(), module.get_output_embeddings()
@@ -96,13 +96,23 @@ class Network:
                 matrix.data[flag_id] = mean_row(matrix.data, flag_id)
         self._embedding = embedding
         self.rest = _without(head.weight, flag_id)
-        self.peft = _inject(module, lora, flag_id, tied=self.tied, seed=seed)
+        layers: dict[nn.Linear, PackedLinear] = {}
+
+        def reader(part: Any) -> Any:
+            return packed(part, layers) if pack else part
+
+        # A packed copy does not follow the injection of the LoRA; the module itself does, and then it is switched off.
+        self._frozen = reader(module.get_decoder())
+        self.peft = inject(module, lora, flag_id, tied=self.tied, seed=seed)
         self.row_in = None if flag_id is None else _token_row(self.peft.get_base_model().get_input_embeddings())
         self.row_out = None if flag_id is None else _token_row(self.peft.get_base_model().get_output_embeddings())
-        self.body = self.peft.get_base_model().get_decoder()
+        self.body = reader(self.peft.get_base_model().get_decoder())
+        self._head = reader(_frozen_linear(self.rest))
         self.lower: nn.Module | None = None
         self.upper: nn.Module = self.body
-        self._kept: dict[str, Frozen] = {}
+        self._frozen_upper: nn.Module = self._frozen
+        self._states: dict[str, Tensor] = {}
+        self._references: dict[str, Tensor] = {}
         self._check()
         if lora.first_layer:
             self._split(lora.first_layer)
@@ -135,8 +145,8 @@ class Network:
         """What enters the trained part, ``(c, p, d)``."""
         if self.lower is None:
             return self.embed(batch.ids)
-        states = [frozen.states for frozen in self.frozen(batch.conversations)]
-        return nn.utils.rnn.pad_sequence([s for s in states if s is not None], batch_first=True).to(self.device)
+        states = [self._entering(c) for c in batch.conversations]
+        return nn.utils.rnn.pad_sequence(states, batch_first=True).to(self.device)
 
     def hidden(self, states: Tensor, *, whole: bool = False) -> Tensor:
         """Final hidden states ``(c, p, d)`` after the trained part, or after the whole body, given its embeddings."""
@@ -146,7 +156,8 @@ class Network:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits of everything but the flag, ``(n, d) -> (n, v)``, fp32."""
-        return (hidden @ self.rest.T).float()
+        logits: Tensor = self._head(hidden).float()
+        return logits
 
     def flag_logits(self, hidden: Tensor) -> Tensor:
         """Logit of the flag, ``(n, d) -> (n,)``, fp32."""
@@ -155,23 +166,30 @@ class Network:
 
     def reference(self, batch: Batch) -> Tensor:
         """Final hidden states of the frozen model at the answer positions, ``(n, d)``."""
-        return torch.cat([frozen.reference for frozen in self.frozen(batch.conversations)]).to(self.device)
+        return torch.cat([self._final(c) for c in batch.conversations]).to(self.device)
 
     @torch.no_grad()
-    def frozen(self, conversations: Sequence[Conversation]) -> list[Frozen]:
-        """What the untrained model makes of these; computed once, then kept in memory (4 d bytes a token in fp32)."""
-        for c in conversations:
-            if c.key in self._kept:
-                continue
-            # Alone, not in the batch that asks first: the figures must not depend on when a training was resumed.
-            batch = Batch.of([c], self.device)
+    def _entering(self, conversation: Conversation) -> Tensor:
+        """What enters the trained part, ``(p, d)``; computed once, then kept in memory (4 d bytes a token in fp32)."""
+        if conversation.key not in self._states:
+            assert self.lower is not None
+            # Alone, not in the batch that asks first: figures must not depend on when a training was resumed.
+            embedded = self._embedding(Batch.of([conversation], self.device).ids)
             with self.peft.disable_adapter():
-                states = self._embedding(batch.ids)
-                if self.lower is not None:
-                    states = self.lower(inputs_embeds=states, use_cache=False).last_hidden_state
-                reference = self.hidden(states)[batch.row, batch.position].cpu()
-            self._kept[c.key] = Frozen(states[0].cpu() if self.lower is not None else None, reference)
-        return [self._kept[c.key] for c in conversations]
+                states = self.lower(inputs_embeds=embedded, use_cache=False).last_hidden_state
+            self._states[conversation.key] = states[0].cpu()
+        return self._states[conversation.key]
+
+    @torch.no_grad()
+    def _final(self, conversation: Conversation) -> Tensor:
+        """What the untrained model makes of the answer, ``(t, d)``; kept likewise."""
+        if conversation.key not in self._references:
+            batch = Batch.of([conversation], self.device)
+            states = self._embedding(batch.ids) if self.lower is None else self.states(batch)
+            with self.peft.disable_adapter():
+                hidden = self._frozen_upper(inputs_embeds=states, use_cache=False).last_hidden_state
+            self._references[conversation.key] = hidden[batch.row, batch.position].cpu()
+        return self._references[conversation.key]
 
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of what is trained."""
@@ -206,13 +224,14 @@ class Network:
         """Cut the body at a layer, if the two halves give what the whole gives; otherwise leave it whole."""
         kinds = set(getattr(self.body.config, "layer_types", None) or ())
         if all(isinstance(getattr(self.body, name, None), nn.Module) for name in ("layers", "norm")) and len(kinds) < 2:
-            lower = _part(self.body, list(self.body.layers)[:first_layer], nn.Identity())
+            lower = _part(self._frozen, list(self._frozen.layers)[:first_layer], nn.Identity())
             upper = _part(self.body, list(self.body.layers)[first_layer:], self.body.norm)
             embedded = self.embed(self._probe_ids())
             between = lower(inputs_embeds=embedded, use_cache=False).last_hidden_state
             after = upper(inputs_embeds=between, use_cache=False).last_hidden_state
             if _close(after, self.hidden(embedded, whole=True)):
                 self.lower, self.upper = lower, upper
+                self._frozen_upper = _part(self._frozen, list(self._frozen.layers)[first_layer:], self._frozen.norm)
                 return
         logger.info("%s is not built like Llama: every layer is computed at every step", type(self.body).__name__)
 
@@ -238,50 +257,12 @@ def _without(matrix: Tensor, row: int | None) -> Tensor:
     return torch.cat([matrix.detach()[:row], matrix.detach()[row + 1 :]])
 
 
+def _frozen_linear(weight: Tensor) -> nn.Linear:
+    linear = nn.Linear(*reversed(weight.shape), bias=False, device="meta")
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    return linear
+
+
 def _token_row(wrapper: Any) -> nn.Parameter:
     row: nn.Parameter = wrapper.token_adapter.trainable_tokens_delta["default"]
     return row
-
-
-def _inject(module: Any, lora: LoraSettings, flag_id: int | None, *, tied: bool, seed: int) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    n_layers = module.config.num_hidden_layers
-    if lora.first_layer >= n_layers:
-        raise ConfigError(f"lora.first_layer is {lora.first_layer}, but the base has {n_layers} layers, from 0")
-    known = {name.rpartition(".")[2] for name, m in module.named_modules() if isinstance(m, nn.Linear)}
-    if unknown := sorted(set(lora.targets) - known):
-        raise ConfigError(
-            f"lora.targets: the base has no linear module {unknown[0]!r}; there are: {', '.join(sorted(known))}"
-        )
-    tokens = None
-    if flag_id is not None:
-        # Untied heads need both matrices named: a bare list trains and saves the input row alone.
-        ends = (
-            [module.get_input_embeddings()] if tied else [module.get_input_embeddings(), module.get_output_embeddings()]
-        )
-        tokens = {name.rpartition(".")[2]: [flag_id] for name, m in module.named_modules() if any(m is e for e in ends)}
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        target_modules=list(lora.targets),
-        layers_to_transform=list(range(lora.first_layer, n_layers)) if lora.first_layer else None,
-        trainable_token_indices=tokens,
-        lora_dropout=0.0,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    # peft draws its start from the global stream (ours replaces it below), and asks transformers by an old name.
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-        peft = get_peft_model(module, config)
-    generator = torch.Generator().manual_seed(int(stream(seed, "lora").integers(2**62)))
-    with torch.no_grad():
-        for name, parameter in sorted(peft.named_parameters()):
-            if "lora_A" in name:
-                start = torch.empty(parameter.shape)
-                nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
-                parameter.copy_(start)
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-    return peft.eval()

@@ -236,7 +236,7 @@ def set_row(net: Network, conversations: Sequence[Conversation], recipe: Recipe)
     """Give the flag's output row its start: the probe; mean and reserved rows stand already."""
     import torch
 
-    from rfbench.train.batches import stream
+    from rfbench.train.batches import Batch, stream
     from rfbench.train.rows import probe_row
 
     if recipe.flag is None or recipe.flag.init != "probe":
@@ -246,7 +246,7 @@ def set_row(net: Network, conversations: Sequence[Conversation], recipe: Recipe)
         pool = [c for c in conversations if c.is_harmful is kind]
         order = stream(recipe.seed, "probe", kind).permutation(len(pool))[: recipe.flag.probe_conversations]
         for i in order:
-            reference = net.frozen([pool[i]])[0].reference.to(net.device)
+            reference = net.reference(Batch.of([pool[i]], net.device))
             hidden.append(reference.float())
             rest.append(net.logits(reference).logsumexp(dim=-1))
             kinds.append(torch.full((len(reference),), kind, device=net.device))

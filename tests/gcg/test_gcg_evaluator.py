@@ -14,8 +14,9 @@ from chats import INITIAL, TEMPLATE
 
 from rfbench.errors import AttackError
 from rfbench.gcg import evaluator as evaluator_module
+from rfbench.gcg.costs import Costs
 from rfbench.gcg.draft import int8_copy
-from rfbench.gcg.evaluator import Costs, Evaluator, shares_prefixes
+from rfbench.gcg.evaluator import Evaluator, shares_prefixes
 from rfbench.gcg.layout import Ids, Layout, lay_out
 from rfbench.gcg.objectives import Objective, cross_entropy, objective
 from rfbench.models.base import ChatModel

@@ -24,6 +24,10 @@ from rfbench.records import Behavior
 needs_onednn = pytest.mark.skipif(not packed_module._works(), reason="this build of PyTorch has no oneDNN products")
 
 
+def frozen_linear(*shape: int, bias: bool = True) -> torch.nn.Linear:
+    return torch.nn.Linear(*shape, bias=bias).requires_grad_(False)
+
+
 def products(module: torch.nn.Module) -> set[type]:
     """Kinds of linear layers in a model."""
     return {type(m) for m in module.modules() if isinstance(m, torch.nn.Linear | PackedLinear)}
@@ -33,10 +37,37 @@ def products(module: torch.nn.Module) -> set[type]:
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(1, 24), (3, 7, 24)])
 def test_a_packed_layer_multiplies_and_adds(bias: bool, shape: tuple[int, ...]) -> None:
-    linear = torch.nn.Linear(24, 40, bias=bias)
+    linear = frozen_linear(24, 40, bias=bias)
     inputs = torch.randn(shape)
     with torch.no_grad():
         torch.testing.assert_close(PackedLinear(linear.weight, linear.bias)(inputs), linear(inputs))
+
+
+@needs_onednn
+@pytest.mark.parametrize("shape", [(1, 24), (3, 7, 24)])
+def test_gradients_go_back_through_it_to_the_inputs(shape: tuple[int, ...]) -> None:
+    linear = frozen_linear(24, 40)
+    layer = PackedLinear(linear.weight, linear.bias)
+    inputs = torch.randn(shape, requires_grad=True)
+    weights = torch.randn(40)
+    for product in (layer(inputs), layer(inputs * 1.0)):  # the second finds the way back packed
+        (ours,) = torch.autograd.grad((product @ weights).square().sum(), inputs)
+        (theirs,) = torch.autograd.grad((linear(inputs) @ weights).square().sum(), inputs)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        assert not layer(inputs).requires_grad
+    (first,) = torch.autograd.grad(layer(inputs).square().sum(), inputs, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+@needs_onednn
+def test_modules_that_share_layers_share_their_layouts(loaded: Callable[..., ChatModel]) -> None:
+    module = loaded().module  # type: ignore[attr-defined]
+    known: dict[torch.nn.Linear, PackedLinear] = {}
+    whole, body = packed(module, known), packed(module.get_decoder(), known)
+    ours, theirs = ({m for m in part.modules() if isinstance(m, PackedLinear)} for part in (whole, body))
+    assert theirs < ours == set(known.values())
 
 
 @needs_onednn
@@ -57,13 +88,13 @@ def test_the_same_logits_from_shared_parts_and_an_untouched_model(
 
 
 @needs_onednn
-def test_layers_that_somebody_listens_to_are_left_alone() -> None:
-    heard, replaced = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+def test_layers_that_somebody_listens_to_or_trains_are_left_alone() -> None:
+    heard, replaced, trained = frozen_linear(4, 4), frozen_linear(4, 4), torch.nn.Linear(4, 4)
     heard.register_forward_hook(lambda *_: None)
     replaced.forward = lambda inputs: inputs  # type: ignore[method-assign]
-    module = torch.nn.ModuleDict({"heard": heard, "replaced": replaced, "plain": torch.nn.Linear(4, 4)})
-    shadow = packed_module._shadow(module)._modules
-    assert (shadow["heard"], shadow["replaced"]) == (heard, replaced)
+    parts = {"heard": heard, "replaced": replaced, "trained": trained, "plain": frozen_linear(4, 4)}
+    shadow = packed_module._shadow(torch.nn.ModuleDict(parts), {})._modules
+    assert (shadow["heard"], shadow["replaced"], shadow["trained"]) == (heard, replaced, trained)
     assert type(shadow["plain"]) is PackedLinear
 
 
@@ -74,7 +105,7 @@ def test_weights_that_the_processor_does_not_multiply_are_left_alone(
     asked = []
     monkeypatch.setattr(packed_module, "multiplies", lambda *question: asked.append(question) or multiplied)
     monkeypatch.setattr(packed_module, "PackedLinear", lambda weight, bias: "packed")
-    shadow = packed_module._shadow(torch.nn.Linear(4, 4).bfloat16())
+    shadow = packed_module._shadow(frozen_linear(4, 4).bfloat16(), {})
     assert asked == [(torch.bfloat16, "cpu")]
     assert (shadow == "packed") is multiplied
 

@@ -13,6 +13,7 @@ from rfbench.errors import ConfigError, DataError, ModelError
 from rfbench.models.load import load_model
 from rfbench.train import Recipe, train
 from rfbench.train import loop as loop_module
+from rfbench.train.batches import Batch
 from rfbench.train.conversations import Conversation
 from rfbench.train.loop import train_step
 from rfbench.train.losses import log_odds
@@ -123,7 +124,7 @@ def test_the_probe_finds_harmful_positions(
     set_row(net, conversations, make_recipe())
     odds: dict[bool, list[float]] = {True: [], False: []}
     for c in conversations:
-        reference = net.frozen([c])[0].reference
+        reference = net.reference(Batch.of([c], net.device))
         odds[c.is_harmful] += log_odds(net.flag_logits(reference), net.logits(reference)).tolist()
     assert np.mean(odds[True]) > np.mean(odds[False]) + 3
     assert torch.equal(net.row_in, read)  # untied: only the output row is a detector
