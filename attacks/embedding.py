@@ -94,8 +94,7 @@ class Embedding(ResumableAttack):
         template, text = self._place(behavior)
         layout = lay_out(model, template, behavior, text, behavior.target)
         objective, readings = self._objectives(model)
-        # Every evaluation here has a gradient, which packed weights do not give.
-        evaluator = Evaluator(victim.module, objective, flag_id=model.flag_id, flag_bias=model.flag_bias, pack=False)
+        evaluator = Evaluator(victim.module, objective, flag_id=model.flag_id, flag_bias=model.flag_bias)
         table = evaluator.token_vectors()
         unit = typical_size(table)
         origin = table[list(layout.suffix)].float()

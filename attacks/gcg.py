@@ -125,12 +125,13 @@ class GCG(PromptAttack):
     batch: int | None = Field(
         default=None,
         ge=1,
-        description="sequences evaluated at a time, halved while memory runs out; unset: 8 on CPUs, 512 elsewhere",
+        description="sequences evaluated at a time, halved while memory runs out; unset: 8 on CPUs (of the draft "
+        "glimpse 64), 512 elsewhere",
     )
     pack: bool = Field(
         default=True,
-        description="on CPUs, evaluate candidates with weights that are laid out for matrix products beforehand: "
-        "faster, and takes the memory of the linear layers once more (rfbench)",
+        description="on CPUs, compute with weights that are laid out for matrix products beforehand: faster, and takes "
+        "the memory of the linear layers twice more, once for gradients (rfbench)",
     )
     ranking: Literal["exact", "draft", "probe"] = Field(
         default="exact",
@@ -147,8 +148,8 @@ class GCG(PromptAttack):
     draft_target: int | None = Field(
         default=4,
         ge=1,
-        description="target tokens that the draft glimpse looks at: those whose logits the loss depends on most, for a "
-        "cross-entropy the least likely ones; null: all of them (rfbench)",
+        description="target tokens that the draft glimpse looks at: those whose logits the loss depends on most, "
+        "roughly the least likely ones; null: all of them (rfbench)",
     )
     draft_dtype: Literal["float32", "bfloat16"] | None = Field(
         default=None,

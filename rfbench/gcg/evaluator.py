@@ -110,6 +110,7 @@ class Evaluator:
         Raises:
             AttackError: memory does not suffice for one candidate.
         """
+        self.rewind(layout)
         order = np.argsort(-first_change(candidates, current), kind="stable")
         rows = [layout.fill(candidates[i].tolist()) for i in order]
         losses = np.empty(len(rows))
@@ -146,17 +147,18 @@ class Evaluator:
         logits, targets, _ = self._at_targets([layout.fill(suffix)], layout, len(layout.before))
         return {name: reading(logits, targets).item() for name, reading in readings.items()}
 
-    def target_weights(self, layout: Layout, suffix: Ids) -> tuple[torch.Tensor, float]:
-        """How much the loss depends on the logits of each target token, ``(t,)``: the norms of its gradients; the cost.
+    def at_target(self, layout: Layout, suffix: Ids) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """Logits at the target, and how much the loss depends on each of its tokens.
 
-        For a cross-entropy they grow with how unlikely the token is.
+        Returns:
+            Logits ``(1, t, v)`` in fp32; the norms of the loss's gradients with respect to them ``(t,)``; the cost.
         """
         with torch.no_grad():
             logits, targets, n_tokens = self._at_targets([layout.fill(suffix)], layout, len(layout.before))
-        logits.requires_grad_()
+        free = logits.detach().requires_grad_()
         with torch.enable_grad():
-            (by_logit,) = torch.autograd.grad(self.objective(logits, targets).sum(), logits)
-        return by_logit[0].norm(dim=-1), self.costs.forward(n_tokens, targets.numel())
+            (by_logit,) = torch.autograd.grad(self.objective(free, targets).sum(), free)
+        return logits, by_logit[0].norm(dim=-1), self.costs.forward(n_tokens, targets.numel())
 
     def at_vectors(
         self, layout: Layout, vectors: torch.Tensor, readings: Mapping[str, Objective]
@@ -270,6 +272,11 @@ class Evaluator:
             cache, n_new = single.copy_rows(len(rows), longest), self._memory.n_computed - before
         padded = [(*row[shared:], *[0] * (longest - len(row))) for row in rows]
         return torch.tensor(padded, device=self.device), cache, shared, n_new
+
+    def rewind(self, layout: Layout) -> None:
+        """Forget prefixes but for what stands before the suffix: no rounding and no cost must depend on them."""
+        if self.shares_prefixes:
+            self.share([layout.before], len(layout.before), len(layout.before))
 
     def logits(self, keep: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """Logits ``(b, len(keep), v)`` in fp32 at the kept positions, flag bias included."""

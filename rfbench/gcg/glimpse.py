@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from rfbench.errors import AttackError
 from rfbench.gcg.evaluator import Evaluator, Scores
 from rfbench.gcg.layout import Ids, Layout
+from rfbench.models.schedule import rows_that_fit
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -19,22 +21,38 @@ if TYPE_CHECKING:
 
 
 CPU_BATCH = 64
-"""Candidates at a time. Each is a handful of tokens: more of them make a matrix product worth its weights' way."""
+"""Candidates at a time. Each is a handful of tokens: it takes many of them to make a matrix product worthwhile."""
+
+MOST_LOGITS = 2**27
+"""Logits held at a time, half a GiB of them in fp32."""
+
+_FILLING = -1
+"""In place of a changed position where a row has fewer of them than others."""
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What a glimpse looks at: target tokens, ascending, and where these are not all, the current logits of all."""
+
+    wanted: Sequence[int]
+    logits: torch.Tensor | None
+    flops: float
 
 
 class Glimpse:
     """Ranks candidates by their losses, as if few tokens had seen the change.
 
     Computed are the new tokens, and the places that predict some tokens of the target; every other token keeps the
-    keys and values that it has with the current suffix. What a new token does by way of those is not seen. The target
-    tokens are those whose logits the loss depends on most at the current suffix: for a cross-entropy the least likely
-    ones, since what the model says anyway it says with most candidates, too.
+    keys and values that it has with the current suffix, and every other target token its logits. What a new token does
+    by way of those is not seen. The target tokens are those whose logits the loss depends on most at the current
+    suffix: for a cross-entropy, roughly the least likely ones. What the model says anyway it says with most
+    candidates, too.
 
     Args:
         evaluator: of the model; its objective is what is minimised.
         n_target: target tokens that are looked at; ``None`` for all.
         batch: candidates at a time, halved while memory runs out; by default :data:`CPU_BATCH` on CPUs and
-            :data:`rfbench.gcg.evaluator.DEVICE_BATCH` elsewhere.
+            :data:`rfbench.gcg.evaluator.DEVICE_BATCH` elsewhere, fewer where a chat or a vocabulary is large.
 
     Raises:
         AttackError: the model's past is not keys and values by position.
@@ -50,40 +68,45 @@ class Glimpse:
     def score(self, layout: Layout, candidates: IntArray, current: IntArray) -> Scores:
         """Guess the losses of candidates ``(c, s)``, variations of ``current`` ``(s,)``; see :meth:`Evaluator.score`.
 
-        Losses are those of the target tokens looked at: they compare candidates of one call with each other.
-
         Raises:
             AttackError: memory does not suffice for one candidate, or attention does not reach over the whole chat.
         """
-        reach, length = self._evaluator.reach, len(layout.fill(current.tolist()))
-        if reach is not None and length > reach:
+        evaluator, suffix = self._evaluator, tuple(current.tolist())
+        length = len(layout.fill(suffix))
+        if evaluator.reach is not None and length > evaluator.reach:
             raise AttackError(
-                f"draft glimpse: the chat is longer than the {reach} tokens that attention reaches; take draft int8"
+                f"draft glimpse: the chat is longer than the {evaluator.reach} tokens that attention reaches; "
+                "take draft int8"
             )
-        wanted, spent = self._weightiest(layout, current)
-        parts = self._evaluator.batches(
-            list(candidates), lambda batch: self._score_batch(layout, batch, current, wanted), self._sizer
+        evaluator.rewind(layout)
+        (view,) = evaluator.batches([suffix], lambda batch: self._look(layout, batch[0]))
+        rows = min(
+            rows_that_fit(evaluator.module, evaluator.device, length),
+            max(1, MOST_LOGITS // (len(view.wanted) * len(evaluator.token_vectors()))),
+        )
+        self._sizer.size = min(self._sizer.size, rows)
+        parts = evaluator.batches(
+            list(candidates), lambda batch: self._score_batch(layout, batch, current, view), self._sizer
         )
         losses, matched, flops = zip(*((part.losses, part.matched, part.flops) for part in parts), strict=True)
-        return Scores(np.concatenate(losses), np.concatenate(matched), spent + sum(flops))
+        return Scores(np.concatenate(losses), np.concatenate(matched), view.flops + sum(flops))
 
-    def _weightiest(self, layout: Layout, current: IntArray) -> tuple[list[int], float]:
-        """Which tokens of the target are looked at, ascending, and what it cost to find out."""
+    def _look(self, layout: Layout, suffix: Ids) -> _View:
         n_all = len(layout.target)
         if self._n_target is None or self._n_target >= n_all:
-            return list(range(n_all)), 0.0
-        weights, flops = self._evaluator.target_weights(layout, tuple(current.tolist()))
-        return sorted(weights.argsort(descending=True, stable=True)[: self._n_target].tolist()), flops
+            return _View(range(n_all), None, 0.0)
+        logits, weights, flops = self._evaluator.at_target(layout, suffix)
+        return _View(sorted(weights.argsort(descending=True, stable=True)[: self._n_target].tolist()), logits, flops)
 
     @torch.no_grad()
     def _score_batch(
-        self, layout: Layout, candidates: Sequence[npt.NDArray[np.int64]], current: IntArray, wanted: Sequence[int]
+        self, layout: Layout, candidates: Sequence[npt.NDArray[np.int64]], current: IntArray, view: _View
     ) -> Scores:
         evaluator, start = self._evaluator, len(layout.before)
         # Nothing of the target follows its last token, which therefore is no input.
         held = layout.fill(current.tolist())[:-1]
         first = len(held) - len(layout.target)  # the place that predicts the first token of the target
-        places = [first + i for i in wanted]
+        places = [first + i for i in view.wanted]
         changed, new = _new_tokens(candidates, current)
         changed[np.isin(changed + start, places)] = _FILLING  # computed already, with the candidate's own id
         rows: list[Ids] = []
@@ -102,14 +125,21 @@ class Glimpse:
             position_ids=positions.to(inputs.device),
             attention_mask=torch.where(mask, 0.0, torch.finfo(dtype).min).to(inputs.device, dtype)[:, None],
         )
-        targets = torch.tensor([[layout.target[i] for i in wanted]], device=inputs.device).expand(len(rows), -1)
-        losses = evaluator.objective(logits, targets).double().cpu().numpy()
-        flops = evaluator.costs.forward(n_computed + inputs.numel(), targets.numel())
-        return Scores(losses, np.zeros(len(rows), dtype=np.bool_), flops)
+        losses = self._losses(logits, torch.tensor([layout.target], device=inputs.device), view)
+        flops = evaluator.costs.forward(n_computed + inputs.numel(), logits.shape[0] * logits.shape[1])
+        return Scores(losses.double().cpu().numpy(), np.zeros(len(rows), dtype=np.bool_), flops)
 
-
-_FILLING = -1
-"""In place of a changed position where a row has fewer of them than others."""
+    def _losses(self, logits: torch.Tensor, targets: torch.Tensor, view: _View) -> torch.Tensor:
+        """Losses ``(b,)`` of the whole target ``(1, t)`` from the logits ``(b, n, v)`` of the tokens looked at."""
+        if view.logits is None:
+            return self._evaluator.objective(logits, targets.expand(len(logits), -1))
+        losses = []
+        for some in logits.split(max(1, MOST_LOGITS // view.logits.numel())):
+            # Objectives know positions (the first of them, their sum or mean): they are given all.
+            whole = view.logits.repeat(len(some), 1, 1)
+            whole[:, list(view.wanted)] = some
+            losses.append(self._evaluator.objective(whole, targets.expand(len(some), -1)))
+        return torch.cat(losses)
 
 
 def _new_tokens(candidates: Sequence[npt.NDArray[np.int64]], current: IntArray) -> tuple[IntArray, IntArray]:

@@ -53,7 +53,7 @@ def open_victims(
         draft_target: how many target tokens the draft ``glimpse`` looks at; ``None`` for all.
         draft_dtype: what the draft ``glimpse`` computes in, by its name in torch; ``None`` for the model's own.
         batch: sequences at a time.
-        pack: on CPUs, read candidates with packed weights.
+        pack: on CPUs, compute with packed weights.
 
     Raises:
         AttackError: a model gives no gradients, or does not share the tokenizer.

@@ -1,4 +1,4 @@
-"""Whether a processor multiplies 16-bit numbers at all: one that does not falls back to loops."""
+"""Whether a processor has instructions for products of 16-bit numbers: one without them falls back to loops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ _SUPPORTED = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_m
 
 
 def multiplies(dtype: torch.dtype, device: torch.device | str) -> bool:
-    """Whether matrix products in ``dtype`` are done by the hardware of ``device``; true where it cannot be told."""
+    """Whether matrix products in ``dtype`` take no more than a few times those in fp32; true where it cannot be told.
+
+    That is no promise that they are faster: AVX-512 without BF16 counts, which widens the numbers first.
+    """
     if torch.device(device).type != "cpu" or dtype not in _SUPPORTED:
         return True
     ask = getattr(torch.ops.mkldnn, _SUPPORTED[dtype], None)

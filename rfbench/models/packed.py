@@ -66,8 +66,8 @@ def packed(module: Any, known: dict[nn.Linear, PackedLinear] | None = None) -> A
 
     The generic product arranges the weight anew at every call, which shows at a few hundred rows. Everything else is
     shared with ``module``, which stays as it is; packed weights do not follow later changes of it, and take the memory
-    of its linear layers once more, and again where gradients go through them. Layers whose weight requires a gradient
-    are shared, too. Results differ from those of ``module`` by rounding.
+    of its linear layers once more, and again where gradients go through them. Layers of which something is trained are
+    shared, too. Results differ from those of ``module`` by rounding.
 
     Args:
         module: a model of transformers, or its decoder.
@@ -107,7 +107,7 @@ def _is_plain(linear: nn.Linear) -> bool:
     heard = "forward" in vars(linear) or linear._forward_hooks or linear._forward_pre_hooks
     # Of a type that the processor does not multiply, oneDNN refuses the layout.
     known = dtype in (torch.float32, torch.bfloat16) and multiplies(dtype, "cpu")
-    return known and not heard and not linear.weight.requires_grad
+    return known and not heard and not any(parameter.requires_grad for parameter in linear.parameters())
 
 
 def _works() -> bool:

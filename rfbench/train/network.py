@@ -30,7 +30,7 @@ from rfbench.train.rows import mean_row
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 2e-3
-"""Largest relative difference of logits that two ways of computing them may have."""
+"""Largest relative difference of logits that two ways of computing them may have; of a coarse dtype four roundings."""
 
 
 def add_flag(module: Any, tokenizer: Any, flag: FlagSettings) -> int:
@@ -213,9 +213,10 @@ class Network:
         ids = self._probe_ids()
         own = self.peft(input_ids=ids, use_cache=False).logits[0].float()
         hidden = self.hidden(self.embed(ids), whole=True)[0]
-        wrong = not _close(_without(own.T, self.flag_id).T, self.logits(hidden))
+        dtype = self.rest.dtype
+        wrong = not _close(_without(own.T, self.flag_id).T, self.logits(hidden), dtype)
         if self.flag_id is not None:
-            wrong = wrong or not _close(own[:, self.flag_id], self.flag_logits(hidden))
+            wrong = wrong or not _close(own[:, self.flag_id], self.flag_logits(hidden), dtype)
         if wrong:
             raise ModelError("the base scales its embeddings or caps its logits: it cannot be trained here")
 
@@ -229,15 +230,16 @@ class Network:
             embedded = self.embed(self._probe_ids())
             between = lower(inputs_embeds=embedded, use_cache=False).last_hidden_state
             after = upper(inputs_embeds=between, use_cache=False).last_hidden_state
-            if _close(after, self.hidden(embedded, whole=True)):
+            if _close(after, self.hidden(embedded, whole=True), self.rest.dtype):
                 self.lower, self.upper = lower, upper
                 self._frozen_upper = _part(self._frozen, list(self._frozen.layers)[first_layer:], self._frozen.norm)
                 return
         logger.info("%s is not built like Llama: every layer is computed at every step", type(self.body).__name__)
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
-    return float((a - b).abs().max()) <= TOLERANCE * max(1.0, float(b.abs().max()))
+def _close(a: Tensor, b: Tensor, dtype: torch.dtype) -> bool:
+    tolerance = max(TOLERANCE, 4 * torch.finfo(dtype).eps)
+    return float((a - b).abs().max()) <= tolerance * max(1.0, float(b.abs().max()))
 
 
 def _part(body: Any, layers: list[nn.Module], norm: nn.Module) -> Any:

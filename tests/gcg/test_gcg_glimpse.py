@@ -17,7 +17,7 @@ from rfbench.gcg import glimpse
 from rfbench.gcg.evaluator import Evaluator
 from rfbench.gcg.glimpse import Glimpse
 from rfbench.gcg.layout import Layout, lay_out
-from rfbench.gcg.objectives import cross_entropy
+from rfbench.gcg.objectives import cross_entropy, flag_pressure
 from rfbench.models.base import ChatModel
 from rfbench.records import Behavior
 
@@ -38,14 +38,19 @@ def unlikely(model: Any, layout: Layout, n: int | None) -> list[int]:
 
 
 def with_stale_keys(model: Any, layout: Layout, candidate: np.ndarray, wanted: list[int]) -> float:
-    """Loss of some target tokens; all but the new tokens and what predicts those keep the current keys and values."""
+    """Mean loss over the target, of which only the tokens ``wanted`` see the change.
+
+    All but the new tokens and what predicts those keep the current keys and values, or their own current losses.
+    """
     start, current = len(layout.before), np.array(layout.suffix)
     ids = layout.fill(candidate.tolist())
     first = len(ids) - len(layout.target) - 1
     held = DynamicCache()
-    losses = []
     with torch.no_grad():
-        model.module(input_ids=torch.tensor([layout.fill(current.tolist())[:-1]]), past_key_values=held)
+        now = model.module(input_ids=torch.tensor([layout.fill(current.tolist())[:-1]]), past_key_values=held).logits
+        losses = [
+            cross_entropy(now[:, [first + i]], torch.tensor([[token]])).item() for i, token in enumerate(layout.target)
+        ]
         places = {*(start + np.flatnonzero(candidate != current)).tolist(), *(first + i for i in wanted)}
         for at in sorted(places):
             past = DynamicCache()
@@ -55,7 +60,7 @@ def with_stale_keys(model: Any, layout: Layout, candidate: np.ndarray, wanted: l
             for mine, theirs in zip(held.layers, past.layers, strict=True):
                 mine.keys[:, :, at], mine.values[:, :, at] = theirs.keys[:, :, at], theirs.values[:, :, at]
             if at - first in wanted:
-                losses.append(cross_entropy(logits, torch.tensor([[layout.target[at - first]]])).item())
+                losses[at - first] = cross_entropy(logits, torch.tensor([[layout.target[at - first]]])).item()
     return float(np.mean(losses))
 
 
@@ -119,8 +124,64 @@ def test_a_target_token_weighs_what_the_loss_depends_on_it(
     def only_third(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return logits[:, 2, 7]
 
-    weights, _ = Evaluator(model.module, only_third).target_weights(layout, layout.suffix)
+    _, weights, _ = Evaluator(model.module, only_third).at_target(layout, layout.suffix)
     assert weights.nonzero().flatten().tolist() == [2]
+
+
+def test_an_objective_reads_every_position_in_its_place(
+    loaded: Callable[..., ChatModel], behavior: Behavior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = loaded()
+    layout = laid_out(model, behavior)
+    candidates, current = changes(layout, [2], [0, 3], [])
+
+    def of_the_first(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(logits, targets) + 10 * flag_pressure(logits, 7, "first", 2)
+
+    exact = Evaluator(model.module, of_the_first)
+    now = exact.score(layout, current[None], current).losses[0]
+    losses = Glimpse(exact, 3).score(layout, candidates, current).losses
+    # Of the three, the pressure reads those two that stand first in the target, not those that were looked at.
+    assert losses[-1] == pytest.approx(now, abs=1e-4)
+    assert np.abs(losses[:-1] - now).min() > 1e-3
+    monkeypatch.setattr(glimpse, "MOST_LOGITS", 1)  # one candidate at a time
+    np.testing.assert_allclose(Glimpse(exact, 3).score(layout, candidates, current).losses, losses, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_target", [2, None])
+def test_nothing_depends_on_what_was_evaluated_before(
+    loaded: Callable[..., ChatModel], behavior: Behavior, n_target: int | None
+) -> None:
+    model: Any = loaded()
+    layout = laid_out(model, behavior)
+    candidates, current = changes(layout, [2], [0, 3], [5])
+    for scorer in (Evaluator(model.module, cross_entropy), Glimpse(Evaluator(model.module, cross_entropy), n_target)):
+        first, again = (scorer.score(layout, candidates, current) for _ in range(2))
+        assert first.flops == again.flops
+        assert np.array_equal(first.losses, again.losses)
+
+
+def test_large_chats_stand_in_small_batches(
+    loaded: Callable[..., ChatModel], behavior: Behavior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = loaded()
+    layout = laid_out(model, behavior)
+    candidates, current = changes(layout, [2], [3], [4], [5])
+    sizes: list[int] = []
+    share = Evaluator.share
+
+    def watched(self: Evaluator, rows: Any, limit: int, n_root: int) -> Any:
+        sizes.append(len(rows))
+        return share(self, rows, limit, n_root)
+
+    monkeypatch.setattr(Evaluator, "share", watched)
+    draft = Glimpse(Evaluator(model.module, cross_entropy), 2)
+    draft.score(layout, candidates, current)
+    assert max(sizes) == 4
+    sizes.clear()
+    monkeypatch.setattr(glimpse, "rows_that_fit", lambda *_: 2)
+    draft.score(layout, candidates, current)
+    assert max(sizes) == 2
 
 
 def test_it_costs_new_tokens_and_the_target_tokens_looked_at(
@@ -136,9 +197,8 @@ def test_it_costs_new_tokens_and_the_target_tokens_looked_at(
     held = len(layout.suffix) + len(layout.after) + n_target - 1
     to_choose = exact.costs.forward(held, n_target)
     assert scores.flops == to_choose + exact.costs.forward(held + 3 * (1 + 2), 3 * 2)
-    assert Glimpse(exact).score(layout, candidates, current).flops == exact.costs.forward(
-        3 * (1 + n_target), 3 * n_target
-    )
+    all_of_them = exact.costs.forward(held + 3 * (1 + n_target), 3 * n_target)
+    assert Glimpse(exact).score(layout, candidates, current).flops == all_of_them
 
 
 def test_who_sees_whom_by_hand() -> None:

@@ -9,6 +9,8 @@ import torch
 from small_training import conversation, load_base
 
 from rfbench.errors import ConfigError, ModelError
+from rfbench.models import packed as packed_module
+from rfbench.models.packed import PackedLinear
 from rfbench.train.batches import Batch, batch_at, by_length, stream
 from rfbench.train.conversations import Conversation
 from rfbench.train.network import Network, add_flag
@@ -127,14 +129,52 @@ def test_a_body_that_cannot_be_cut_is_computed_whole(tiny_model: Callable[..., P
     assert net.upper is net.body
 
 
-def test_the_reference_is_the_untrained_model(make_network: MakeNetwork, conversations: list[Conversation]) -> None:
-    net, _ = make_network(first_layer=1)
+@pytest.mark.parametrize("pack", [True, False])
+@pytest.mark.parametrize("first_layer", [0, 1])
+def test_the_reference_is_the_untrained_model(
+    first_layer: int, pack: bool, make_network: MakeNetwork, conversations: list[Conversation]
+) -> None:
+    net, _ = make_network(first_layer=first_layer, pack=pack)
     batch = Batch.of(conversations[:4], net.device)
     untrained = net.hidden(net.embed(batch.ids), whole=True)[batch.row, batch.position].detach()
     with torch.no_grad():
         for parameter in net.parameters.values():
             parameter.add_(0.3)
     torch.testing.assert_close(net.reference(batch), untrained, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.skipif(not packed_module._works(), reason="this build of PyTorch has no oneDNN products")
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("first_layer", [0, 1])
+def test_packed_weights_train_as_the_layers_own_do(
+    first_layer: int, tied: bool, make_network: MakeNetwork, conversations: list[Conversation]
+) -> None:
+    gradients = []
+    for pack in (True, False):
+        net, _ = make_network(first_layer=first_layer, tied=tied, pack=pack)
+        with torch.no_grad():
+            for name, parameter in net.parameters.items():
+                if "lora_B" in name:
+                    parameter.normal_(generator=torch.Generator().manual_seed(1))
+        kinds = {type(m) for m in net.body.modules() if isinstance(m, torch.nn.Linear | PackedLinear)}
+        assert (PackedLinear in kinds) is pack
+        batch = Batch.of(conversations[:4], net.device)
+        hidden = net.hidden(net.states(batch))[batch.row, batch.position]
+        loss = (net.logits(hidden).logsumexp(dim=-1) - net.flag_logits(hidden)).square().mean()
+        gradients.append(torch.autograd.grad(loss, list(net.parameters.values()), materialize_grads=True))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
+
+
+def test_what_enters_the_trained_part_costs_no_reference(
+    make_network: MakeNetwork, conversations: list[Conversation]
+) -> None:
+    net, _ = make_network(first_layer=1)
+    batch = Batch.of(conversations[:3], net.device)
+    net.states(batch)
+    assert (len(net._states), len(net._references)) == (3, 0)
+    net.reference(Batch.of(conversations[2:4], net.device))
+    assert (len(net._states), len(net._references)) == (4, 2)
 
 
 def test_a_reserved_row_is_kept_and_others_start_at_the_mean(tiny_model: Callable[..., Path]) -> None:
