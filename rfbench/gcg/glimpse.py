@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 CPU_BATCH = 64
 """Candidates at a time. Each is a handful of tokens: it takes many of them to make a matrix product worthwhile."""
 
-MOST_LOGITS = 2**27
-"""Logits held at a time, half a GiB of them in fp32."""
+MOST_LOGITS = 2**25
+"""Logits held at a time, an eighth of a GiB of them in fp32."""
 
 _FILLING = -1
 """In place of a changed position where a row has fewer of them than others."""
