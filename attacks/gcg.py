@@ -157,7 +157,7 @@ class GCG(PromptAttack):
         "bfloat16 pays where the processor multiplies it (AVX-512 BF16, AMX, GPUs) and is slower elsewhere (rfbench)",
     )
     share: float = Field(
-        default=0.125, gt=0, le=1, description="share of candidates evaluated exactly with ranking draft (rfbench)"
+        default=0.0625, gt=0, le=1, description="share of candidates evaluated exactly with ranking draft (rfbench)"
     )
     at_least: int = Field(
         default=12,
