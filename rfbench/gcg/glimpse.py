@@ -134,7 +134,7 @@ class Glimpse:
         if view.logits is None:
             return self._evaluator.objective(logits, targets.expand(len(logits), -1))
         losses = []
-        for some in logits.split(max(1, MOST_LOGITS // view.logits.numel())):
+        for some in torch.split(logits, max(1, MOST_LOGITS // view.logits.numel())):
             # Objectives know positions (the first of them, their sum or mean): they are given all.
             whole = view.logits.repeat(len(some), 1, 1)
             whole[:, list(view.wanted)] = some

@@ -56,7 +56,7 @@ class _Product(torch.autograd.Function):
         return layer.multiply(inputs)
 
     @staticmethod
-    @once_differentiable  # type: ignore[no-untyped-call,untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.layer.multiply_back(gradient), None
 

@@ -260,7 +260,8 @@ def _without(matrix: Tensor, row: int | None) -> Tensor:
 
 
 def _frozen_linear(weight: Tensor) -> nn.Linear:
-    linear = nn.Linear(*reversed(weight.shape), bias=False, device="meta")
+    d_out, d_in = weight.shape
+    linear = nn.Linear(d_in, d_out, bias=False, device="meta")
     linear.weight = nn.Parameter(weight, requires_grad=False)
     return linear
 
