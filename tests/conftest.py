@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 from doubles import save_tiny_model
+from hypothesis import settings
 
 from rfbench.records import Behavior, canonical_json
+
+settings.register_profile("rfbench", deadline=None)  # a slow or busy machine is no fault of the code
+settings.load_profile("rfbench")
 
 
 @pytest.fixture(scope="session")
