@@ -85,7 +85,7 @@ def test_a_two_by_two_table_worked_by_hand():
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_p_is_that_of_scipy_and_the_difference_lies_in_its_interval(pairs):
     baseline, candidate = np.array(pairs, dtype=bool).T
     figures = paired_figures(baseline, candidate, n_draws=400)
@@ -158,7 +158,7 @@ VERDICTS = st.sampled_from([FLAG, REFUSE, COMPLY, ERROR])
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), VERDICTS, st.booleans()), min_size=1, max_size=12))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_outcomes_are_those_that_summarize_counts(samples):
     for dataset in (HARMFUL, TWIN):
         records = frame(

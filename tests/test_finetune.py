@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from doubles import ScriptedModel
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from runs import TESTS, assert_same_rows, environment, small_folder, write_suite
@@ -125,7 +125,6 @@ def at_checkpoints(attack: Finetune, model: HFModel, seed: int = 0) -> dict[int,
 # --- examples ---------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(n=st.integers(1, 200), shares=st.dictionaries(st.sampled_from(KINDS), st.floats(0.01, 100), min_size=1))
 def test_shares_add_up_and_are_off_by_less_than_one(n: int, shares: dict[Any, float]) -> None:
     counts = share_out(n, shares)
@@ -134,7 +133,6 @@ def test_shares_add_up_and_are_off_by_less_than_one(n: int, shares: dict[Any, fl
     assert all(abs(counts[kind] - n * share / total) < 1 for kind, share in shares.items())
 
 
-@settings(deadline=None)
 @given(small_n=st.integers(1, 20), more=st.integers(0, 20), seed=st.integers(0, 9))
 def test_a_larger_budget_holds_the_smaller_one(small_n: int, more: int, seed: int) -> None:
     harmful, benign = read_requests((), harmful=True), read_requests((), harmful=False)

@@ -13,7 +13,7 @@ from re import _parser as parser
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rfbench.refusal import RULES, read_refusal, strip_markers
@@ -133,7 +133,6 @@ def test_total_and_deterministic(completion, prompt, prefill):
     assert bool(reading.rule) == (reading.refused or reading.partial)
 
 
-@settings(deadline=None)  # a busy machine is no fault of a pattern: processor time is bounded instead
 @pytest.mark.parametrize("prompt", ["Why should they be denied rights?", "How do I do it?", "How? " * 500])
 @given(
     st.text(alphabet=" aist,.'\"\n<|>-*", max_size=4000),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -177,7 +177,6 @@ def test_blocks_nest(module: Any) -> None:
     assert fingerprint(module) == before
 
 
-@settings(deadline=None)
 @given(numbers=st.lists(st.floats(width=32), min_size=1, max_size=8))
 def test_odd_numbers_come_back_bit_for_bit(numbers: list[float]) -> None:
     module = nn.Linear(len(numbers), 1)

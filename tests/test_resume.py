@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from runs import environment
 
@@ -136,7 +136,6 @@ def test_killed_in_the_middle_and_started_again_it_ends_with_the_same_result(
     assert resumed.attempts[:2] == saved.attempts
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(min_size=8, max_size=8), max_size=5))
 def test_arrays_in_progress_keep_every_bit(rows: list[bytes]) -> None:
     array = np.frombuffer(b"".join(rows), dtype=np.float32).reshape(len(rows), 2)  # whatever the bits are: NaN, too

@@ -64,6 +64,7 @@ class Glimpse:
         self._evaluator = evaluator
         self._n_target = n_target
         self._sizer = evaluator.sizer(batch, CPU_BATCH)
+        self._most = self._sizer.limit
 
     def score(self, layout: Layout, candidates: IntArray, current: IntArray) -> Scores:
         """Guess the losses of candidates ``(c, s)``, variations of ``current`` ``(s,)``; see :meth:`Evaluator.score`.
@@ -82,9 +83,10 @@ class Glimpse:
         (view,) = evaluator.batches([suffix], lambda batch: self._look(layout, batch[0]))
         rows = min(
             rows_that_fit(evaluator.module, evaluator.device, length),
-            max(1, MOST_LOGITS // (len(view.wanted) * len(evaluator.token_vectors()))),
+            max(1, MOST_LOGITS // (len(view.wanted) * len(evaluator.module.get_input_embeddings().weight))),
         )
-        self._sizer.size = min(self._sizer.size, rows)
+        self._sizer.limit = min(self._most, rows)  # or it would grow beyond them again
+        self._sizer.size = min(self._sizer.size, self._sizer.limit)
         parts = evaluator.batches(
             list(candidates), lambda batch: self._score_batch(layout, batch, current, view), self._sizer
         )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rfbench.errors import AttackError
@@ -36,7 +36,6 @@ def test_an_empty_search_space_and_a_broken_gradient_are_errors() -> None:
         top_ids(GRADIENT.where(GRADIENT != 0.5, float("nan")), ALL, 3)
 
 
-@settings(deadline=None)
 @given(s=st.integers(1, 6), k=st.integers(1, 5), width=st.integers(1, 20), n=st.integers(1, 8), seed=st.integers(0, 99))
 def test_draws_replace_as_many_positions_as_asked_by_ids_of_theirs(
     s: int, k: int, width: int, n: int, seed: int

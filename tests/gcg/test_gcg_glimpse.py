@@ -180,8 +180,12 @@ def test_large_chats_stand_in_small_batches(
     assert max(sizes) == 4
     sizes.clear()
     monkeypatch.setattr(glimpse, "rows_that_fit", lambda *_: 2)
-    draft.score(layout, candidates, current)
+    draft.score(layout, np.tile(candidates, (4, 1)), current)  # so many batches that a sizer would try larger ones
     assert max(sizes) == 2
+    sizes.clear()
+    monkeypatch.setattr(glimpse, "rows_that_fit", lambda *_: 100)
+    draft.score(layout, np.tile(candidates, (8, 1)), current)
+    assert max(sizes) > 2
 
 
 def test_it_costs_new_tokens_and_the_target_tokens_looked_at(

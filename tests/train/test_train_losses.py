@@ -4,7 +4,7 @@ from math import log
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -42,7 +42,6 @@ def test_an_answer_is_missed_when_no_position_flags() -> None:
     assert losses.missed(S, torch.ones(1, 3)).item() == pytest.approx(0.0, abs=1e-6)
 
 
-@settings(deadline=None)
 @given(hnp.arrays("float32", (1, 4), elements=st.floats(-30, 30, width=32)))
 def test_missed_and_peak_are_the_two_sides_of_one_probability(odds: object) -> None:
     s, mask = torch.tensor(odds).double(), torch.ones(1, 4)
@@ -74,7 +73,6 @@ def test_kl_given_no_flag_by_hand() -> None:
 finite = st.floats(-8, 8, width=32)
 
 
-@settings(deadline=None)
 @given(hnp.arrays("float32", (3, 5), elements=finite), hnp.arrays("float32", (3, 5), elements=finite), finite)
 def test_kl_with_flag_is_the_kl_over_the_whole_vocabulary(model: object, reference: object, flag: float) -> None:
     p, r = torch.tensor(model).double(), torch.tensor(reference).double()
