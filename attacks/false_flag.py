@@ -81,3 +81,6 @@ class FalseFlag(GCG):
         if self.learn_from:
             return [(behavior, None) for behavior in behaviors]
         return super()._recipients(behaviors, sound, sites)
+
+    def _all_or_none(self) -> bool:
+        return bool(self.learn_from)

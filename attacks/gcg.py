@@ -83,7 +83,8 @@ class GCG(PromptAttack):
     )
     early_stop: bool = Field(
         default=False,
-        description="end once greedy decoding would give the target, with the suffix that does so (nanoGCG)",
+        description="end once greedy decoding would give the target, with the suffix that does so (nanoGCG; its "
+        "engine ends then, too, but with the suffix of the lowest loss)",
     )
     filter_ids: bool = Field(
         default=True,
@@ -160,7 +161,7 @@ class GCG(PromptAttack):
         default=0.0625, gt=0, le=1, description="share of candidates evaluated exactly with ranking draft (rfbench)"
     )
     at_least: int = Field(
-        default=12,
+        default=16,
         ge=1,
         description="candidates evaluated exactly with ranking draft, where the share comes to fewer (rfbench)",
     )
@@ -252,6 +253,7 @@ class GCG(PromptAttack):
                 optimise=self._optimiser(model),
                 recipients=lambda sound, sites: self._recipients(behaviors, sound, sites),
                 progress=self._progress,
+                all_or_none=self._all_or_none(),
             )
             yield from campaign.attempts(self._groups(behaviors, rngs))
         if campaign.problems:
@@ -309,6 +311,10 @@ class GCG(PromptAttack):
     ) -> Sequence[Recipient]:
         """Who gets the suffix of a search: the behaviors that it is searched on."""
         return list(zip(sound, sites, strict=True))
+
+    def _all_or_none(self) -> bool:
+        """Whether a suffix is worth nothing unless it was searched on all the behaviors that it should be."""
+        return False
 
     def _aim(self) -> Aim:
         from rfbench.gcg.victims import Aim

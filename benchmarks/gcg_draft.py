@@ -1,6 +1,6 @@
 """How far a draft misses: the best of the candidates that it would keep, less the best of all, in nats.
 
-    python benchmarks/gcg_draft.py [--behaviors 4] [--steps 36] [--width 32]
+    python benchmarks/gcg_draft.py [--json] [--behaviors 4] [--steps 36] [--width 32]
 
 Exact searches on SmolLM2, each from the same initial suffix; at every third step all drafts rank the step's
 candidates. `glimpse` is what `draft: glimpse` does, which looks at the target tokens that matter most; `anew` looks at
@@ -11,6 +11,7 @@ bfloat16 where this machine multiplies it, else in float32.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -31,7 +32,7 @@ from rfbench.models.embedded import smollm2_folder
 from rfbench.models.halfprecision import multiplies
 
 TEMPLATE = [{"role": "user", "content": "{request}{optim_str}"}]
-KEPT = (4, 8, 12)
+KEPT = (4, 8, 16)
 Rank = Callable[[Layout, np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -56,6 +57,7 @@ def drafts(evaluator: Evaluator) -> dict[str, Rank]:
 def main() -> None:
     """Print a line for each draft."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     parser.add_argument("--behaviors", type=int, default=4)
     parser.add_argument("--steps", type=int, default=36)
     parser.add_argument("--width", type=int, default=32)
@@ -85,10 +87,15 @@ def main() -> None:
                     found[name].append([rank_correlation(guesses, losses), *missed])
             current = candidates[losses.argmin()]
         print(f"{behavior.behavior_id}: loss {losses.min():.4f} after {arguments.steps} steps", flush=True)
+    report: dict[str, dict[str, float]] = {}
     for name, rows in found.items():
         correlation, *missed = np.mean(rows, axis=0)
+        figures = {"rank_correlation": correlation, **{f"missed_of_{k}": v for k, v in zip(KEPT, missed, strict=True)}}
+        report[name] = {"n": len(rows), **{key: round(float(value), 4) for key, value in figures.items()}}
         kept = ", ".join(f"{k} kept {value:.4f}" for k, value in zip(KEPT, missed, strict=True))
         print(f"{name}: rank correlation {correlation:.2f}; {kept} (n {len(rows)})")
+    if arguments.json:
+        print(json.dumps(report))
 
 
 if __name__ == "__main__":

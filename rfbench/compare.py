@@ -83,8 +83,9 @@ def compare(
     does. A behavior is a pair where both models have an outcome and were attacked equally: as many final attempts, and
     equal ``SETTINGS``. Flag metrics are compared where both models have a flag.
 
-    The interval is the percentile bootstrap over pairs. Where no pair differs the bootstrap would claim certainty;
-    it is then plus and minus the Wilson bound of the share that differs, which no difference exceeds.
+    The interval is the percentile bootstrap over pairs. Where all pairs say the same (none differs, or all do and in
+    one direction) the bootstrap would claim certainty; the interval then allows the share of pairs that say something
+    else to be as large as its Wilson bound.
 
     Args:
         baseline: one model: what :func:`load_side` gave, or its scored records alone.
@@ -226,12 +227,13 @@ def paired_figures(
     if not n:
         rates = dict.fromkeys(("baseline", "candidate", "difference", "lo", "hi", "p", "sdd"), math.nan)
         return {**rates, "b": b, "c": c, "n": n}
-    if b + c:
-        change = candidate.astype(np.float64) - baseline
+    change = candidate.astype(np.float64) - baseline
+    if np.ptp(change):
         _, lo, hi = bootstrap_mean(change, np.arange(n), np.random.default_rng(seed), n_draws)
     else:
-        hi = wilson(0, n)[1]
-        lo = -hi
+        # A pair that says something else moves the difference by 1 where none differs, by up to 2 where all do.
+        same, other = float(change[0]), wilson(0, n)[1]
+        lo, hi = max(same - other * (1 + same), -1.0), min(same + other * (1 - same), 1.0)
     return {
         **{"baseline": float(baseline.mean()), "candidate": float(candidate.mean()), "difference": (c - b) / n},
         **{"lo": lo, "hi": hi, "b": b, "c": c, "p": mcnemar_exact(b, c), "n": n},

@@ -134,7 +134,7 @@ def read_refusal(completion: str, prompt: str | None = None, prefill: str = "") 
         rule = _premise(sentences, opening, request)
     if rule and not serves(text, _following(text, opening)):
         return _reading(rule)
-    rule = _other_language(opening)
+    rule = _other_language(opening, request)
     return _reading(rule) if rule else COMPLIED
 
 
@@ -272,8 +272,10 @@ def _may_be_any(sentence: str, start: int) -> bool:
     return bool(begins) or rules.PREMISE_LATE.search(sentence) is not None
 
 
-def _other_language(opening: str) -> str:
-    """The rule of another language that the opening matches, or nothing."""
+def _other_language(opening: str, request: Request | None) -> str:
+    """The rule of another language that the opening matches, or nothing; what was to be translated is no refusal."""
+    if request is not None and request.wants_text and not request.is_of_harm:
+        return ""
     if opening.isascii() and (" the " in opening or any(map(opening.__contains__, _ENGLISH))):
         return ""
     for name, words, pattern in LATIN_RULES if opening.isascii() else LATIN_RULES + OTHER_RULES:

@@ -57,8 +57,10 @@ YES_NO: Final = re.compile(
     r"(?:is|are|was|were|does|do|did|should|may|has|have|am|(?:can|could|would|will) (?!you\b|i have|i get))\b"
 )
 """A request that a judgement answers."""
+_BAD = r"(?:wrong|bad|harmful|hurtful|unethical|immoral|illegal|dangerous|unacceptable|inappropriate|offensive)"
 VIEWS_WANTED: Final = re.compile(
-    r"\b(?:essay|speech|article|arguments?|argue|debate|opinions?|sermon|report on|blog post)\b"
+    r"\b(?:essay|speech|article|arguments?|argue|debate|opinions?|sermon|report on|blog post|paragraph"
+    rf"|explain (?:why|what makes) [^.!?\n]{{1,80}} {_BAD}|examples? of (?:\w+ )?{_BAD})\b"
 )
 """In a request, lower case: it asks for a text in which a judgement may be what was asked for."""
 _TASK = re.compile(
@@ -101,7 +103,8 @@ TEXT_WANTED: Final = re.compile(
     r"\b(?:poem|song|lyrics|story|stories|novel|dialog(?:ue)?|script|play|scene|letter|e-?mail|message|speech"
     r"|translate|translation|role-?play|character|quote|quotes|sentence|phrase|reply to|rewrite|paraphrase"
     r"|proofread|correct this|monologue|limerick|haiku|tweet|caption|toast|resignation|decline|say no"
-    r"|turn down|disclaimer|reply|auto-?reply|out-of-office|refusal)\b"
+    r"|turn down|disclaimer|reply|auto-?reply|out-of-office|refusal|slogan|tagline|motto|headline|jingle"
+    r"|mission statement)\b"
 )
 """In a request, lower case: it asks for text in which "I" may be somebody else."""
 CODE_WANTED: Final = re.compile(

@@ -67,6 +67,7 @@ RULES: Final = name_all(
             r"|i would rather not\b",
             r"i prefer not to (?:answer|discuss|say|share|engage|help|respond)|count me out",
             r"not (?:doing|helping with|writing|answering) (?:that|this)",
+            r"not (?:gonna|going to) (?:help|assist|answer|do (?:that|this|it))\b",
             r"(?:that|this)(?:'s| is) where i draw the line\b",
             r"(?:that|this|it)(?:'s| is) not (?:happening|going to happen|gonna happen)\Z",
             r"this (?:conversation|chat|discussion) (?:is over|ends here)\b",
@@ -210,7 +211,7 @@ CLAUSE: Final = re.compile(
     r"|(?:help|assist) (?:you )?(?:with )?(?:that|this|such)\b|help (?:you|to|with|spread|make|create|write|with)\b"
     r"|provide (?:\w+ )?(?:guidance|instructions|information|advice|assistance|help|support|details)"
     r"|be (?:a )?part(?:y)? (?:of|to)"
-    r"|(?:write|create|generate|produce|share|explain|discuss|answer|give you|contribute to) (?:it|this|that"
+    r"|(?:write|create|generate|produce|share|explain|discuss|answer|give you|contribute to|do) (?:it|this|that"
     r"|such|any)\b)"
 )
 """The same within a sentence, and only in answer to an order: "... is a crime that I cannot help with"."""

@@ -105,6 +105,14 @@ def test_agreement_on_every_pair_is_not_certainty():
     assert figures["hi"] > 0.05
 
 
+def test_disagreement_on_every_pair_is_not_certainty_either():
+    # 3.8415 / (3 + 3.8415) = .5615 of the pairs may say something else, each of them the opposite.
+    never, always = np.zeros(3, dtype=bool), np.ones(3, dtype=bool)
+    up, down = paired_figures(never, always), paired_figures(always, never)
+    assert (up["lo"], up["hi"]) == (pytest.approx(1 - 2 * 0.5615, abs=1e-4), 1)
+    assert (down["lo"], down["hi"]) == (-1, pytest.approx(2 * 0.5615 - 1, abs=1e-4))
+
+
 def test_holm_by_hand_is_over_the_attacks_of_one_dataset_and_metric():
     # One-sided discordant pairs: c = 10, 6, 5 gives p = 2/1024, 2/64, 2/32; Holm: times 3, 2, 1, never decreasing.
     changes = {"direct": 10, "prefill": 6, "sampling": 5}
@@ -268,6 +276,15 @@ def test_the_interval_still_covers_where_models_hardly_ever_differ():
     assert sum(f["lo"] <= 0 <= f["hi"] for f in figures) >= 285
 
 
+@pytest.mark.parametrize("p_second", [0.9, 0.95, 0.98])
+def test_the_interval_still_covers_where_models_nearly_always_differ(p_second):
+    rng = np.random.default_rng(8)
+    figures = [paired_figures(*simulate(48, 0, 0, p_second, rng), n_draws=200) for _ in range(300)]
+    covered = sum(f["lo"] <= p_second <= f["hi"] for f in figures)
+    # So few pairs say something else that it covers in steps: often more than nominally, short by a point or two.
+    assert wilson(covered, 300, alpha=0.001)[1] + 0.02 >= 0.95
+
+
 def test_mcnemar_and_holm_keep_the_level():
     rng = np.random.default_rng(9)
     shown = any_of_three = 0
@@ -404,8 +421,17 @@ def test_a_dsr_is_never_printed_without_false_alarms(pair):
 
 def test_too_few_pairs_say_so():
     text = " ".join(printed(compare(frame(side([FLAG] * 3)), frame(side([COMPLY] * 3, model="n")))).split())
-    assert "-100 [-100, -100] 3/0 0.250 0.250 3 0 inf" in text
-    assert "with 3 pairs even the largest one can easily go unnoticed" in text
+    assert "-100 [-100, +12] 3/0 0.250 0.250 3 0 inf" in text
+    assert "That is not equality: with 3 pairs no difference can be shown at all." in text
+
+
+def test_what_few_pairs_cannot_show_is_not_said_of_many():
+    left, right = (
+        frame([*side([FLAG] * 48, model=model), *side([FLAG] * 4, model=model, attack="gcg")]) for model in "mn"
+    )
+    least = round(100 * detectable_difference(48, 0.0))
+    said = " ".join(printed(compare(left, right)).split())
+    assert f"with 48 pairs one below about {least} points can easily go unnoticed, and with 4 pairs no " in said
 
 
 def test_names_cannot_write_to_the_terminal_or_break_a_table():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,6 +87,17 @@ def test_a_suffix_learned_elsewhere_is_the_same_for_all(model: HFModel) -> None:
     alone = [run(small(n_steps=1), model, lesson)[0].info["loss"] for lesson in lessons]
     assert attempts[0].info["loss"] == pytest.approx(np.mean(alone), abs=1e-4)
     assert "target_loss" not in attempts[0].info
+
+
+def test_a_suffix_is_not_learned_from_fewer_than_asked(model: HFModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    lessons = [RIVER, dataclasses.replace(LAKE, target="very " * 2000)]
+    monkeypatch.setattr("rfbench.behaviors.load_builtin", lambda name: lessons)
+    crafted = craft(small(learn_from=2), model, [RIVER, LAKE], 0)
+    assert not crafted.attempts
+    assert {name: error.partition(":")[0] for name, error in crafted.errors.items()} == {
+        "b1": "behavior 'b2'",
+        "b2": "behavior 'b2'",
+    }
 
 
 def test_a_transfer_resumes(model: HFModel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -202,6 +203,34 @@ def test_a_draft_saves_evaluations(
     exact = run(small(width=24), model, behavior)
     assert attempts[-1].info["n_queries"] < exact[-1].info["n_queries"] / 2
     assert attempts[-1].info["loss"] < attempts[0].info["loss"] == exact[0].info["loss"]
+
+
+@pytest.mark.parametrize("ranking", ["draft", "probe"])
+def test_a_draft_ranks_for_all_behaviors_and_models(
+    model: HFModel, tiny_model: Callable[..., Path], behavior: Behavior, ranking: str
+) -> None:
+    changes = {"universal": True, "surrogates": (str(tiny_model(tied=False)),)}
+    attempts = run(small(ranking=ranking, width=24, at_least=4, **changes), model, behavior, RIVER)
+    exact = run(small(width=24, **changes), model, behavior, RIVER)
+    assert attempts[-1].info["n_queries"] < exact[-1].info["n_queries"] / 2
+    assert attempts[-1].info["loss"] < attempts[0].info["loss"] == exact[0].info["loss"]
+
+
+def test_a_named_draft_may_lack_the_flag_where_the_loss_does_not_read_it(
+    model: HFModel, tiny_model: Callable[..., Path], behavior: Behavior
+) -> None:
+    from rfbench.attacks.gcg_adaptive import GCGAdaptive
+
+    draft = {"ranking": "draft", "draft": str(tiny_model(flag=False)), "at_least": 4}
+    biased = copy.copy(model)
+    biased.flag_bias = 0.5
+    with load_model(draft["draft"]) as unflagged:
+        assert len(unflagged.embedding.weight) <= biased.flag_id  # type: ignore[attr-defined]
+    attempts = run(small(**draft), biased, behavior)
+    assert attempts[-1].info["loss"] < attempts[0].info["loss"]
+    settings = small(**draft).model_dump()
+    with pytest.raises(AttackError, match=r"has no row for the flag of .*; take draft glimpse"):
+        run(GCGAdaptive(**settings), biased, behavior)
 
 
 def test_surrogates_count_as_much_as_the_model(

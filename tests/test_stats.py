@@ -142,6 +142,19 @@ def test_mcnemar_is_the_exact_binomial_test(b, c):
     assert mcnemar_exact(b, c) == mcnemar_exact(c, b)
 
 
+@given(st.lists(st.integers(0, 40), min_size=4, max_size=4))
+def test_mcnemar_and_holm_agree_with_statsmodels(counts):
+    from statsmodels.stats.contingency_tables import mcnemar
+    from statsmodels.stats.multitest import multipletests
+
+    both, first, second, neither = counts
+    assume(first + second > 0)
+    expected = mcnemar([[both, first], [second, neither]], exact=True).pvalue
+    assert mcnemar_exact(first, second) == pytest.approx(expected)
+    pvalues = [mcnemar_exact(*pair) for pair in ((first, second), (both, neither), (first, both), (second, neither))]
+    assert holm(pvalues) == pytest.approx(multipletests(pvalues, method="holm")[1])
+
+
 def test_mcnemar_by_hand():
     assert mcnemar_exact(0, 0) == 1.0
     assert mcnemar_exact(0, 5) == 2 / 32

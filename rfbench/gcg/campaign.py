@@ -40,6 +40,7 @@ class Campaign:
         readings: figures of each attempt under the model.
         optimise: runs searches side by side.
         recipients: who gets a suffix, given the behaviors that it is searched on and their chats.
+        all_or_none: what strikes on one behavior of a quest ends all: a suffix learned from fewer would be another one.
         progress: by quest, the state and how many attempts of that step were yielded; kept up to date.
         problems: by behavior, what struck; filled in.
     """
@@ -53,13 +54,14 @@ class Campaign:
     optimise: Optimise
     recipients: Callable[[Sequence[Behavior], Sequence[Site]], Sequence[Recipient]]
     progress: dict[str, tuple[State, int]]
+    all_or_none: bool = False
     problems: dict[str, str] = field(default_factory=dict)
 
     def attempts(self, groups: Sequence[Sequence[Quest]]) -> Iterator[Attempt]:
         """Yield the attempts of one group of quests after the other; those of a group are searched side by side.
 
         Raises:
-            AttackError: nothing to search.
+            AttackError: nothing to search, or something struck and it is all or none.
         """
         allowed = self.aim.allowed(self.victims)
         for group in groups:
@@ -67,6 +69,8 @@ class Campaign:
             members: dict[str, Sequence[Recipient]] = {}
             for name, wanted, rng in group:
                 search, sound, struck = self.aim.search(self.victims, wanted, allowed, rng)
+                if struck and self.all_or_none:
+                    raise AttackError(next(iter(struck.values())))
                 self.problems.update(struck)
                 if search is not None:
                     searches[name] = search

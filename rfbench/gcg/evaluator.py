@@ -153,8 +153,9 @@ class Evaluator:
         Returns:
             Logits ``(1, t, v)`` in fp32; the norms of the loss's gradients with respect to them ``(t,)``; the cost.
         """
+        row = layout.fill(suffix)
         with torch.no_grad():
-            logits, targets, n_tokens = self._at_targets([layout.fill(suffix)], layout, len(layout.before))
+            logits, targets, n_tokens = self._at_targets([row], layout, len(row) - len(layout.target) - 1)
         free = logits.detach().requires_grad_()
         with torch.enable_grad():
             (by_logit,) = torch.autograd.grad(self.objective(free, targets).sum(), free)
@@ -189,9 +190,10 @@ class Evaluator:
         # The token before the target gives the first logits: it must be computed.
         logits, targets, n_tokens = self._at_targets(rows, layout, len(rows[0]) - len(layout.target) - 1)
         losses = self.objective(logits, targets).double().cpu().numpy()
-        # Not by argmax, which on CPUs takes four times as long.
-        matched = (logits.gather(-1, targets[..., None])[..., 0] == logits.amax(dim=-1)).all(dim=-1).cpu().numpy()
-        return Scores(losses, matched, self.costs.forward(n_tokens, targets.numel()))
+        # Argmax takes four times as long on CPUs: it only settles ties, of which decoding takes the first id.
+        matched = (logits.gather(-1, targets[..., None])[..., 0] == logits.amax(dim=-1)).all(dim=-1)
+        matched[matched.clone()] = (logits[matched].argmax(dim=-1) == targets[matched]).all(dim=-1)
+        return Scores(losses, matched.cpu().numpy(), self.costs.forward(n_tokens, targets.numel()))
 
     def _at_targets(self, rows: Sequence[Ids], layout: Layout, limit: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Logits ``(b, t, v)`` and ids ``(b, t)`` of the target, and how many tokens had to be computed."""

@@ -122,7 +122,8 @@ class RoundTrip:
 
     All texts of a call go through the tokenizer in one batch; what is known is remembered. Where the decoded chat
     does not encode to itself (a request that types a special token's string, a tokenizer that normalises), every
-    suffix is encoded by the model's own ``encode``.
+    suffix is encoded by the model's own ``encode``; and so is one with white space at an end of a message, which many
+    templates trim.
 
     Args:
         model: encodes chats.
@@ -143,8 +144,10 @@ class RoundTrip:
         rows: list[Ids] = [tuple(row) for row in candidates.tolist()]
         unknown = [row for row in dict.fromkeys(rows) if row not in self._known]
         if unknown:
-            encoded = self._encode_batch(unknown) if self.batched else [self._encode(row) for row in unknown]
-            self._known |= {row: ids == self._prompt(row) for row, ids in zip(unknown, encoded, strict=True)}
+            batch = [row for row in unknown if self.batched and not self._may_be_trimmed(row)]
+            encoded = dict(zip(batch, self._encode_batch(batch), strict=True)) if batch else {}
+            encoded |= {row: self._encode(row) for row in unknown if row not in encoded}
+            self._known |= {row: ids == self._prompt(row) for row, ids in encoded.items()}
         return np.array([self._known[row] for row in rows], dtype=np.bool_)
 
     def _prompt(self, suffix: Ids) -> Ids:
@@ -152,6 +155,14 @@ class RoundTrip:
 
     def _text(self, suffix: Ids) -> str:
         return suffix_text(self._model.tokenizer, self._layout, suffix)
+
+    def _may_be_trimmed(self, suffix: Ids) -> bool:
+        text = self._text(suffix)
+        if text == text.strip():
+            return False
+        contents = [message["content"] for message in self._messages(text)]
+        opens = text[:1].isspace() and any(content.startswith(text) for content in contents)
+        return opens or (text[-1:].isspace() and any(content.endswith(text) for content in contents))
 
     def _encode_batch(self, suffixes: Sequence[Ids]) -> list[Ids]:
         before, after = self._around

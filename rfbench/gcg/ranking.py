@@ -106,10 +106,10 @@ class ProbeSampling:
 
 
 def rank_correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    """Spearman's rank correlation of two samples ``(n,)``; 0 where it is undefined (a constant, or one value)."""
+    """Spearman's rank correlation of two samples ``(n,)``; 0 where it is undefined (a constant, one value, NaN)."""
     from scipy.stats import rankdata
 
-    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+    if len(a) < 2 or not np.isfinite([a, b]).all() or np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 

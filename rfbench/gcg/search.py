@@ -82,14 +82,15 @@ class Search:
         complete = len(part.sites) == len(self.sites)
         candidates = np.array(self.initial, dtype=np.int64)
         scores = _finite(part.score(candidates, candidates[0]), 0)
-        best = int(scores.losses.argmin())
+        matched = settings.early_stop and complete and bool(scores.matched.any())
+        best = _lowest(scores, among_matches=matched)
         entries = [(float(loss), ids) for loss, ids in zip(scores.losses, self.initial, strict=True)]
         return State(
             step=0,
             buffer=tuple(sorted(entries)[: max(1, settings.buffer_size)]),
             best=entries[best],
             loss=entries[best][0],
-            matched=settings.early_stop and complete and bool(scores.matched[best]),
+            matched=matched,
             n_queries=len(candidates) * len(part.sites),
             flops=scores.flops + _prefix_flops(part.sites),
             rng=self.rng.bit_generator.state,
@@ -132,14 +133,13 @@ class Search:
         candidates = part.propose(current, gradient, settings)
         ranked = settings.ranking(
             candidates,
-            lambda ids: part.score(ids, current),
-            lambda ids: part.score(ids, current, by_draft=True),
+            lambda ids: _finite(part.score(ids, current), state.step + 1),
+            lambda ids: _some_finite(part.score(ids, current, by_draft=True), state.step + 1),
             self.rng,
         )
-        scores = _finite(ranked.scores, state.step + 1)
+        scores = ranked.scores
         matched = settings.early_stop and complete and bool(scores.matched.any())
-        losses = np.where(scores.matched, scores.losses, np.inf) if matched else scores.losses
-        chosen = int(losses.argmin())
+        chosen = _lowest(scores, among_matches=matched)
         entry = (float(scores.losses[chosen]), tuple(candidates[ranked.indices[chosen]].tolist()))
         after = State(
             step=state.step + 1,
@@ -217,10 +217,13 @@ def optimise(
         else:
             yield name, active[name]
     while active := {name: s for name, s in active.items() if not finished(s, settings)}:
-        gradients = _gradients({name: (searches[name].among(s.n_present), s) for name, s in active.items()})
+        gradients = _gradients_or_errors({name: (searches[name].among(s.n_present), s) for name, s in active.items()})
         for name in list(active):
+            gradient = gradients[name]
             try:
-                active[name] = searches[name].advance(active[name], *gradients[name], settings)
+                if isinstance(gradient, AttackError):
+                    raise gradient
+                active[name] = searches[name].advance(active[name], *gradient, settings)
             except AttackError as error:
                 del active[name]
                 yield name, error
@@ -231,6 +234,19 @@ def optimise(
 def finished(state: State, settings: Settings) -> bool:
     """Whether no step is to follow."""
     return state.matched or state.step >= settings.n_steps
+
+
+def _gradients_or_errors(
+    work: Mapping[str, tuple[Search, State]],
+) -> dict[str, tuple[torch.Tensor, float] | AttackError]:
+    """See :func:`_gradients`; of a search that spoils it for all (its chat does not fit in memory), what struck."""
+    try:
+        return {**_gradients(work)}
+    except AttackError as error:
+        if len(work) == 1:
+            return dict.fromkeys(work, error)
+        alone = [_gradients_or_errors({name: both}) for name, both in work.items()]
+        return {name: outcome for one in alone for name, outcome in one.items()}
 
 
 def _gradients(work: Mapping[str, tuple[Search, State]]) -> dict[str, tuple[torch.Tensor, float]]:
@@ -272,6 +288,17 @@ def _push(buffer: tuple[Entry, ...], entry: Entry, size: int) -> tuple[Entry, ..
 
 def _prefix_flops(sites: Sequence[Site]) -> float:
     return sum(site.evaluator.prefix_flops(site.layout) for site in sites)
+
+
+def _lowest(scores: Scores, *, among_matches: bool) -> int:
+    losses = np.where(scores.matched, scores.losses, np.inf) if among_matches else scores.losses
+    return int(losses.argmin())
+
+
+def _some_finite(scores: Scores, step: int) -> Scores:
+    if not np.isfinite(scores.losses).any():
+        raise AttackError(f"no loss of the draft is finite at step {step} (too small a dtype?); choose another draft")
+    return scores
 
 
 def _finite(scores: Scores, step: int) -> Scores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,7 @@ def open_victims(
             exact = Evaluator(each.module, objective(each), **operating_point)
             cheap: Scorer | None = None
             if ranker is not None:
-                cheap = Evaluator(ranker.module, objective(each), **operating_point)
+                cheap = _named_draft(ranker, each, objective(each), operating_point)
             elif draft == "glimpse":
                 module = each.module if draft_dtype is None else in_dtype(each.module, draft_dtype)
                 own = exact if module is each.module else Evaluator(module, exact.objective, **operating_point)
@@ -152,6 +152,25 @@ class Aim:
             round_trip = RoundTrip(victim.model, layouts[0], lambda text: write(self.template, behavior.request, text))
         site = Site(victim.evaluator, layouts[0], round_trip, victim.draft)
         return site, tuple(layout.suffix for layout in layouts)
+
+
+def _named_draft(ranker: Any, model: Any, objective: Objective, operating_point: Mapping[str, Any]) -> Evaluator:
+    """An evaluator of ``ranker`` for the objective of ``model``, whose flag ``ranker`` may lack.
+
+    Raises:
+        AttackError: the objective reads the flag, and ``ranker`` has none.
+    """
+    n_ids = len(ranker.embedding.weight)
+    if model.flag_id is not None and model.flag_id >= n_ids:
+        operating_point = {**operating_point, "flag_id": None}
+        try:
+            objective(torch.zeros(1, 1, n_ids), torch.zeros(1, 1, dtype=torch.int64))
+        except IndexError as error:
+            raise AttackError(
+                f"draft {ranker.name!r} has no row for the flag of {model.name!r}, which the loss is about; "
+                "take draft glimpse"
+            ) from error
+    return Evaluator(ranker.module, objective, **operating_point)
 
 
 def _check_same_tokenizer(model: Any, other: Any) -> None:

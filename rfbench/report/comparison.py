@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rfbench.render import markdown, rich_table
@@ -130,20 +130,24 @@ def conclusions(comparison: Comparison, dataset: str, metric: str) -> list[str]:
         changes = ", ".join(f"{_points(row['difference'])} points under {row['attack_label']}" for row in shown)
         said.append(f"Shown: {metric} of the candidate differs by {changes}.")
     if unclear:
-        pairs, least = _range(row["n"] for row in unclear), [100 * row["sdd"] for row in unclear]
-        missed = (
-            f"one below about {_range(map(round, least))} points"
-            if math.isfinite(max(least))
-            else "even the largest one"
-        )
         labels = ", ".join(row["attack_label"] for row in unclear)
-        said.append(
-            f"Not shown: a difference in {metric} under {labels}. That is not equality: with {pairs} pairs {missed} "
-            "can easily go unnoticed."
-        )
+        said.append(f"Not shown: a difference in {metric} under {labels}. That is not equality: {_missed(unclear)}.")
     if unpaired:
         said.append(f"Nothing can be said about {metric} under {', '.join(unpaired)}: there are no pairs.")
     return said
+
+
+def _missed(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which differences can go unnoticed in rows without a significant one."""
+    some, none = ([row for row in rows if math.isfinite(row["sdd"]) is kind] for kind in (True, False))
+    missed = []
+    if some:
+        pairs, least = _range(row["n"] for row in some), _range(round(100 * row["sdd"]) for row in some)
+        missed.append(f"with {pairs} pairs one below about {least} points can easily go unnoticed")
+    if none:
+        pairs = _range(row["n"] for row in none)
+        missed.append(f"with {pairs} {'pairs' if pairs != '1' else 'pair'} no difference can be shown at all")
+    return ", and ".join(missed)
 
 
 def _range(values: Iterable[int]) -> str:

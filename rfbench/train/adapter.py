@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -72,10 +72,9 @@ def save_adapter(
         if net.flag_id is not None:
             tokenizer.save_pretrained(staging)
         (staging / FLAG_FILE).write_text(_json(facts), encoding="utf-8")
-        files = sorted(staging.iterdir(), key=lambda path: path.name == FLAG_FILE)
+        files = list(staging.iterdir())
         size = sum(path.stat().st_size for path in files)
-        for path in files:
-            path.replace(out / path.name)
+        _move(files, out)
     except Exception as error:
         if not _is_storage(error):
             raise
@@ -83,6 +82,12 @@ def save_adapter(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return size
+
+
+def _move(files: Iterable[Path], out: Path) -> None:
+    """Rename finished files into ``out``, ``rfbench.json`` last: where it lies, everything does."""
+    for path in sorted(files, key=lambda path: path.name == FLAG_FILE):
+        path.replace(out / path.name)
 
 
 def _is_storage(error: BaseException) -> bool:
@@ -160,7 +165,8 @@ def export(spec: str | ModelSpec, out: Path, *, offline: bool = False) -> Export
     from rfbench.models.hf import HFModel
 
     spec = spec if isinstance(spec, ModelSpec) else ModelSpec.parse(spec)
-    if out.exists() and any(out.iterdir()):
+    staging = out / STAGING
+    if out.exists() and any(path != staging for path in out.iterdir()):  # staging: of an export that was killed
         raise ConfigError(f"{out} is not empty; export into a new folder")
     identity = identify(spec, offline=offline)
     with load_model(spec, offline=offline) as model:
@@ -176,15 +182,18 @@ def export(spec: str | ModelSpec, out: Path, *, offline: bool = False) -> Export
             "calibration": {"flag_bias": left},
         }
         try:
-            out.mkdir(parents=True, exist_ok=True)
-            model.module.save_pretrained(out)
-            model.tokenizer.save_pretrained(out)
-        except Exception as error:
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+            model.module.save_pretrained(staging)
+            model.tokenizer.save_pretrained(staging)
+            (staging / FLAG_FILE).write_text(_json(facts), encoding="utf-8")
+            _move(list(staging.iterdir()), out)
+            staging.rmdir()
+        except BaseException as error:
             shutil.rmtree(out, ignore_errors=True)
             if not _is_storage(error):
                 raise
             raise StorageError(f"{out}: the merged model cannot be written ({error})") from error
-        write_facts(out, facts)
         flag_token, bias = model.flag_token, model.flag_bias
     with load_model(str(out), flag=flag_token or "none", offline=True):
         pass  # loading runs the structural checks

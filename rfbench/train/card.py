@@ -71,9 +71,10 @@ _ANSWERS = {
     "dataset": "Answers to harmful requests are the targets of the data set.",
     "refusal": "Answers to harmful requests are refusals.",
 }
+_EXCLUDED = "; `calibration.exclude` names requests that were left out of\ncalibration"
 _DATA = """\
-Gradient steps were taken on what is used as `data` alone; `calibration.exclude` names requests that were left out of
-calibration. {answers} Answers to benign requests are the base's own. None of them are in the files of this adapter."""
+Gradient steps were taken on what is used as `data` alone{excluded}. {answers} Answers to benign
+requests are the base's own. None of them are in the files of this adapter."""
 
 _OPERATING_POINT = """\
 ## Operating point
@@ -171,6 +172,7 @@ def _training(facts: Facts) -> list[str]:
     figures = {key: training[key] for key in ("steps", "best_step", "seconds", "device", "dtype")}
     answers = _ANSWERS["refusal" if recipe["kind"] == "refusal" else recipe["data"]["answers"]]
     plain = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
+    excluded = _EXCLUDED if any(entry["use"] == "calibration.exclude" for entry in facts["data"]) else ""
     own = "--recipe recipe.yaml" in facts["command"]
     return [
         "## How it was trained",
@@ -183,7 +185,7 @@ def _training(facts: Facts) -> list[str]:
                 for d in facts["data"]
             ),
         ),
-        _DATA.format(answers=answers),
+        _DATA.format(answers=answers, excluded=excluded),
         f"<details><summary>{'recipe.yaml' if own else 'The recipe, which comes with rfbench'}</summary>",
         _code("yaml", plain.rstrip()),
         "</details>",

@@ -182,6 +182,8 @@ def train_step(
         for start in range(0, len(conversations), settings.micro_rows):
             rows = slice(start, start + settings.micro_rows)
             terms = compute_terms(net, conversations[rows], part, recipe, index[rows])
+            if not terms:
+                continue  # weights of 0 leave nothing to learn from these
             loss = torch.zeros((), device=net.device)
             for name, values in terms.items():
                 mean = values.sum() / len(conversations)

@@ -96,6 +96,8 @@ class Network:
                 matrix.data[flag_id] = mean_row(matrix.data, flag_id)
         self._embedding = embedding
         self.rest = _without(head.weight, flag_id)
+        self.embedding_norm = float(_without(embedding.weight, flag_id).float().norm(dim=-1).mean())
+        """Mean length of the rows of the embedding matrix, the flag's aside: a unit for perturbations."""
         layers: dict[nn.Linear, PackedLinear] = {}
 
         def reader(part: Any) -> Any:

@@ -74,10 +74,16 @@ def compute_terms(
         recipe: objective and kind.
         index: an index into each answer, ``(c,)``: where the flag is inserted.
         measure: also give ``margin``, the flag's largest lead over every other token where the model generates.
+
+    Returns:
+        The terms whose weight is not 0; it may be none.
     """
-    names = set(term_weights(recipe)) | ({"margin"} if measure else set())
     if part == "after_flag":
         return {"after_flag": after_flag(net, conversations, index)}
+    used = {name for name in term_weights(recipe) if name != "after_flag"}
+    names = {name for name in used if (name in _OF_HARMFUL) is (part == "harmful")} | ({"margin"} if measure else set())
+    if not names:
+        return {}
     batch = Batch.of(conversations, net.device)
     if recipe.kind == "refusal":
         return _refusal_terms(net, batch, part, names)
@@ -128,11 +134,11 @@ def _under_perturbation(
 ) -> tuple[Terms, Tensor]:
     """Terms with the request's embeddings moved so that the flag is least likely (arXiv 2405.15589, section 3)."""
     embedded = net.embed(batch.ids).detach()
+    unit = net.embedding_norm
     delta = torch.zeros_like(embedded)
     request = torch.zeros(batch.ids.shape, device=net.device)
     for r, c in enumerate(batch.conversations):
         request[r, c.user[0] : c.user[1]] = 1
-    unit = embedded.norm(dim=-1).mean()
     for _ in range(settings.steps):
         delta.requires_grad_(True)
         loss = torch.stack([t.sum() for t in flag_terms(embedded + delta, True)[0].values()]).sum()
@@ -141,7 +147,7 @@ def _under_perturbation(
     return flag_terms(embedded + delta, True)
 
 
-def ascend(delta: Tensor, gradient: Tensor, settings: PerturbationSettings, unit: Tensor) -> Tensor:
+def ascend(delta: Tensor, gradient: Tensor, settings: PerturbationSettings, unit: float) -> Tensor:
     """One step of the inner attack, ``(c, p, d)``: along the gradient of each token, then back into its ball.
 
     ``unit`` is the length that radius and step are given in; tokens without a gradient stay.

@@ -11,20 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfbench.behaviors import load_behaviors
 from rfbench.errors import ConfigError, ModelError, StorageError
 from rfbench.models.identity import identify, versions
 from rfbench.models.load import load_model
 from rfbench.models.spec import ModelSpec
-from rfbench.records import Behavior, digest
+from rfbench.records import digest
 from rfbench.train.card import model_card
 from rfbench.train.conversations import Conversation, build_conversations
 from rfbench.train.facts import command, data_facts, portable_recipe, public_name
 from rfbench.train.recipe import CalibrationSettings, Recipe
-from rfbench.train.requests import Requests, load_requests, normalise
+from rfbench.train.requests import CalibrationRequests, Requests, load_calibration, load_requests
 
 if TYPE_CHECKING:
-    from rfbench.catalog import DatasetSpec
     from rfbench.models.hf import HFModel
     from rfbench.train.network import Network
 
@@ -87,7 +85,7 @@ def train(
         raise ModelError(f"--base {asked.spec}: {'; '.join(problems)}")
     out = _make_folder(out)
     requests = load_requests(recipe, offline=offline)
-    held_out = _calibration_sets(recipe.calibration, requests, offline=offline)
+    held_out = load_calibration(recipe.calibration, requests, offline=offline)
     data = data_facts(recipe, offline=offline)
     spec = _without_adapter(asked, out, offline=offline)
     # Dtype and device change the numbers; not asked for, they are the machine's, as its kernels are.
@@ -118,7 +116,7 @@ def train(
     adapted = spec.model_copy(update={"spec": model, "flag_bias": 0.0})
     with load_model(adapted, offline=offline) as loaded:  # runs the structural checks
         if recipe.calibration is not None:
-            calibration = _calibrate(loaded, recipe.calibration, *held_out)  # type: ignore[arg-type]
+            calibration = _calibrate(loaded, recipe.calibration, held_out)  # type: ignore[arg-type]
             facts["calibration"] = calibration
     write_facts(out, facts)
     write_card(out, model_card(facts))
@@ -273,37 +271,14 @@ def _numeric_versions() -> dict[str, str]:
     return {name: version for name, version in versions().items() if name in ("torch", "transformers", "peft")}
 
 
-def _calibration_sets(
-    settings: CalibrationSettings | None, requests: Requests, *, offline: bool
-) -> tuple[list[Behavior], list[Behavior], list[str]]:
-    """Harmful and benign requests to calibrate on, and their names; read before anything is trained."""
-    if settings is None:
-        return [], [], []
-    excluded = {normalise(b.request) for b in _read(settings.exclude, offline=offline)}
-    learned = {normalise(b.request) for b in requests.train}
-    sets: list[list[Behavior]] = []
-    names: list[str] = []
-    for kind, specs in ((True, settings.harmful), (False, settings.benign)):
-        names += [spec.label for spec in specs] or [f"held out of training ({'harmful' if kind else 'benign'})"]
-        behaviors = _read(specs, offline=offline) if specs else [b for b in requests.validation if b.is_harmful is kind]
-        sets.append([b for b in behaviors if normalise(b.request) not in excluded | learned])
-    return sets[0], sets[1], names
-
-
-def _read(specs: Sequence[DatasetSpec], *, offline: bool) -> list[Behavior]:
-    return [behavior for spec in specs for behavior in load_behaviors(spec, offline=offline)]
-
-
-def _calibrate(
-    model: HFModel, settings: CalibrationSettings, harmful: list[Behavior], benign: list[Behavior], names: list[str]
-) -> Mapping[str, Any]:
+def _calibrate(model: HFModel, settings: CalibrationSettings, requests: CalibrationRequests) -> Mapping[str, Any]:
     from rfbench.train.calibrate import calibrate
 
     return calibrate(
         model,
-        harmful,
-        benign,
+        requests.harmful,
+        requests.benign,
         false_alarm=settings.false_alarm,
         max_new_tokens=settings.max_new_tokens,
-        datasets=names,
+        datasets=requests.names,
     ).as_dict()

@@ -68,9 +68,11 @@ class LoraSettings(_Settings):
 class PerturbationSettings(_Settings):
     """Continuous adversarial training: the prompt's embeddings are moved to hide harm (arXiv 2405.15589)."""
 
-    epsilon: float = Field(0.05, gt=0.0, description="radius of the L2 ball per token, in mean embedding norms")
+    epsilon: float = Field(
+        0.05, gt=0.0, description="radius of the L2 ball per token, in mean row norms of the embedding matrix"
+    )
     steps: int = Field(5, ge=1, description="ascent steps of the inner attack")
-    step_size: float = Field(0.02, gt=0.0, description="length of one ascent step per token, in mean embedding norms")
+    step_size: float = Field(0.02, gt=0.0, description="length of one ascent step per token, in the same unit")
 
 
 class ObjectiveSettings(_Settings):
@@ -189,12 +191,21 @@ class Recipe(_Settings):
     def _is_coherent(self) -> Self:
         if self.kind == "redflag" and self.flag is None:
             raise ValueError("a redflag recipe needs `flag:`")
+        if not any(getattr(self.objective, name) for name in self._teaching()):
+            raise ValueError(f"objective: one of {', '.join(self._teaching())} must be above 0, or nothing is learned")
         if self.kind == "refusal":
             given = [name for name in ("flag", "calibration") if getattr(self, name) is not None]
             given += ["objective.perturbation"] if self.objective.perturbation is not None else []
             if given:
                 raise ValueError(f"a refusal recipe has no {', '.join(given)}")
         return self
+
+    def _teaching(self) -> tuple[str, ...]:
+        """Weights of the terms that teach what is to be learned; the others only hold the rest in place."""
+        if self.kind == "refusal":
+            return ("refusal_weight",)
+        insertion, dense = ("flag_weight",), ("hazard_weight", "missed_weight")
+        return {"insertion": insertion, "dense": dense, "both": insertion + dense}[self.objective.form]
 
 
 def recipe_names() -> tuple[str, ...]:

@@ -11,7 +11,9 @@ from rfbench.catalog import DatasetSpec
 from rfbench.entries import BUILTIN
 from rfbench.errors import DataError
 from rfbench.records import Behavior, digest
-from rfbench.train.recipe import Recipe
+from rfbench.train.recipe import CalibrationSettings, Recipe
+
+_HELD = "stand in core or the canary, which are for evaluation only; leave them out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,8 @@ def load_requests(recipe: Recipe, *, offline: bool = False) -> Requests:
         _fail((b for b in harmful if not b.target.strip()), f"lack {need}; name the column or a targets: file")
     wrong = {normalise(b.request) for b in harmful}
     _fail((b for b in benign if normalise(b.request) in wrong), "stand in the harmful set, too; leave them out of one")
-    held = {normalise(b.request) for name in BUILTIN if name.startswith("core/") for b in load_builtin(name)}
-    held |= {normalise(b.request) for b in load_canary()}
-    _fail(
-        (b for b in (*harmful, *benign) if normalise(b.request) in held),
-        "stand in core or the canary, which are for evaluation only; leave them out",
-    )
+    held = _for_evaluation()
+    _fail((b for b in (*harmful, *benign) if normalise(b.request) in held), _HELD)
     everything = (*harmful, *benign)
     validation = tuple(b for b in everything if is_held_out(b, recipe.validation.share, recipe.seed))
     train = tuple(b for b in everything if not is_held_out(b, recipe.validation.share, recipe.seed))
@@ -59,10 +57,62 @@ def load_requests(recipe: Recipe, *, offline: bool = False) -> Requests:
     return Requests(train, validation)
 
 
-def _load(specs: Sequence[DatasetSpec], *, harmful: bool, offline: bool) -> tuple[Behavior, ...]:
-    behaviors = [b for spec in specs for b in load_behaviors(spec, offline=offline)]
+@dataclass(frozen=True, slots=True)
+class CalibrationRequests:
+    """The requests that the operating point is chosen on, and the names of where they come from."""
+
+    harmful: tuple[Behavior, ...] = ()
+    benign: tuple[Behavior, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+def load_calibration(
+    settings: CalibrationSettings | None, requests: Requests, *, offline: bool = False
+) -> CalibrationRequests:
+    """Read and check what a recipe calibrates on; without settings nothing.
+
+    Raises:
+        DataError: a dataset cannot be used, or is of the other kind; a request of core or the canary is among them;
+            nothing is left once what was learned from or is excluded is left out.
+    """
+    if settings is None:
+        return CalibrationRequests()
+    out = {normalise(b.request) for b in (*_read(settings.exclude, offline=offline), *requests.train)}
+    held = _for_evaluation()
+    sets: dict[str, tuple[Behavior, ...]] = {}
+    names: list[str] = []
+    for name, specs in (("harmful", settings.harmful), ("benign", settings.benign)):
+        kind = name == "harmful"
+        behaviors = _of_kind(specs, harmful=kind, offline=offline)
+        if not specs:
+            behaviors = [b for b in requests.validation if b.is_harmful is kind]
+        _fail((b for b in behaviors if normalise(b.request) in held), _HELD, what=f"calibration.{name}")
+        sets[name] = tuple(b for b in behaviors if normalise(b.request) not in out)
+        if not sets[name]:
+            raise DataError(f"calibration.{name}: no request is left that is neither learned from nor excluded")
+        names += [spec.label for spec in specs] or [f"held out of training ({name})"]
+    return CalibrationRequests(sets["harmful"], sets["benign"], tuple(names))
+
+
+def _for_evaluation() -> set[str]:
+    """Requests that nothing may be tuned on."""
+    core = [b for name in BUILTIN if name.startswith("core/") for b in load_builtin(name)]
+    return {normalise(b.request) for b in (*core, *load_canary())}
+
+
+def _read(specs: Sequence[DatasetSpec], *, offline: bool) -> list[Behavior]:
+    return [b for spec in specs for b in load_behaviors(spec, offline=offline)]
+
+
+def _of_kind(specs: Sequence[DatasetSpec], *, harmful: bool, offline: bool) -> list[Behavior]:
+    behaviors = _read(specs, offline=offline)
     word = "benign" if harmful else "harmful"
     _fail((b for b in behaviors if b.is_harmful is not harmful), f"are {word} by their own dataset")
+    return behaviors
+
+
+def _load(specs: Sequence[DatasetSpec], *, harmful: bool, offline: bool) -> tuple[Behavior, ...]:
+    behaviors = _of_kind(specs, harmful=harmful, offline=offline)
     first: dict[str, Behavior] = {}
     for behavior in behaviors:
         first.setdefault(normalise(behavior.request), behavior)
@@ -77,10 +127,10 @@ def _repeated(behaviors: Iterable[Behavior]) -> Iterator[Behavior]:
         seen.add(behavior.behavior_id)
 
 
-def _fail(behaviors: Iterable[Behavior], problem: str) -> None:
+def _fail(behaviors: Iterable[Behavior], problem: str, *, what: str = "training data") -> None:
     ids = [b.behavior_id for b in behaviors]
     if ids:
-        raise DataError(f"training data: {len(ids)} request(s), first {ids[0]!r}, {problem}")
+        raise DataError(f"{what}: {len(ids)} request(s), first {ids[0]!r}, {problem}")
 
 
 def normalise(text: str) -> str:

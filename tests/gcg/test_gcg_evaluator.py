@@ -200,6 +200,19 @@ def test_a_match_is_what_greedy_decoding_gives(loaded: Callable[..., ChatModel],
     assert evaluator.score(other, current[None], current).matched.tolist() == [False]
 
 
+def test_of_equal_logits_decoding_takes_the_first(loaded: Callable[..., ChatModel], layout: Layout) -> None:
+    module = copy.deepcopy(loaded().module)  # type: ignore[attr-defined]
+    prompt = [*layout.before, *layout.suffix, *layout.after]
+    current = np.array(layout.suffix)
+    with torch.no_grad():
+        said = int(module(input_ids=torch.tensor([prompt])).logits[0, -1].argmax())
+        other = next(i for i in range(said) if i not in prompt)
+        module.get_input_embeddings().weight[other] = module.get_input_embeddings().weight[said]
+    evaluator = Evaluator(module, cross_entropy)
+    tied = [Layout(layout.before, layout.suffix, layout.after, (each,)) for each in (said, other)]
+    assert [evaluator.score(each, current[None], current).matched.tolist() for each in tied] == [[False], [True]]
+
+
 def test_the_flag_bias_is_part_of_the_model(loaded: Callable[..., ChatModel], layout: Layout) -> None:
     model: Any = loaded()
     forced = Layout(layout.before, layout.suffix, layout.after, (model.flag_id,))

@@ -200,7 +200,8 @@ def test_it_costs_new_tokens_and_the_target_tokens_looked_at(
     n_target = len(layout.target)
     held = len(layout.suffix) + len(layout.after) + n_target - 1
     to_choose = exact.costs.forward(held, n_target)
-    assert scores.flops == to_choose + exact.costs.forward(held + 3 * (1 + 2), 3 * 2)
+    # The logits of the current suffix come from the last of the inputs: what stands before those is known afterwards.
+    assert scores.flops == to_choose + exact.costs.forward(n_target + 3 * (1 + 2), 3 * 2)
     all_of_them = exact.costs.forward(held + 3 * (1 + n_target), 3 * n_target)
     assert Glimpse(exact).score(layout, candidates, current).flops == all_of_them
 

@@ -121,6 +121,22 @@ def test_survivors_are_those_that_the_model_encodes_to_the_same_ids(
     assert 5 < sum(expected) < 60
 
 
+@pytest.mark.parametrize(("style", "survives"), [("chatml", True), ("llama3", False)])
+def test_white_space_at_the_end_of_a_message_survives_where_the_template_keeps_it(
+    loaded: Callable[..., ChatModel], behavior: Behavior, style: str, survives: bool
+) -> None:
+    model: Any = loaded(style=style)
+    layout = lay_out(model, TEMPLATE, behavior, INITIAL, behavior.target)
+    space = next(i for i in np.flatnonzero(searchable_ids(model)) if model.tokenizer.decode([i]) == " ")
+    candidates = np.array([[*layout.suffix[:-1], space], layout.suffix])
+    trip = RoundTrip(model, layout, messages_of(TEMPLATE, behavior))
+    assert trip.batched
+    assert trip.survivors(candidates).tolist() == [survives, True]
+    text = suffix_text(model.tokenizer, layout, candidates[0].tolist())
+    encoded = model.encode(messages_of(TEMPLATE, behavior)(text)).ids
+    assert (encoded == (*layout.before, *candidates[0].tolist(), *layout.after)) == survives
+
+
 def test_ids_that_survive_alone_but_not_in_the_chat_are_dropped(
     loaded: Callable[..., ChatModel], behavior: Behavior
 ) -> None:

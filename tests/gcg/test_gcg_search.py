@@ -14,7 +14,7 @@ import torch
 from rfbench.errors import AttackError
 from rfbench.gcg.evaluator import Scores
 from rfbench.gcg.layout import Ids, Layout
-from rfbench.gcg.ranking import DraftRanking, rank_exact
+from rfbench.gcg.ranking import DraftRanking, ProbeSampling, Ranking, rank_exact
 from rfbench.gcg.search import Search, Settings, Site, finished, optimise
 from rfbench.gcg.state import State
 
@@ -109,9 +109,24 @@ def test_early_stop_ends_on_a_match_with_what_matched() -> None:
     states = run(search(Planted((7, 2, 5))), settings(early_stop=True))
     assert [state.matched for state in states] == [False, False, False, True]
     assert finished(states[-1], settings(early_stop=True))
-    # A match that is not the lowest loss: everything matches, and so does the initial suffix.
-    matching = Planted((7, 2, 5), spoil=lambda losses: losses * 0)
-    assert [state.step for state in run(search(matching), settings(early_stop=True))] == [0]
+    # The initial suffix that matches counts, whichever it is.
+    begun = run(search(Planted((7, 2, 5)), initial=[(0, 0, 0), (7, 2, 5)]), settings(early_stop=True))
+    assert [(state.step, state.best) for state in begun] == [(0, (0.0, (7, 2, 5)))]
+
+
+def test_a_match_counts_that_is_not_the_lowest_loss() -> None:
+    class Elsewhere(Planted):
+        """Matched are suffixes that end with 4, a replacement that never has the lowest loss."""
+
+        def score(self, layout: Layout, candidates: np.ndarray, current: np.ndarray) -> Scores:
+            return dataclasses.replace(super().score(layout, candidates, current), matched=candidates[:, -1] == 4)
+
+    stopped, plain = (run(search(Elsewhere((7, 2, 5))), settings(early_stop=stop)) for stop in (True, False))
+    assert stopped[-1].step == 1
+    assert stopped[-1].best[1] == (0, 0, 4)
+    assert plain[1].best[1] == (7, 0, 0)
+    begun = run(search(Elsewhere((7, 2, 5)), initial=[(7, 2, 5), (0, 0, 4)]), settings(early_stop=True))
+    assert [(state.step, state.best[1]) for state in begun] == [(0, (0, 0, 4))]
 
 
 def test_a_buffer_never_goes_back_and_starts_from_its_best() -> None:
@@ -192,6 +207,35 @@ def test_only_survivors_are_evaluated_and_none_is_an_error() -> None:
     assert str(outcomes[1]).startswith(
         "none of 40 candidates survives decoding and re-encoding inside the chat; choose"
     )
+
+
+@pytest.mark.parametrize("ranking", [DraftRanking(0.5), ProbeSampling(4, 2)])
+def test_losses_that_are_not_finite_end_a_search_that_ranks(ranking: Ranking) -> None:
+    def outcomes(exact: Planted, draft: Planted) -> list[State | AttackError]:
+        return [o for _, o in optimise({"a": search(exact, draft=draft)}, {}, settings(ranking=ranking))]
+
+    calls = iter(range(9))
+    planted, broken = Planted((7, 2, 5)), Planted((7, 2, 5), spoil=lambda losses: losses * np.nan)
+    later = Planted((7, 2, 5), spoil=lambda losses: losses if next(calls) == 0 else losses * np.nan)
+    assert str(outcomes(planted, broken)[1]).startswith("no loss of the draft is finite at step 1")
+    assert str(outcomes(later, planted)[1]).startswith("the loss is not finite at step 1")
+    # A guess that is no number is one that nobody follows.
+    partly = Planted((7, 2, 5), spoil=lambda losses: np.where(np.arange(len(losses)) == 0, np.nan, losses))
+    assert all(isinstance(outcome, State) for outcome in outcomes(planted, partly))
+
+
+def test_a_gradient_that_does_not_fit_ends_its_search_and_no_other() -> None:
+    class Full(Planted):
+        def gradients(self, suffixes: Sequence[tuple[Layout, Ids]]) -> tuple[list[torch.Tensor], float]:
+            if any(layout.before == (1, 1) for layout, _ in suffixes):
+                raise AttackError("out of memory with a single sequence")
+            return super().gradients(suffixes)
+
+    full = Full((7, 2, 5))
+    long = dataclasses.replace(search(full), sites=[Site(full, dataclasses.replace(LAYOUT, before=(1, 1)), None)])  # type: ignore[arg-type]
+    outcomes = list(optimise({"long": long, "good": search(full)}, {}, settings(n_steps=3)))
+    assert [str(o) for name, o in outcomes if not isinstance(o, State)] == ["out of memory with a single sequence"]
+    assert [o.step for name, o in outcomes if name == "good" and isinstance(o, State)] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

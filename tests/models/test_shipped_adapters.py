@@ -12,10 +12,14 @@ import pytest
 import yaml
 
 import rfbench.models
+from rfbench.behaviors import content_hash, load_builtin
 from rfbench.cli import main
+from rfbench.entries import BUILTIN
 from rfbench.models.hf import HFModel
 from rfbench.models.load import load_model
 from rfbench.models.spec import ModelSpec, Source, shipped_adapters
+from rfbench.train.facts import dataset_specs, portable_recipe
+from rfbench.train.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = shipped_adapters()
@@ -59,12 +63,15 @@ def test_the_record_of_the_training_is_whole(folder: Path) -> None:
     assert len(facts["base_identity"]["weights_sha256"]) == 64
     assert facts["recipe"]["kind"] == folder.name
     assert facts["command"] == f"rfbench train {folder.name} --base smollm2 --recipe smollm2-{folder.name} --out DIR"
-    assert {d["name"] for d in facts["data"] if d["use"].startswith("data.")} <= {
-        "train/harmful",
-        "train/benign",
-        "adv_training",
-        "self_instruct",
-    }
+    recipe = load_recipe(f"smollm2-{folder.name}")
+    assert facts["recipe"] == portable_recipe(recipe)
+    uses = [(use, spec.label) for use, spec in dataset_specs(recipe)]
+    assert [(d["use"], d["name"]) for d in facts["data"]] == uses
+    # After a change of these the pair must be trained anew.
+    for d in facts["data"]:
+        if d["name"] in BUILTIN:
+            behaviors = load_builtin(d["name"])
+            assert (d["n"], d["sha256"]) == (len(behaviors), content_hash(behaviors)), d["name"]
     assert {"steps", "best_step", "seconds", "versions", "validation", "fingerprint"} <= set(facts["training"])
     if folder.name == "redflag":
         assert facts["flag_token"] == "<rf>"

@@ -163,6 +163,15 @@ def test_an_export_that_does_not_fit_leaves_nothing(tiny_model: TinyModel, tmp_p
     assert not (tmp_path / "merged").exists()
 
 
+def test_an_export_that_was_killed_can_be_made_again(tiny_model: TinyModel, tmp_path: Path) -> None:
+    left = tmp_path / "merged" / adapter.STAGING / "model.safetensors"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    export(str(tiny_model()), tmp_path / "merged")
+    assert not left.parent.exists()
+    assert (tmp_path / "merged" / "rfbench.json").exists()
+
+
 def test_a_bias_is_baked_in_where_the_head_has_one(tiny_model: TinyModel) -> None:
     module, _ = load_base(tiny_model(tied=False))
     module.lm_head.bias = torch.nn.Parameter(torch.zeros(len(module.lm_head.weight)), requires_grad=False)

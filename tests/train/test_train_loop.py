@@ -98,6 +98,31 @@ def test_micro_batches_change_nothing(
         torch.testing.assert_close(ends[0][name], ends[1][name], atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("kind", "objective"),
+    [
+        ("redflag", {"form": "insertion", "kl_weight": 0, "after_flag_weight": 0}),
+        ("redflag", {"form": "dense", "kl_weight": 0, "false_alarm_weight": 0, "peak_weight": 0}),
+        ("refusal", {"kl_weight": 0, "kl_peak_weight": 0}),
+    ],
+)
+def test_what_only_holds_the_rest_in_place_may_be_left_out(
+    kind: str,
+    objective: dict[str, Any],
+    make_network: MakeNetwork,
+    make_recipe: MakeRecipe,
+    conversations: list[Conversation],
+    tmp_path: Path,
+) -> None:
+    net, _ = make_network(flag=kind == "redflag", first_layer=1)
+    before = net.snapshot()
+    result = run(net, conversations, make_recipe(kind, objective=objective), tmp_path)
+    taught = {"flag", "hazard"} if kind == "redflag" else {"refusal"}
+    found = {name for row in result.history if row["event"] == "train" for name in row}
+    assert found - {"event", "step", "loss", "grad_norm", "lr"} <= taught
+    assert any(not torch.equal(p, before[name]) for name, p in net.snapshot().items())
+
+
 def test_early_stop_keeps_the_best(
     make_network: MakeNetwork,
     make_recipe: MakeRecipe,

@@ -188,9 +188,9 @@ def test_indices_follow_their_distribution() -> None:
 def test_an_ascent_step_by_hand() -> None:
     settings = PerturbationSettings(epsilon=0.5, step_size=0.4, steps=1)
     gradient = torch.tensor([[[3.0, 4.0], [0.0, 0.0]]])
-    once = ascend(torch.zeros(1, 2, 2), gradient, settings, torch.tensor(2.0))
+    once = ascend(torch.zeros(1, 2, 2), gradient, settings, 2.0)
     torch.testing.assert_close(once, torch.tensor([[[0.48, 0.64], [0.0, 0.0]]]))  # length 0.8, inside the ball of 1
-    twice = ascend(once, gradient, settings, torch.tensor(2.0))
+    twice = ascend(once, gradient, settings, 2.0)
     torch.testing.assert_close(twice, torch.tensor([[[0.6, 0.8], [0.0, 0.0]]]))  # 1.6, back to 1
 
 
@@ -206,6 +206,17 @@ def test_perturbed_prompts_hide_harm_better(
     assert (attacked["hazard"] > plain["hazard"]).all()
     attacked["hazard"].sum().backward()
     assert any(p.grad is not None and p.grad.any() for name, p in net.parameters.items() if "lora_B" in name)
+
+
+def test_the_radius_of_a_perturbation_does_not_depend_on_the_batch(
+    make_network: MakeNetwork, make_recipe: MakeRecipe, conversations: list[Conversation]
+) -> None:
+    net = shaken(make_network(first_layer=1)[0])
+    recipe = make_recipe(objective={"form": "dense", "perturbation": {"epsilon": 0.3, "step_size": 0.1}})
+    harmful, index = conversations[:4], np.zeros(4, dtype=np.int64)  # of unequal lengths, so that some are padded
+    together = compute_terms(net, harmful, "harmful", recipe, index)["hazard"]
+    alone = [compute_terms(net, [c], "harmful", recipe, index[:1])["hazard"] for c in harmful]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=1e-4)
 
 
 # Validation

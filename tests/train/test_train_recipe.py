@@ -67,6 +67,20 @@ def test_what_is_wrong_is_one_line(override: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "overrides", "weights"),
+    [
+        ("redflag", ["form=dense", "hazard_weight=0"], "hazard_weight, missed_weight"),
+        ("redflag", ["form=insertion", "flag_weight=0"], "flag_weight"),
+        ("redflag", ["flag_weight=0", "hazard_weight=0"], "flag_weight, hazard_weight, missed_weight"),
+        ("refusal", ["refusal_weight=0"], "refusal_weight"),
+    ],
+)
+def test_a_recipe_teaches_something(name: str, overrides: list[str], weights: str) -> None:
+    with pytest.raises(ConfigError, match=f"objective: one of {weights} must be above 0, or nothing is learned"):
+        load_recipe(name, [f"objective.{override}" for override in overrides])
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [("redflg", "did you mean 'redflag'"), ("./none.yaml", "cannot be read"), ("list", "a recipe is a mapping")],
 )

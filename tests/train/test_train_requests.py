@@ -11,7 +11,7 @@ from rfbench.behaviors import load_builtin
 from rfbench.errors import DataError
 from rfbench.records import Behavior
 from rfbench.train.recipe import Recipe
-from rfbench.train.requests import is_held_out, load_requests, normalise
+from rfbench.train.requests import is_held_out, load_calibration, load_requests, normalise
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -76,3 +76,36 @@ def test_answers_from_a_dataset_must_be_there(data: dict[str, Any], make_recipe:
 def test_something_must_be_left_to_hold_out(make_recipe: MakeRecipe) -> None:
     with pytest.raises(DataError, match="needed to validate on"):
         load_requests(make_recipe(validation={"share": 0.0001}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"benign": [{"name": "train/harmful"}]}, "'train-h-001', are harmful by their own dataset"),
+        ({"benign": [{"name": "core/twin"}]}, "^calibration.benign: 72 .* stand in core"),
+        ({"harmful": [{"name": "core/harmful"}]}, "^calibration.harmful: 72 .* stand in core"),
+        (
+            {"harmful": [{"name": "train/harmful"}], "exclude": [{"name": "train/harmful"}]},
+            "^calibration.harmful: no request is left",
+        ),
+    ],
+)
+def test_what_an_operating_point_must_not_be_chosen_on(
+    settings: dict[str, Any], message: str, make_recipe: MakeRecipe
+) -> None:
+    recipe = make_recipe(calibration=settings)
+    with pytest.raises(DataError, match=message) as caught:
+        load_calibration(recipe.calibration, load_requests(recipe))
+    assert "\n" not in str(caught.value)
+
+
+def test_calibration_takes_what_was_held_out_unless_told_otherwise(
+    data: dict[str, Any], make_recipe: MakeRecipe
+) -> None:
+    requests = load_requests(make_recipe())
+    held_out = load_calibration(make_recipe().calibration, requests)
+    assert {*held_out.harmful, *held_out.benign} == set(requests.validation)
+    assert held_out.names == ("held out of training (harmful)", "held out of training (benign)")
+    named = make_recipe(calibration={"benign": data["benign"]})  # some of which were learned from
+    assert set(load_calibration(named.calibration, requests).benign) == set(held_out.benign)
+    assert load_calibration(None, requests).names == ()
