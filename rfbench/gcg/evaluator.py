@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from rfbench.gcg.candidates import first_change
 from rfbench.gcg.costs import Costs
 from rfbench.gcg.layout import Ids, Layout
 from rfbench.gcg.objectives import Objective
+from rfbench.gcg.scores import Scores
 from rfbench.models.batching import BatchSizer, in_batches
 from rfbench.models.generation import PrefixMemory, common_prefix
 from rfbench.models.packed import packed
@@ -37,25 +37,6 @@ CPU_BATCH, DEVICE_BATCH = 8, 512
 """Candidates at a time. Small batches share longer prefixes; on accelerators, launching work costs more than that."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Of candidates: losses ``(c,)``, whether the target is what the model would greedily say ``(c,)``, and the cost.
-
-    ``flops`` counts the floating point operations of the model's matrix products; see :class:`Evaluator`.
-    """
-
-    losses: npt.NDArray[np.float64]
-    matched: npt.NDArray[np.bool_]
-    flops: float
-
-
-class Scorer(Protocol):
-    """What gives candidates a loss: an evaluator, or a cheaper draft of one."""
-
-    def score(self, layout: Layout, candidates: npt.NDArray[np.int64], current: npt.NDArray[np.int64]) -> Scores:
-        """Scores of candidates ``(c, s)``, variations of the suffix ``current`` ``(s,)``."""
 
 
 class Evaluator:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from rfbench.errors import AttackError
-from rfbench.gcg.evaluator import Evaluator, Scores
+from rfbench.gcg.evaluator import Evaluator
 from rfbench.gcg.layout import Ids, Layout
+from rfbench.gcg.scores import Scores
 from rfbench.models.schedule import rows_that_fit
 
 if TYPE_CHECKING:

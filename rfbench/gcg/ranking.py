@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from rfbench.gcg.evaluator import Scores
+from rfbench.gcg.scores import Scores
 
 if TYPE_CHECKING:
     import numpy.typing as npt

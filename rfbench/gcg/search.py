@@ -10,9 +10,10 @@ import numpy as np
 
 from rfbench.errors import AttackError
 from rfbench.gcg.candidates import distinct, draw, top_ids
-from rfbench.gcg.evaluator import Evaluator, Scorer, Scores
+from rfbench.gcg.evaluator import Evaluator
 from rfbench.gcg.layout import Ids, Layout, RoundTrip
 from rfbench.gcg.ranking import Ranking
+from rfbench.gcg.scores import Scorer, Scores
 from rfbench.gcg.state import Entry, State
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ import torch
 
 from rfbench.errors import AttackError, EncodingError
 from rfbench.gcg.draft import in_dtype, int8_copy
-from rfbench.gcg.evaluator import Evaluator, Scorer
+from rfbench.gcg.evaluator import Evaluator
 from rfbench.gcg.glimpse import Glimpse
 from rfbench.gcg.layout import Ids, RoundTrip, lay_out, searchable_ids, write
 from rfbench.gcg.objectives import Objective
+from rfbench.gcg.scores import Scorer
 from rfbench.gcg.search import Search, Site
 from rfbench.models.base import Capability, ChatModel
 from rfbench.models.load import load_model

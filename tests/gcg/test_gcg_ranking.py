@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rfbench.gcg.evaluator import Scores
 from rfbench.gcg.ranking import DraftRanking, Evaluate, ProbeSampling, rank_correlation, rank_exact
+from rfbench.gcg.scores import Scores
 
 CANDIDATES = np.arange(64)[:, None]
 

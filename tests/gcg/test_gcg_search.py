@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from rfbench.errors import AttackError
-from rfbench.gcg.evaluator import Scores
 from rfbench.gcg.layout import Ids, Layout
 from rfbench.gcg.ranking import DraftRanking, ProbeSampling, Ranking, rank_exact
+from rfbench.gcg.scores import Scores
 from rfbench.gcg.search import Search, Settings, Site, finished, optimise
 from rfbench.gcg.state import State
 
