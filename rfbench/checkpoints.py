@@ -95,8 +95,12 @@ class Checkpoints:
         """
         path = self._path(work)
         with _storage_errors(path):
-            path.parent.mkdir(exist_ok=True)
-            write_atomically(path, _encode(progress))
+            try:
+                path.parent.mkdir(exist_ok=True)
+                write_atomically(path, _encode(progress))
+            except FileNotFoundError:  # another worker removed the empty folder in between
+                path.parent.mkdir(exist_ok=True)
+                write_atomically(path, _encode(progress))
         self._saved_at = self._clock()
 
     def clear(self) -> None:

@@ -222,7 +222,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _failure(error: Exception, command: str) -> int:
     """Say what went wrong, and give the exit code that says it to scripts."""
-    if isinstance(error, OSError):
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
         _discard_stdout()
     # Lines that name a file stand for themselves.
     _say(describe(error), prefix="" if isinstance(error, SuiteError) else "rfbench: ")

@@ -18,6 +18,8 @@ FloatArray = npt.NDArray[np.float64]
 
 ALPHA = 0.05
 N_DRAWS = 10_000
+_HALF = 0.5 + 1e-9
+"""A product of shares that is exactly one half may come out a rounding above it."""
 _DRAW_CHUNK = 1_000
 """Draws worked on at once: bounds memory, not results."""
 
@@ -137,7 +139,7 @@ class SurvivalCurve:
     @property
     def median(self) -> float:
         """First time at which at most half survives; infinity when the curve stays above."""
-        reached = np.flatnonzero(self.survival <= 0.5)
+        reached = np.flatnonzero(self.survival <= _HALF)
         return float(self.times[reached[0]]) if reached.size else math.inf
 
 
@@ -190,7 +192,7 @@ def bootstrap_median_leak(
     for weights in _group_draws(len(total), n_draws, rng):
         at_risk = (weights @ total)[:, ::-1].cumsum(axis=1)[:, ::-1]  # (d, t)
         survival = np.cumprod(1 - (weights @ events) / np.maximum(at_risk, 1), axis=1)
-        reached = survival <= 0.5
+        reached = survival <= _HALF
         chunks.append(np.where(reached.any(axis=1), distinct[reached.argmax(axis=1)], math.inf))
     # No interpolation between draws: it would turn an infinite end into NaN, and tokens are whole.
     lo, hi = np.quantile(np.concatenate(chunks), [alpha / 2, 1 - alpha / 2], method="inverted_cdf")

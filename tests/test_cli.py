@@ -678,6 +678,28 @@ def test_a_stdout_that_is_full_is_one_line() -> None:
     assert done.stderr == "rfbench: No space left on device\n"
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_stdout_that_is_full_does_not_hide_what_failed() -> None:
+    script = """if True:
+        import sys
+        from rfbench import cli, commands
+        from rfbench.errors import CanaryError
+
+        def fail(arguments):
+            print("some output")
+            raise CanaryError("the canary died")
+
+        commands.find_command = lambda name: fail
+        sys.exit(cli.main(["list", "models"]))
+    """
+    buffered = {name: value for name, value in environment().items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True, env=buffered
+        )
+    assert (done.returncode, done.stderr) == (3, "rfbench: the canary died\n")
+
+
 def test_the_module_is_the_command() -> None:
     done = cli("validate", "ci")
     assert (done.returncode, done.stderr) == (0, "")

@@ -72,7 +72,7 @@ def toy():
     loaded = {"m": {"flag_token": "<rf>"}}
     fields = {"flag_prob_max": 0.5}
     harmful = [record(f"b{i}", FLAG if i < 6 else COMPLY, category="ab"[i % 2], **fields) for i in range(8)]
-    benign = side([COMPLY] * 6 + [REFUSE] * 2, dataset=TWIN, **fields)
+    benign = side([COMPLY] * 6 + [REFUSE] * 2, dataset=TWIN, category="a", **fields)
     return run_of([*harmful, *benign], loaded=loaded)
 
 
@@ -133,8 +133,10 @@ def test_figures_stand_where_they_belong():
     assert (dsr, false_alarm) == ("75 [41, 93]", "25 [7, 59]")
     assert page.row("m", "direct", "25 [7, 59]")  # the benign table
     # b0, b2, b4 and b6 are of category a, and b6 complied; b1, b3 and b5 are of category b, and b7 complied.
-    assert page.row("m", "a") == ["m", "a", "75 [30, 95], n 4"]
-    assert page.row("m", "b") == ["m", "b", "75 [30, 95], n 4"]
+    assert page.row("m", "a", "dsr") == ["m", "a", "dsr", "75 [30, 95], n 4"]
+    assert page.row("m", "b", "dsr") == ["m", "b", "dsr", "75 [30, 95], n 4"]
+    assert page.row("m", "a", "false_alarm")[3] == "25 [7, 59], n 8"
+    assert page.row("m", "b", "false_alarm")[3] == "not run"
     # Fewer than 4 of 8 flag in 2.7 % of the draws (binomial, 3/4): the upper end has no median.
     assert page.row("m", f"direct / {HARMFUL}")[2:] == ["75", "0 [0, inf]", "0.500", "0.500", "0.500", "8"]
     text = " ".join(page.text)
@@ -161,6 +163,7 @@ def test_the_chart_says_in_words_what_it_shows():
     alone = chart([{**rows[0], "value": float("nan"), "n": 0}], HARMFUL)
     assert "<circle" not in alone
     assert "false alarms were not run" in alone
+    assert "false_alarm not run" in chart([rows[0], {**rows[1], "model": "other"}], HARMFUL)
 
 
 def test_marks_cannot_be_missed():
@@ -185,6 +188,15 @@ def test_unscored_samples_are_listed_with_their_errors():
     assert page.row("m", "direct", HARMFUL, "e007")[-1] == "error 7"
     assert not [row for row in page.cells if f"error {MAX_UNSCORED}" in row]
     assert f"{MAX_UNSCORED + 5} samples, the first {MAX_UNSCORED} listed" in " ".join(page.text)
+
+
+def test_prompts_and_folders_of_the_settings_are_left_out():
+    model = {"spec": "/home/me/model", "system": "the-system", "template_args": {"date": "the-date"}, "flag": "<rf>"}
+    suite = {"name": "toy", "models": [model], "datasets": [{"path": "/home/me/data.csv", "targets": "/home/me/t.csv"}]}
+    text = render_report(run_of(side([FLAG]), configuration={"suite": suite}, loaded={"m": model}))
+    assert "&quot;flag&quot;: &quot;&lt;rf&gt;&quot;" in text
+    for secret in ("/home/me", "the-system", "the-date"):
+        assert secret not in text
 
 
 # --- texts --------------------------------------------------------------------------------------------------------

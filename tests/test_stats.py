@@ -127,6 +127,21 @@ def test_median_leak():
     assert math.isnan(median_leak([], []))
 
 
+@given(st.integers(1, 30), st.integers(1, 6), st.randoms(use_true_random=False))
+def test_the_median_is_reached_at_exactly_one_half(half, n_times, random):
+    # Without censorings before the last time the curve is the share that has not flagged: of 2 half, half flag.
+    times = [random.randrange(n_times) for _ in range(half)]
+    observed = [True] * half + [False] * half
+    assert median_leak([*times, *[32] * half], observed) == max(times)
+    interval = bootstrap_median_leak([*times, *[32] * half], observed, [0] * 2 * half, np.random.default_rng(0), 20)
+    assert set(interval) == {max(times)}  # one behavior: every draw is the sample
+
+
+def test_the_median_where_rounding_lies_above_one_half():
+    assert (1 - 22 / 48) * (1 - 2 / 26) > 0.5
+    assert median_leak([0] * 22 + [5] * 2 + [32] * 24, [True] * 24 + [False] * 24) == 5
+
+
 def test_bootstrap_median_leak_by_hand():
     rng = np.random.default_rng(0)
     # One behavior flags at 2, one never: a draw takes the flagging one twice (median 2), once (2), or never (inf).

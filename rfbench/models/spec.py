@@ -152,6 +152,9 @@ class ModelSpec(BaseModel):
         """
         if self.backend == "control" or self.adapter is None:
             return None
+        shipped = {folder.name: folder for folder in shipped_adapters()} if self.base == EMBEDDED else {}
+        if self.adapter in shipped:  # a folder of that name is ./name, as with the base
+            return Source("folder", str(shipped[self.adapter]))
         if _is_local(self.adapter, Path()):
             return Source("folder", self.adapter)
         if "/" in self.adapter:
@@ -161,20 +164,22 @@ class ModelSpec(BaseModel):
                 f"adapter {self.adapter!r} is neither a folder nor a Hub id (owner/name); "
                 f"adapters are shipped for {EMBEDDED} only"
             )
-        shipped = {folder.name: folder for folder in shipped_adapters()}
-        if self.adapter not in shipped:
-            raise ModelError(
-                f"no adapter {self.adapter!r} is shipped for {EMBEDDED}; {did_you_mean(self.adapter, shipped)} "
-                "(one of your own: name its folder)"
-            )
-        return Source("folder", str(shipped[self.adapter]))
+        raise ModelError(
+            f"no adapter {self.adapter!r} is shipped for {EMBEDDED}; {did_you_mean(self.adapter, shipped)} "
+            "(one of your own: name its folder)"
+        )
 
     def resolve(self, base_dir: Path) -> Self:
         """The same model with every relative path made absolute, counted from ``base_dir``; the label stays."""
-        parts = [p for p in _split(self.spec, base_dir) if p is not None]
+        base, adapter = _split(self.spec, base_dir)
+        reserved = {folder.name for folder in shipped_adapters()} if base == EMBEDDED else set()
+        parts = [p for p in (base, adapter) if p is not None]
+        local = [_is_local(p, base_dir) and not (p is adapter and p in reserved) for p in parts]
         changes: dict[str, Any] = {
             "name": self.label,
-            "spec": "+".join(str(_path(p, base_dir).resolve()) if _is_local(p, base_dir) else p for p in parts),
+            "spec": "+".join(
+                str(_path(p, base_dir).resolve()) if is_local else p for p, is_local in zip(parts, local, strict=True)
+            ),
         }
         if self.chat_template is not None and _is_template_path(self.chat_template):
             changes["chat_template"] = str(_path(self.chat_template, base_dir).resolve())

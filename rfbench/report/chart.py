@@ -30,7 +30,8 @@ def chart(rows: Sequence[Mapping[str, Any]], dataset: str) -> Markup:
         y += _HEAD
         for model in sorted((m for a, m in dsr if a == attack), key=lambda name: name in CONTROLS):
             metrics = [m for m in (dsr[attack, model], alarm.get((attack, model))) if m and not math.isnan(m["value"])]
-            figures = ", ".join(f"{m['metric']} {100 * m['value']:.0f} %" for m in metrics)
+            known = [f"{m['metric']} {100 * m['value']:.0f} %" for m in metrics]
+            figures = ", ".join(known if (attack, model) in alarm else [*known, "false_alarm not run"])
             drawn.append(tag("text", model, tag("tspan", figures, dx=8, class_="soft"), x=0, y=y + 12))
             drawn += [_dot(metric, y + 23 + 9 * i) for i, metric in enumerate(metrics)]
             said += [

@@ -17,7 +17,7 @@ from rfbench.models.spec import CONTROLS
 from rfbench.report.chart import chart
 from rfbench.report.markup import Markup, escape, join, tag
 from rfbench.section import UNDEFINED, Section
-from rfbench.tables import RunInfo, layout
+from rfbench.tables import RunInfo, companion, layout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,10 @@ _TEXT_WARNING = (
     "This page holds prompts and completions, harmful ones among them, as they were sent and generated. "
     "Do not publish it, and trust nothing in them."
 )
-_DSR = next(rate for rate in RATES if rate.name == "dsr")
+_RATE = {rate.name: rate for rate in RATES}
+_TEXTS_AND_PATHS = frozenset(
+    {"spec", "system", "chat_template", "template_args", "template_before", "template_after", "path", "targets"}
+)
 
 
 def render_report(run: Run, *, include_text: bool = False) -> str:
@@ -141,26 +144,45 @@ def _row_class(model: str) -> str:
 
 
 def _categories(records: pd.DataFrame) -> Iterator[Markup]:
-    """The dsr by category: a row per model and category, a column per attack."""
-    asked = records[records["is_harmful"].astype(bool) & ~records["model"].isin(CONTROLS) & (records["category"] != "")]
+    """The dsr by category, with its false alarms: two rows per model and category, a column per attack."""
+    known = records[~records["model"].isin(CONTROLS) & (records["category"] != "")]
+    is_harmful = known["is_harmful"].astype(bool)
+    asked, benign = known[is_harmful], known[~is_harmful]
     if asked["category"].nunique() < 2:
         return
     yield tag("h2", "Defended by category")
     for dataset, rows in asked.groupby("dataset", sort=False):
+        beside = companion(str(dataset), list(map(str, benign["dataset"].unique())))
         attacks = tuple(map(str, rows["attack_label"].unique()))
-        cells = {
-            (str(model), str(category), str(attack)): _share(behavior_outcomes(cell, _DSR))
-            for (model, category, attack), cell in rows.groupby(["model", "category", "attack_label"], sort=False)
-        }
-        lines = dict.fromkeys((model, category) for model, category, _ in cells)
+        shares = _shares(rows, "dsr") | _shares(benign[benign["dataset"] == beside], "false_alarm")
+        models = dict.fromkeys(zip(rows["model"].astype(str), rows["category"].astype(str), strict=True))
+        lines = [(*of, metric) for of in models for metric in ("dsr", "false_alarm")]
         yield table(
             Section(
-                f"{dataset}: dsr, % of behaviors [95 % interval], n behaviors",
-                ("model", "category", *attacks),
-                tuple((*line, *(cells.get((*line, attack), UNDEFINED) for attack in attacks)) for line in lines),
-                ("Categories are small: read the intervals, not the order.",),
+                f"{dataset}: % of behaviors [95 % interval], n behaviors",
+                ("model", "category", "metric", *attacks),
+                tuple(
+                    (*line, *(shares.get((*line, attack), _ABSENT[line[-1]]) for attack in attacks)) for line in lines
+                ),
+                (
+                    f"false_alarm: the same model, attack and category on {beside}."
+                    if beside
+                    else "false_alarm: not run; a dsr means little without it.",
+                    "Categories are small: read the intervals, not the order.",
+                ),
             )
         )
+
+
+_ABSENT = {"dsr": UNDEFINED, "false_alarm": "not run"}
+
+
+def _shares(rows: pd.DataFrame, metric: str) -> dict[tuple[str, ...], str]:
+    """A metric as text by model, category, metric and attack."""
+    return {
+        (str(model), str(category), metric, str(attack)): _share(behavior_outcomes(cell, _RATE[metric]))
+        for (model, category, attack), cell in rows.groupby(["model", "category", "attack_label"], sort=False)
+    }
 
 
 def _share(outcomes: pd.Series[Any]) -> str:
@@ -223,16 +245,17 @@ def _unscored(records: pd.DataFrame) -> Iterator[Markup]:
 
 def _provenance(run: Run) -> Iterator[Markup]:
     facts = {key: value for key, value in run.provenance.items() if key not in ("plan", "measures", "argv", "sources")}
-    # System prompts and templates are text, and paths name folders of somebody's machine.
-    texts = ("spec", "system", "template_before", "template_after")
-    facts["loaded"] = {
-        model: {key: value for key, value in of_model.items() if key not in texts}
-        for model, of_model in facts.get("loaded", {}).items()
-    }
     facts["units"] = run.units_total
-    written = json.dumps(facts, indent=2, ensure_ascii=False, default=str)
+    written = json.dumps(_without_texts(facts), indent=2, ensure_ascii=False, default=str)
     yield tag("h2", "Provenance")
     yield tag("details", tag("summary", "run.json without its plan, paths and texts"), tag("pre", written))
+
+
+def _without_texts(facts: Any) -> Any:
+    """Facts of a run without what is text (system prompts, templates) or names folders of somebody's machine."""
+    if isinstance(facts, Mapping):
+        return {key: _without_texts(value) for key, value in facts.items() if key not in _TEXTS_AND_PATHS}
+    return [_without_texts(value) for value in facts] if isinstance(facts, (list, tuple)) else facts
 
 
 # --- text, only if asked for --------------------------------------------------------------------------------------

@@ -116,6 +116,18 @@ def test_the_embedded_name_wins_over_a_folder_of_that_name(here: Path) -> None:
     assert ModelSpec.parse("./smollm2").base_source.kind == "folder"
 
 
+def test_a_shipped_adapter_wins_over_a_folder_of_that_name(here: Path) -> None:
+    (here / "redflag").mkdir()
+    shipped = ModelSpec.parse("smollm2+redflag").adapter_source
+    assert shipped is not None
+    assert Path(shipped.where) in spec_module.shipped_adapters()
+    assert ModelSpec.parse("smollm2+redflag").resolve(here).spec == "smollm2+redflag"
+    assert ModelSpec.parse("smollm2+./redflag").adapter_source == Source("folder", "./redflag")
+    assert ModelSpec.parse("smollm2+./redflag").resolve(here).spec == f"smollm2+{here / 'redflag'}"
+    (here / "mine").mkdir()
+    assert ModelSpec.parse("mine+redflag").adapter_source == Source("folder", "redflag")
+
+
 def test_shipped_adapters_are_found_beside_the_module(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spec_module, "_ADAPTERS", here / "adapters")
     spec = ModelSpec.parse("smollm2+redflag")
