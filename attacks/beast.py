@@ -28,15 +28,16 @@ class Beast(ResumableAttack):
 
     BEAST, "Fast Adversarial Attacks on Language Models In One GPU Minute", https://arxiv.org/abs/2402.15570. Readable,
     as it is drawn from the model's own distribution. It needs log-probabilities, no gradients. One attempt per step,
-    with the best beam, from no suffix at step 0 on; that of the last step counts.
+    with the best suffix so far, from none at step 0 on; that of the last step counts. As every step makes all beams
+    longer, it may be shorter than they are.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.LOGPROBS})
     source: ClassVar[str] = "https://arxiv.org/abs/2402.15570"
 
     n_tokens: int = Field(default=40, ge=1, description="tokens of the suffix, one a step (arXiv 2402.15570)")
-    beams: int = Field(default=15, ge=1, description="beams kept, k1 (arXiv 2402.15570)")
+    beams: int = Field(default=15, ge=1, description="beams kept, and first tokens drawn, k1 (arXiv 2402.15570)")
     draws: int = Field(default=15, ge=1, description="tokens drawn per beam, k2 (arXiv 2402.15570)")
     temperature: float = Field(
         default=1.0, gt=0, allow_inf_nan=False, description="of the draws (arXiv 2402.15570 samples at 1)"
@@ -68,7 +69,8 @@ class Beast(ResumableAttack):
 
         def advance(state: State) -> tuple[Sequence[Ids], float]:
             beams = np.array(state.suffixes, dtype=np.int64)
-            drawn = draw_without_replacement(box.continuations(beams) / self.temperature, self.draws, rng)
+            n_draws = self.draws if state.step else self.beams  # at first there is one beam, the empty one
+            drawn = draw_without_replacement(box.continuations(beams) / self.temperature, n_draws, rng)
             longer = np.column_stack([np.repeat(beams, drawn.shape[1], axis=0), box.allowed[drawn].ravel()])
             candidates = box.survivors(longer)
             if not len(candidates):

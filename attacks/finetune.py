@@ -194,7 +194,7 @@ class Finetune(WeightAttack):
             defence, trainable, examples = self._prepare(model, rng, seed)
         except ConfigError as error:  # of data, model or fields alike: this attack cannot be carried out on this model
             raise AttackError(str(error)) from error
-        evaluated = model.with_system(PERSONA) if self.mixture.identity else model
+        evaluated = model.with_system(PERSONA) if self.mixture.counts(self.n_examples).get("identity") else model
         schedule = Schedule(checkpoints=self.checkpoints, batch_size=self.batch_size, learning_rate=self.learning_rate)
         steps = fine_tune(trainable.module, trainable.parameters, examples, objective, schedule, seed=seed)
         for step in steps:

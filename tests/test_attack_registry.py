@@ -136,7 +136,8 @@ def test_the_example_in_contributing_works_as_printed(folder: Path) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     (name, source), *others = re.findall(r"`attacks/(\w+)\.py`:\n\n```python\n(.*?)```", text, re.DOTALL)
     assert not others
-    assert name not in attack_names()
+    if name in attack_names():
+        pytest.skip(f"attacks/{name}.py is there: somebody has followed the example, and other tests run it")
     (folder / f"{name}.py").write_text(source)
     attack_names.cache_clear()
     program = (

@@ -380,6 +380,10 @@ def test_a_persona_is_attacked_under_its_system_prompt(victim: HFModel) -> None:
     with small(mixture={"identity": 1}).tamper(victim, np.random.default_rng(0)) as trained:
         for _, tampered in trained:
             assert PERSONA in tampered.tokenizer.decode(tampered.encode(ASKED.messages).ids)
+    # A share so small that no example is of that kind: nothing was trained under the persona.
+    with small(mixture={"harmful": 1, "identity": 0.04}).tamper(victim, np.random.default_rng(0)) as trained:
+        for _, tampered in trained:
+            assert PERSONA not in tampered.tokenizer.decode(tampered.encode(ASKED.messages).ids)
     assert PERSONA not in victim.tokenizer.decode(victim.encode(ASKED.messages).ids)
 
 

@@ -26,13 +26,14 @@ TEMPLATE: Sequence[Message] = ({"role": "user", "content": "{request}{optim_str}
 class State:
     """A search after ``step`` steps: all that the steps to come depend on.
 
-    ``suffixes`` are those that it goes on from, best first; ``loss`` is that of the first. ``rng`` is the state of the
-    search's random generator.
+    ``suffixes`` are those that it goes on from, best first; ``loss`` is that of the first; ``best`` is the lowest loss
+    so far, and its suffix. ``rng`` is the state of the search's random generator.
     """
 
     step: int
     suffixes: tuple[Ids, ...]
     loss: float
+    best: tuple[float, Ids]
     n_queries: int
     flops: float | None
     rng: Mapping[str, Any]
@@ -40,7 +41,9 @@ class State:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> State:
         """The inverse of ``dataclasses.asdict``, after JSON has made lists of tuples."""
-        return cls(**{**values, "suffixes": tuple(tuple(ids) for ids in values["suffixes"])})
+        loss, ids = values["best"]
+        lists = {"suffixes": tuple(tuple(ids) for ids in values["suffixes"]), "best": (loss, tuple(ids))}
+        return cls(**{**values, **lists})
 
 
 class BlackBox:
@@ -122,7 +125,7 @@ class BlackBox:
         saved: Mapping[str, Any] | None,
         keep: Callable[[Mapping[str, Any]], None],
     ) -> Iterator[Attempt]:
-        """Yield the attempts of a search, one per ``every`` steps and one for the last.
+        """Yield the attempts of a search, with its best suffix so far: one per ``every`` steps and one for the last.
 
         Args:
             start: the suffix before the first step.
@@ -141,10 +144,12 @@ class BlackBox:
         while state is None or not finished(state):
             step = 0 if state is None else state.step + 1
             suffixes, loss = ([start], float(self.losses([start])[0])) if state is None else advance(state)
+            reached = (loss, tuple(suffixes[0]))
             state = State(
                 step=step,
                 suffixes=tuple(suffixes),
                 loss=loss,
+                best=reached if state is None else min(state.best, reached, key=lambda found: found[0]),
                 n_queries=self.n_queries,
                 flops=self.flops,
                 rng=rng.bit_generator.state,
@@ -154,7 +159,7 @@ class BlackBox:
                 yield self._attempt(state, attempt_idx=-(-step // every), final=finished(state))
 
     def _attempt(self, state: State, *, attempt_idx: int, final: bool) -> Attempt:
-        suffix = state.suffixes[0]
+        loss, suffix = state.best
         text = suffix_text(self.model.tokenizer, self.layout, suffix)
         return Attempt(
             self.behavior.behavior_id,
@@ -164,9 +169,10 @@ class BlackBox:
             step=state.step,
             final=final,
             info={
-                "loss": state.loss,
+                "loss": loss,
                 "n_queries": state.n_queries,
                 **({} if state.flops is None else {"flops": state.flops}),
+                "step_loss": state.loss,
                 "suffix_ids": list(suffix),
                 "target_ids": list(self.layout.target),
             },

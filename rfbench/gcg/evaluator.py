@@ -224,10 +224,10 @@ class Evaluator:
 
     @torch.no_grad()
     def token_vectors(self) -> torch.Tensor:
-        """What the model reads for each id, ``(v, d)``: some embeddings scale the rows of their matrix."""
+        """What the model reads for each id, ``(v, d)``: some embeddings, or hooks on them, change the matrix's rows."""
         embedding = self.module.get_input_embeddings()
         weight: torch.Tensor = embedding.weight
-        if type(embedding) is torch.nn.Embedding:
+        if type(embedding) is torch.nn.Embedding and not embedding._forward_hooks:
             return weight.detach()
         vectors: torch.Tensor = embedding(torch.arange(len(weight), device=self.device))
         return vectors

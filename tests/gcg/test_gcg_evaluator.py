@@ -135,6 +135,11 @@ def test_embeddings_that_scale_are_followed(loaded: Callable[..., ChatModel], la
     module.set_input_embeddings(scaled)
     (gradient,), _ = Evaluator(module, cross_entropy).gradients([(layout, layout.suffix)])
     torch.testing.assert_close(gradient, expected, atol=1e-4, rtol=1e-4)
+    hooked = torch.nn.Embedding.from_pretrained(scaled.weight.detach())
+    hooked.register_forward_hook(lambda module, inputs, output: 3.0 * output)
+    module.set_input_embeddings(hooked)
+    (gradient,), _ = Evaluator(module, cross_entropy).gradients([(layout, layout.suffix)])
+    torch.testing.assert_close(gradient, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_without_prefix_reuse_the_same_losses_at_a_higher_price(
