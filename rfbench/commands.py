@@ -99,6 +99,7 @@ def run_command(arguments: Namespace) -> int:
 
 
 def _execute(arguments: Namespace, suite: Suite, work: Sequence[Work], folder: RunFolder) -> None:
+    """Do what is not done yet. Of a run that was begun before, all verdicts are then read by the readers of today."""
     from tqdm import tqdm
 
     from rfbench.models.load import load_model
@@ -124,6 +125,12 @@ def _execute(arguments: Namespace, suite: Suite, work: Sequence[Work], folder: R
             accept_canary=arguments.accept_canary,
             progress=progress,
         )
+    if n_done:
+        from rfbench.reading import score_again
+
+        _, changed = score_again(folder)
+        if changed:
+            logger.warning("%d verdicts of before were read anew: the rules that read them have changed", changed)
 
 
 def _warn_of_unscored(result: Run) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfbench.errors import EXIT_OK, ConfigError, StorageError
+from rfbench.records import SCORED_COLUMNS
 from rfbench.render import guard_formula
 from rfbench.section import clean
 from rfbench.tables import RunInfo
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from rfbench.run import Run
+    from rfbench.store import RunFolder
 
 TEXTS = ("messages", "prefill", "suffix", "completion", "completion_ids", "info")
 """Columns that hold, or can be turned into, prompts and answers."""
@@ -26,17 +28,30 @@ def score_command(arguments: Namespace) -> int:
     """Derive the scored columns of a saved run again."""
     from rfbench import store
     from rfbench.render import write_tables
+
+    n_rows, changed = score_again(store.RunFolder.open(arguments.run))
+    result, summary, info = summarize_run(Path(arguments.run))
+    write_tables(summary, result.path, run_info=info)
+    sys.stdout.write(f"{n_rows} rows scored again, {changed} verdicts changed\n")
+    return EXIT_OK
+
+
+def score_again(folder: RunFolder) -> tuple[int, int]:
+    """Derive the scored columns of a run folder again, by the readers as they are now; rows, and verdicts changed.
+
+    Raises:
+        StorageError: the folder cannot be read or written.
+    """
+    from rfbench import store
     from rfbench.run import load_run
     from rfbench.scoring import score_records
 
-    result = load_run(arguments.run)
+    result = load_run(folder.path)
     rescored = score_records(result.records, flag_tokens=flag_tokens(result))
-    store.replace_scores(store.RunFolder.open(arguments.run), rescored)
-    changed = int((result.records["verdict"].to_numpy() != rescored["verdict"].to_numpy()).sum())
-    result, summary, info = summarize_run(result.path)
-    write_tables(summary, result.path, run_info=info)
-    sys.stdout.write(f"{len(rescored)} rows scored again, {changed} verdicts changed\n")
-    return EXIT_OK
+    scored = list(SCORED_COLUMNS)
+    if not rescored[scored].astype(result.records[scored].dtypes).equals(result.records[scored]):
+        store.replace_scores(folder, rescored)
+    return len(rescored), int((result.records["verdict"].to_numpy() != rescored["verdict"].to_numpy()).sum())
 
 
 def table_command(arguments: Namespace) -> int:

@@ -26,6 +26,7 @@ from rfbench.cli import build_parser, main
 from rfbench.models.spec import ModelSpec
 from rfbench.records import KEY_COLUMNS
 from rfbench.run import load_run
+from rfbench.store import RunFolder, replace_scores
 
 Result = tuple[int, str, str]
 Rf = Callable[..., Result]
@@ -598,6 +599,21 @@ def test_a_table_of_several_runs_says_which(rf: Rf, run: Path, suite: Path, scri
 
 def test_score_derives_the_scores_again(rf: Rf, run: Path) -> None:
     assert rf("score", run)[:2] == (0, "60 rows scored again, 0 verdicts changed\n")
+
+
+def test_a_run_that_goes_on_is_read_by_one_version_of_the_rules(rf: Rf, run: Path, suite: Path) -> None:
+    again = ("run", suite, "--out", run, "--set", "generation.max_new_tokens=40")
+    records = load_run(run).records
+    written = {path: path.stat().st_mtime_ns for path in (run / "parts").iterdir()}
+    code, _, err = rf(*again)
+    assert (code, "read anew" in err) == (0, False)
+    assert {path: path.stat().st_mtime_ns for path in (run / "parts").iterdir()} == written
+    # As if an older version had read refusals in the first three.
+    older = records.assign(verdict=records["verdict"].where(records.index >= 3, "refused"))
+    replace_scores(RunFolder.open(run), older)
+    n_other = int((older["verdict"] != records["verdict"]).sum())
+    assert f"{n_other} verdicts of before were read anew: the rules that read them have changed" in rf(*again)[2]
+    pd.testing.assert_frame_equal(load_run(run).records, records)
 
 
 def test_reports_and_comparisons_are_made_from_the_run(rf: Rf, run: Path) -> None:
