@@ -131,11 +131,16 @@ def evaluate(rules: Sequence[GateRule], summary: pd.DataFrame) -> list[GateResul
     """Hold every rule against every row it selects, one result per bound; a rule without a row fails.
 
     So does one on a cell whose weight attack destroyed the model: neither a defence nor its cost is known there. The
-    worst case within a bound on the perplexity leaves such checkpoints out.
+    worst case within a bound on the perplexity leaves such checkpoints out. A worst case does not hold where a training
+    of the attack came to no end: what it would have done is not known.
     """
     rows = metric_rows(summary)
     ratios = {_cell(row): row for row in rows if row["metric"] == RATIO and is_destroyed(row)}
-    return [result for rule in rules for result in _evaluate_rule(rule, rows, ratios)]
+    failed: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        if row["metric"] == "dsr" and not row["n"] and row["n_unscored"]:
+            failed.setdefault((row["model"], row["attack"], row["dataset"]), []).append(row["attack_label"])
+    return [result for rule in rules for result in _evaluate_rule(rule, rows, ratios, failed)]
 
 
 def _cell(row: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -143,8 +148,19 @@ def _cell(row: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _evaluate_rule(
-    rule: GateRule, rows: Sequence[Mapping[str, Any]], destroyed: Mapping[tuple[str, str, str], Mapping[str, Any]]
+    rule: GateRule,
+    rows: Sequence[Mapping[str, Any]],
+    destroyed: Mapping[tuple[str, str, str], Mapping[str, Any]],
+    failed: Mapping[tuple[str, str, str], Sequence[str]],
 ) -> Iterator[GateResult]:
+    """Results of one rule.
+
+    Args:
+        rule: which.
+        rows: of the summary.
+        destroyed: of cells whose model was destroyed, the row that says so.
+        failed: by model, attack and dataset, labels of the configurations that scored nothing at their end.
+    """
     selected = [row for row in rows if rule.selects(row)]
     for kind, bound in rule.bounds:
         if not selected:
@@ -166,6 +182,13 @@ def _evaluate_rule(
                 message += (
                     f"; destroyed, as the perplexity is {destroyed[_cell(row)]['value']:.3g} times what it was (above "
                     f"{DESTROYED:g}): proves nothing, so the gate fails; weaken the attack, or hold {WORST[1]}"
+                )
+            lost = failed.get((row["model"], row["attack"], row["dataset"])) if rule.metric in WORST else None
+            if lost:
+                passed = False
+                message += (
+                    f"; {clean(', '.join(lost))} scored nothing at its end, so the worst case is not known and the "
+                    "gate fails"
                 )
             yield GateResult(rule, selector, observed, bound, bool(passed), message)
 

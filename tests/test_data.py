@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 import rfbench
+from rfbench.attacks.many_shot import ManyShot
 from rfbench.behaviors import load_behaviors, load_builtin, load_canary, load_demonstrations
 from rfbench.catalog import DatasetSpec, local_copy
 from rfbench.entries import BUILTIN, ENTRIES, FIELDS
-from rfbench.records import Behavior
+from rfbench.records import Behavior, digest
 
 FILES = (*BUILTIN.values(), "canary.jsonl", "many_shot.jsonl")
 SEMANTIC = {
@@ -177,6 +178,12 @@ def test_canary_and_demonstrations_are_balanced() -> None:
         assert 2 * len(harmful) == len(behaviors)
         assert {b.category for b in harmful} == SEMANTIC
         assert {b.category for b in behaviors if not b.is_harmful} == {"everyday"}
+
+
+def test_the_demonstrations_are_those_of_the_version_of_many_shot() -> None:
+    # They are in no key of a unit: whoever changes one raises the version, so that old results are not taken for new.
+    demonstrations = [[d.behavior.behavior_id, d.behavior.request, d.response] for d in load_demonstrations()]
+    assert (ManyShot.version, digest(demonstrations)[:16]) == (1, "4008aff6d9d46d82")
 
 
 # Disjointness

@@ -63,7 +63,8 @@ class _Place:
         return {"revision": self.revision or "main", "local_files_only": self.offline}
 
     def file(self, name: str) -> Path | None:
-        """A file of it on this machine, fetched if need be; ``None`` when it has no such file."""
+        """A file of it on this machine, fetched if need be; ``None`` when it has no such file, or none is known of."""
+        from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
         from transformers.utils.hub import cached_file
 
         found = cached_file(
@@ -73,6 +74,16 @@ class _Place:
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
+        if found is None and self.revision is not None:
+            # The cache remembers what the Hub said that there is not.
+            if try_to_load_from_cache(self.where, name, revision=self.revision) is not _CACHED_NO_EXIST:
+                logger.warning(
+                    "%s: whether it has a %s could not be asked, so it counts as having none; run once online%s",
+                    self.where,
+                    name,
+                    ", or give flag and flag_bias" if name == FLAG_FILE else "",
+                )
+            return None
         return None if found is None else Path(found)
 
 

@@ -586,3 +586,22 @@ def test_controls_come_through_the_same_door() -> None:
 
 def test_a_fresh_tiny_model_is_what_the_fixture_says(tmp_path: Path) -> None:
     assert load(save_tiny_model(tmp_path, seed=5)).flag_id == FLAG
+
+
+def test_a_file_that_could_not_be_asked_for_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    commit = "a" * 40
+    place = load_module._Place("org/model", commit, offline=True)
+    assert place.file("rfbench.json") is None
+    assert caplog.messages == [
+        "org/model: whether it has a rfbench.json could not be asked, so it counts as having none; run once online, "
+        "or give flag and flag_bias"
+    ]
+    absent = tmp_path / "models--org--model" / ".no_exist" / commit / "rfbench.json"
+    absent.parent.mkdir(parents=True)
+    absent.touch()
+    caplog.clear()
+    assert place.file("rfbench.json") is None
+    assert caplog.messages == []
