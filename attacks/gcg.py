@@ -42,7 +42,7 @@ class GCG(PromptAttack):
     text so far: the initial one at step 0, the one that counts at the last.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS})
     source: ClassVar[str] = "https://arxiv.org/abs/2307.15043"
 

@@ -27,7 +27,7 @@ class RandomSearch(ResumableAttack):
     beginning has a probability above 0.01, a quarter above 0.1. It needs log-probabilities, no gradients.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.LOGPROBS})
     source: ClassVar[str] = "https://arxiv.org/abs/2404.02151"
 
