@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rfbench.gcg.campaign import Quest, Recipient
     from rfbench.gcg.objectives import Objective
-    from rfbench.gcg.search import Site
+    from rfbench.gcg.sites import Site
 
 
 class FalseFlag(GCG):

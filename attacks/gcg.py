@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from rfbench.gcg.campaign import Optimise, Quest, Recipient
     from rfbench.gcg.objectives import Objective
-    from rfbench.gcg.search import Settings, Site
+    from rfbench.gcg.search import Settings
+    from rfbench.gcg.sites import Site
     from rfbench.gcg.state import State
     from rfbench.gcg.victims import Aim
 
@@ -65,8 +66,8 @@ class GCG(PromptAttack):
     buffer_size: int = Field(
         default=0,
         ge=0,
-        description="best suffixes kept, the best of which starts the next step; 0 goes on from each step's best "
-        "candidate, be it better or worse (nanoGCG)",
+        description="best suffixes kept, the best of which starts the next step, random ones to begin with where "
+        "initial has fewer; 0 goes on from each step's best candidate, be it better or worse (nanoGCG)",
     )
     mellowmax_alpha: float | None = Field(
         default=None,

@@ -11,7 +11,8 @@ import numpy as np
 from rfbench.errors import AttackError
 from rfbench.gcg.layout import suffix_text, write
 from rfbench.gcg.objectives import Objective
-from rfbench.gcg.search import Search, Settings, Site, finished
+from rfbench.gcg.search import Search, Settings, finished
+from rfbench.gcg.sites import Site
 from rfbench.gcg.state import State
 from rfbench.gcg.victims import Aim, Victim
 from rfbench.models.base import ChatModel

@@ -15,6 +15,7 @@ import contextlib
 import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ from rfbench.errors import AttackError
 from rfbench.gcg.costs import Costs
 from rfbench.gcg.evaluator import shares_prefixes
 from rfbench.gcg.layout import Ids, suffix_text
-from rfbench.gcg.search import Search, Settings, Site, finished
+from rfbench.gcg.search import Search, Settings, finished
+from rfbench.gcg.sites import Site
 from rfbench.gcg.state import Entry, State
 
 BEFORE, AFTER, TARGET, INITIAL = "\0before", "\0after", "\0target", "\0initial"
@@ -70,7 +72,8 @@ def run_nanogcg(
     Raises:
         AttackError: the package fails, or reports a loss that is not finite.
     """
-    state = search.start(settings) if begun is None else begun
+    own = replace(settings, buffer_size=0)  # the package fills its buffer itself
+    state = search.start(own) if begun is None else begun
     if begun is None:
         yield state
     if finished(state, settings):

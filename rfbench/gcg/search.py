@@ -10,10 +10,10 @@ import numpy as np
 
 from rfbench.errors import AttackError
 from rfbench.gcg.candidates import distinct, draw, top_ids
-from rfbench.gcg.evaluator import Evaluator
-from rfbench.gcg.layout import Ids, Layout, RoundTrip
+from rfbench.gcg.layout import Ids
 from rfbench.gcg.ranking import Ranking
 from rfbench.gcg.scores import Scorer, Scores
+from rfbench.gcg.sites import Point, Site, gradients_or_errors
 from rfbench.gcg.state import Entry, State
 
 if TYPE_CHECKING:
@@ -23,15 +23,8 @@ if TYPE_CHECKING:
     IntArray = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
-    """One chat under one model that a suffix has to work in."""
-
-    evaluator: Evaluator
-    layout: Layout
-    round_trip: RoundTrip | None
-    """``None``: ids that do not survive re-tokenisation are let through."""
-    draft: Scorer | None = None
+RANDOM_TRIES = 16
+"""Rounds, and draws per round and suffix wanted, in which random suffixes are looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +65,12 @@ class Search:
         """The same search in the chats of its first behaviors alone; ``None`` is all of them."""
         return self if n_present is None else replace(self, sites=self.sites[: n_present * self.n_models])
 
+    def point(self, state: State) -> Point:
+        """Where the next gradient is wanted: at the best suffix of the buffer, in the chats that are present."""
+        return Point(self.among(state.n_present).sites, state.buffer[0][1], len(self.allowed))
+
     def start(self, settings: Settings) -> State:
-        """Evaluate the initial suffixes: the state before the first step.
+        """Evaluate the initial suffixes, and random ones where the buffer holds more: the state before the first step.
 
         Raises:
             AttackError: a loss is not finite.
@@ -81,11 +78,12 @@ class Search:
         n_present = 1 if settings.progressive else None
         part = self.among(n_present)
         complete = len(part.sites) == len(self.sites)
-        candidates = np.array(self.initial, dtype=np.int64)
+        initial = [*self.initial, *self._random(settings.buffer_size - len(self.initial))]
+        candidates = np.array(initial, dtype=np.int64)
         scores = _finite(part.score(candidates, candidates[0]), 0)
         matched = settings.early_stop and complete and bool(scores.matched.any())
         best = _lowest(scores, among_matches=matched)
-        entries = [(float(loss), ids) for loss, ids in zip(scores.losses, self.initial, strict=True)]
+        entries = [(float(loss), ids) for loss, ids in zip(scores.losses, initial, strict=True)]
         return State(
             step=0,
             buffer=tuple(sorted(entries)[: max(1, settings.buffer_size)]),
@@ -97,6 +95,23 @@ class Search:
             rng=self.rng.bit_generator.state,
             n_present=n_present,
         )
+
+    def _random(self, n: int) -> list[Ids]:
+        """Up to ``n`` suffixes of random ids that survive in every chat; few of the length of a suffix do."""
+        ids = np.flatnonzero(self.allowed.cpu().numpy())
+        found: list[Ids] = []
+        for _ in range(RANDOM_TRIES):
+            if len(found) >= n:
+                break
+            rows = self._survivors(self.rng.choice(ids, size=(RANDOM_TRIES * n, len(self.initial[0]))))
+            found += map(tuple, rows.tolist())
+        return found[: max(n, 0)]
+
+    def _survivors(self, candidates: IntArray) -> IntArray:
+        for site in self.sites:
+            if site.round_trip is not None and len(candidates):
+                candidates = candidates[site.round_trip.survivors(candidates)]
+        return candidates
 
     def score(self, candidates: IntArray, current: IntArray, *, by_draft: bool = False) -> Scores:
         """Mean loss of candidates ``(c, s)`` over all sites; matched where all of them are."""
@@ -181,10 +196,7 @@ class Search:
             AttackError: none does, or the gradient is not finite.
         """
         top = top_ids(gradient, self.allowed, settings.topk)
-        candidates = distinct(draw(current, top, settings.width, settings.n_replace, self.rng))
-        for site in self.sites:
-            if site.round_trip is not None and len(candidates):
-                candidates = candidates[site.round_trip.survivors(candidates)]
+        candidates = self._survivors(distinct(draw(current, top, settings.width, settings.n_replace, self.rng)))
         if not len(candidates):
             raise AttackError(
                 f"none of {settings.width} candidates survives decoding and re-encoding inside the chat; choose "
@@ -218,7 +230,7 @@ def optimise(
         else:
             yield name, active[name]
     while active := {name: s for name, s in active.items() if not finished(s, settings)}:
-        gradients = _gradients_or_errors({name: (searches[name].among(s.n_present), s) for name, s in active.items()})
+        gradients = gradients_or_errors({name: searches[name].point(state) for name, state in active.items()})
         for name in list(active):
             gradient = gradients[name]
             try:
@@ -235,49 +247,6 @@ def optimise(
 def finished(state: State, settings: Settings) -> bool:
     """Whether no step is to follow."""
     return state.matched or state.step >= settings.n_steps
-
-
-def _gradients_or_errors(
-    work: Mapping[str, tuple[Search, State]],
-) -> dict[str, tuple[torch.Tensor, float] | AttackError]:
-    """See :func:`_gradients`; of a search that spoils it for all (its chat does not fit in memory), what struck."""
-    try:
-        return {**_gradients(work)}
-    except AttackError as error:
-        if len(work) == 1:
-            return dict.fromkeys(work, error)
-        alone = [_gradients_or_errors({name: both}) for name, both in work.items()]
-        return {name: outcome for one in alone for name, outcome in one.items()}
-
-
-def _gradients(work: Mapping[str, tuple[Search, State]]) -> dict[str, tuple[torch.Tensor, float]]:
-    """Gradient ``(s, v)`` of each search at the best suffix of its buffer, and what it cost.
-
-    The mean over chats for one model. With several models their gradients are brought to unit length by position
-    before the mean, as in arXiv 2307.15043, whose code does so because models differ in scale.
-    """
-    evaluators = list(dict.fromkeys(site.evaluator for search, _ in work.values() for site in search.sites))
-    sums: dict[str, tuple[torch.Tensor, float]] = {}
-    for evaluator in evaluators:
-        asked = [
-            (name, site.layout, state.buffer[0][1])
-            for name, (search, state) in work.items()
-            for site in search.sites
-            if site.evaluator is evaluator
-        ]
-        gradients, flops = evaluator.gradients([(layout, suffix) for _, layout, suffix in asked])
-        for name in dict.fromkeys(name for name, _, _ in asked):
-            own = [g for g, (owner, _, _) in zip(gradients, asked, strict=True) if owner == name]
-            mean = (sum(own[1:], start=own[0]) / len(own))[:, : len(work[name][0].allowed)]
-            if len(evaluators) > 1:
-                mean = mean / mean.norm(dim=-1, keepdim=True).clamp(min=1e-30)
-            cost = flops * len(own) / len(asked)
-            if name in sums:
-                total, spent = sums[name]
-                sums[name] = (total + mean.to(total.device), spent + cost)
-            else:
-                sums[name] = (mean, cost)
-    return sums
 
 
 def _push(buffer: tuple[Entry, ...], entry: Entry, size: int) -> tuple[Entry, ...]:

@@ -17,7 +17,8 @@ from rfbench.gcg.glimpse import Glimpse
 from rfbench.gcg.layout import Ids, RoundTrip, lay_out, searchable_ids, write
 from rfbench.gcg.objectives import Objective
 from rfbench.gcg.scores import Scorer
-from rfbench.gcg.search import Search, Site
+from rfbench.gcg.search import Search
+from rfbench.gcg.sites import Site
 from rfbench.models.base import Capability, ChatModel
 from rfbench.models.load import load_model
 from rfbench.records import Behavior, Message

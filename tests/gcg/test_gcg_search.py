@@ -15,7 +15,8 @@ from rfbench.errors import AttackError
 from rfbench.gcg.layout import Ids, Layout
 from rfbench.gcg.ranking import DraftRanking, ProbeSampling, Ranking, rank_exact
 from rfbench.gcg.scores import Scores
-from rfbench.gcg.search import Search, Settings, Site, finished, optimise
+from rfbench.gcg.search import Search, Settings, finished, optimise
+from rfbench.gcg.sites import Site, gradients
 from rfbench.gcg.state import State
 
 V = 10
@@ -143,6 +144,26 @@ def test_a_buffer_never_goes_back_and_starts_from_its_best() -> None:
     assert plain != sorted(plain, reverse=True)  # without one, a step may go back
 
 
+def test_a_buffer_is_filled_with_random_suffixes_that_survive() -> None:
+    begun = search(Planted((7, 2, 5)), round_trip=Odd()).start(settings(buffer_size=4))
+    suffixes = [ids for _, ids in begun.buffer]
+    assert len(suffixes) == begun.n_queries == 4
+    assert (0, 0, 0) in suffixes
+    assert Odd().survivors(np.array(suffixes)).all()
+    assert begun.best == begun.buffer[0]
+    assert begun.best[0] < 14 / 3  # one of the random ones
+    assert begun == search(Planted((7, 2, 5)), round_trip=Odd()).start(settings(buffer_size=4))
+    others = search(Planted((7, 2, 5)), seed=1, round_trip=Odd()).start(settings(buffer_size=4))
+    assert [ids for _, ids in others.buffer] != suffixes
+
+    class Nothing:
+        def survivors(self, candidates: np.ndarray) -> np.ndarray:
+            return np.zeros(len(candidates), dtype=np.bool_)
+
+    assert len(search(Planted((7, 2, 5)), round_trip=Nothing()).start(settings(buffer_size=4)).buffer) == 1
+    assert search(Planted((7, 2, 5))).start(settings()).n_queries == 1  # without a buffer there is nothing to fill
+
+
 def test_momentum_sums_decaying_gradients() -> None:
     planted = Planted((7, 2, 5))
     states = run(search(planted), settings(momentum=0.5, n_steps=2))
@@ -185,11 +206,9 @@ def test_several_chats_and_models_are_searched_together() -> None:
 
 
 def test_gradients_of_several_models_have_one_length_each() -> None:
-    from rfbench.gcg.search import _gradients
-
     one, other = Planted((7, 2, 5)), Planted((7, 2, 1), scale=1000.0)
     both = search(one, other)
-    gradient, flops = _gradients({"a": (both, both.start(settings()))})["a"]
+    gradient, flops = gradients({"a": both.point(both.start(settings()))})["a"]
     alone = [evaluator.gradients([(LAYOUT, (0, 0, 0))])[0][0] for evaluator in (one, other)]
     torch.testing.assert_close(gradient, sum(g / g.norm(dim=-1, keepdim=True) for g in alone))
     assert flops == 200.0
