@@ -74,16 +74,18 @@ class _Place:
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
-        if found is None and self.revision is not None:
-            # The cache remembers what the Hub said that there is not.
-            if try_to_load_from_cache(self.where, name, revision=self.revision) is not _CACHED_NO_EXIST:
-                logger.warning(
-                    "%s: whether it has a %s could not be asked, so it counts as having none; run once online%s",
-                    self.where,
-                    name,
-                    ", or give flag and flag_bias" if name == FLAG_FILE else "",
-                )
-            return None
+        # The cache remembers what the Hub said that there is not.
+        if (
+            found is None
+            and self.revision is not None
+            and try_to_load_from_cache(self.where, name, revision=self.revision) is not _CACHED_NO_EXIST
+        ):
+            logger.warning(
+                "%s: whether it has a %s could not be asked, so it counts as having none; run once online%s",
+                self.where,
+                name,
+                ", or give flag and flag_bias" if name == FLAG_FILE else "",
+            )
         return None if found is None else Path(found)
 
 

@@ -152,7 +152,7 @@ class ModelSpec(BaseModel):
         """
         if self.backend == "control" or self.adapter is None:
             return None
-        shipped = {folder.name: folder for folder in shipped_adapters()} if self.base == EMBEDDED else {}
+        shipped = _shipped_for(self.base)
         if self.adapter in shipped:  # a folder of that name is ./name, as with the base
             return Source("folder", str(shipped[self.adapter]))
         if _is_local(self.adapter, Path()):
@@ -172,9 +172,8 @@ class ModelSpec(BaseModel):
     def resolve(self, base_dir: Path) -> Self:
         """The same model with every relative path made absolute, counted from ``base_dir``; the label stays."""
         base, adapter = _split(self.spec, base_dir)
-        reserved = {folder.name for folder in shipped_adapters()} if base == EMBEDDED else set()
         parts = [p for p in (base, adapter) if p is not None]
-        local = [_is_local(p, base_dir) and not (p is adapter and p in reserved) for p in parts]
+        local = [_is_local(p, base_dir) and not (p is adapter and p in _shipped_for(base)) for p in parts]
         changes: dict[str, Any] = {
             "name": self.label,
             "spec": "+".join(
@@ -225,6 +224,11 @@ def shipped_adapters() -> tuple[Path, ...]:
     """Folders of the adapters that come with the package, all for the embedded default, sorted by name."""
     home = _ADAPTERS / EMBEDDED
     return tuple(sorted(folder for folder in home.iterdir() if folder.is_dir())) if home.is_dir() else ()
+
+
+def _shipped_for(base: str) -> dict[str, Path]:
+    """The shipped adapters for a base, by name."""
+    return {folder.name: folder for folder in shipped_adapters()} if base == EMBEDDED else {}
 
 
 def capabilities(spec: ModelSpec) -> frozenset[Capability]:
