@@ -129,6 +129,8 @@ def locate(spec: DatasetSpec, base: Path | None = None) -> tuple[Origin | None, 
     entry = ENTRIES.get(spec.name or "")
     problems: list[str] = []
     source = _source(spec, entry, base, problems)
+    if entry and None not in (entry.is_harmful, spec.is_harmful) and entry.is_harmful != spec.is_harmful:
+        problems.append(f"is_harmful: {spec.name} is {entry.is_harmful}, by its source; leave it out")
     named = spec.targets or (source.targets if source else None)
     targets = _find(named, (".json",), base, problems) if isinstance(named, str) else named
     if source is None or problems:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from rfbench import __version__
-from rfbench.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_USAGE, SuiteError, describe, exit_code
+from rfbench.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_USAGE, SuiteError, describe, exit_code
+from rfbench.streams import discard, lenient_streams
 
 EPILOG = (
     "exit codes: 0 fine; 1 a gate failed (with --gate); 2 bad usage or configuration; 3 canary; "
@@ -193,8 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     arguments = build_parser().parse_args(argv)
     arguments.argv = list(argv)
-    code = EXIT_OK
-    with _logging_to_stderr(arguments.verbose), _sigterm_as_interrupt():
+    with lenient_streams(), _logging_to_stderr(arguments.verbose), _sigterm_as_interrupt():
         try:
             # Imported late: `rfbench --help` must not pay for what a command needs.
             from rfbench.allocator import keep_freed_memory
@@ -203,6 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             keep_freed_memory()
             code = find_command(arguments.command)(arguments)
             sys.stdout.flush()
+            return code
         except KeyboardInterrupt:
             resumable = arguments.command == "run"
             _say(
@@ -210,14 +210,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 + ("; what was finished is kept, the same command goes on from there" if resumable else "")
             )
             return EXIT_INTERRUPTED
-        except BrokenPipeError:
-            # The reader of a pipe left (`| head`): that is no failure of ours.
-            _discard_stdout()
-            return code
         except Exception as error:
             logging.getLogger("rfbench").debug("where it comes from", exc_info=error)
             return _failure(error, arguments.command)
-    return code
 
 
 def _failure(error: Exception, command: str) -> int:
@@ -225,17 +220,11 @@ def _failure(error: Exception, command: str) -> int:
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
-        _discard_stdout()
+        discard(sys.stdout)
     # Lines that name a file stand for themselves.
     _say(describe(error), prefix="" if isinstance(error, SuiteError) else "rfbench: ")
     code = exit_code(error)
     return EXIT_USAGE if code == EXIT_IO and command not in LONG_COMMANDS else code
-
-
-def _discard_stdout() -> None:
-    """What is still buffered for a stdout that takes no more would fail again at exit."""
-    with contextlib.suppress(OSError, ValueError):  # a stdout that is no file has nothing to discard
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

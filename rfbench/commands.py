@@ -5,7 +5,6 @@ Each command takes parsed arguments and returns an exit code; output goes to std
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
 from argparse import Namespace
@@ -84,15 +83,13 @@ def run_command(arguments: Namespace) -> int:
     folder.finish()
     result, summary, info = summarize_run(folder.path)
     write_tables(summary, result.path, run_info=info)
-    # Decided before anything is printed: a reader that leaves the pipe must not change the exit code.
     passed, lines = _gate(suite, folder, result, summary) if arguments.gate and failure is None else (True, [])
     n_unscored = _warn_of_unscored(result)
-    with contextlib.suppress(BrokenPipeError):
-        print_tables(summary, info)
-        if failure is None:
-            print_comparison(result)
-        sys.stdout.write(f"\n{folder.path}: summary.csv, summary.parquet, summary.md\n")
-        sys.stdout.writelines(lines)
+    print_tables(summary, info)
+    if failure is None:
+        print_comparison(result)
+    sys.stdout.write(f"\n{folder.path}: summary.csv, summary.parquet, summary.md\n")
+    sys.stdout.writelines(lines)
     if failure is not None:
         raise failure
     return EXIT_GATE if not passed else EXIT_UNSCORED if n_unscored else EXIT_OK

@@ -221,11 +221,11 @@ def _pair(
 def paired_figures(
     baseline: BoolArray, candidate: BoolArray, *, seed: int = 0, n_draws: int = N_DRAWS
 ) -> dict[str, Any]:
-    """The figures of one row, all but Holm's, from the outcomes of its pairs, shapes ``(n,)``."""
+    """The figures of one row from the outcomes of its pairs, shapes ``(n,)``; what Holm decides comes later."""
     n = len(baseline)
     b, c = int((baseline & ~candidate).sum()), int((~baseline & candidate).sum())
     if not n:
-        rates = dict.fromkeys(("baseline", "candidate", "difference", "lo", "hi", "p", "sdd"), math.nan)
+        rates = dict.fromkeys(("baseline", "candidate", "difference", "lo", "hi", "p"), math.nan)
         return {**rates, "b": b, "c": c, "n": n}
     change = candidate.astype(np.float64) - baseline
     if np.ptp(change):
@@ -237,32 +237,39 @@ def paired_figures(
     return {
         **{"baseline": float(baseline.mean()), "candidate": float(candidate.mean()), "difference": (c - b) / n},
         **{"lo": lo, "hi": hi, "b": b, "c": c, "p": mcnemar_exact(b, c), "n": n},
-        "sdd": detectable_difference(n, (b + c) / n),
     }
 
 
-def detectable_difference(n: int, discordant: float) -> float:
+def detectable_difference(n: int, discordant: float, alpha: float = ALPHA) -> float:
     """Smallest difference that ``n`` pairs show with power 0.8 (Connor 1987, equation 2.2), as a rate.
 
     At the observed share of ``discordant`` pairs; where that is too small for any difference to show, at the smallest
-    share that a difference needs, its own size (one-sided disagreement). Infinite where the exact test cannot reject.
+    share that a difference needs, its own size (one-sided disagreement). Infinite where the exact test cannot reject
+    at the level ``alpha``.
     """
-    if mcnemar_exact(n, 0) > ALPHA:
+    if mcnemar_exact(n, 0) > alpha:
         return math.inf
-    found = smallest_detectable_difference(n, discordant, ALPHA, POWER)
+    found = smallest_detectable_difference(n, discordant, alpha, POWER)
     if math.isfinite(found):
         return found
     # n x = (z_alpha + z_beta sqrt(1 - x))^2: Connor's equation with x in place of the share; u = sqrt(1 - x).
-    z_alpha, z_beta = NormalDist().inv_cdf(1 - ALPHA / 2), NormalDist().inv_cdf(POWER)
+    z_alpha, z_beta = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(POWER)
     root = (z_alpha * z_beta) ** 2 - (n + z_beta**2) * (z_alpha**2 - n)
     u = (math.sqrt(root) - z_alpha * z_beta) / (n + z_beta**2)
     return 1 - u**2
 
 
 def _with_holm(table: pd.DataFrame) -> pd.DataFrame:
+    """Holm's p-values over the attacks of a dataset and metric, and what can be detected at his first, strictest, step."""
     tested = table[table["n"] > 0]
-    adjusted = tested.groupby(["dataset", "metric"])["p"].transform(lambda p: holm(p.to_numpy()))
-    table = table.assign(p_holm=adjusted.reindex(table.index))
+    families = tested.groupby(["dataset", "metric"])["p"]
+    table = table.assign(p_holm=families.transform(lambda p: holm(p.to_numpy())).reindex(table.index))
+    sizes = families.transform("size")
+    sdd = {
+        i: detectable_difference(int(row["n"]), (row["b"] + row["c"]) / row["n"], ALPHA / sizes[i])
+        for i, row in tested.iterrows()
+    }
+    table = table.assign(sdd=[sdd.get(i, math.nan) for i in table.index])
     return table.assign(significant=table["p_holm"] <= ALPHA)[list(COLUMNS)]
 
 

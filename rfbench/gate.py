@@ -1,7 +1,8 @@
 """Gates: bounds that a suite holds its results against, for continuous integration.
 
-A gate never passes by accident: a rule that selects nothing fails, unscored behaviors are held as the worse
-outcome, and a bound on defence must come with one on false alarms. Nothing here imports pandas.
+A gate never passes by accident: a rule that selects nothing fails, also for one of the models, unscored behaviors are
+held as the worse outcome, and a bound on defence must come with one on false alarms, measured under the same attack.
+Nothing here imports pandas.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from xml.etree import ElementTree
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rfbench.measures.figures import FIGURES, is_figure
-from rfbench.metrics import DSR_METRICS, FALSE_ALARM_METRICS, METRICS, RATE_METRICS, metric_rows
+from rfbench.metrics import DSR_METRICS, METRICS, RATE_METRICS, metric_rows
 from rfbench.models.spec import CONTROLS
 from rfbench.section import clean
 from rfbench.stats import wilson
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 Selector = Literal["model", "attack", "attack_label", "dataset"]
 Bound = Literal["min", "max"]
 ALL_FIGURES = {**FIGURES, **REMAINS}
+GUARDS = {"flag_dsr": frozenset({"fpr", "false_alarm"}), "refusal_dsr": frozenset({"over_refusal", "false_alarm"})}
+"""What bounds the cost of a defence by flags, or by refusals, alone; of any other only ``false_alarm`` does."""
 RATE_FIGURES = frozenset(name for name, figure in ALL_FIGURES.items() if figure.kind == "rate")
 
 
@@ -102,8 +105,8 @@ def check_rules(rules: Sequence[GateRule]) -> list[str]:
     for i, rule in enumerate(rules):
         if rule.metric in DSR_METRICS and not rule.is_on_control and not any(_guards(other, rule) for other in rules):
             problems.append(
-                f"gate[{i}]: a bound on {rule.metric} needs a max below 1 on a false-alarm metric too "
-                f"({', '.join(sorted(FALSE_ALARM_METRICS))}), for the same models and attacks: a model that flags "
+                f"gate[{i}]: a bound on {rule.metric} needs a max below 1 on {' or '.join(sorted(_guarding(rule)))} too, "
+                "held against its value or hi, for the same models and attacks: a model that flags or refuses "
                 "everything would pass"
             )
     return problems
@@ -121,10 +124,16 @@ def _figure_problems(rule: GateRule) -> Iterator[str]:
             yield f": {rule.metric} is worse the {worse} it is, which passes without a {needed}; give one"
 
 
+def _guarding(defence: GateRule) -> frozenset[str]:
+    """Metrics that see what ``defence`` costs on benign requests."""
+    return GUARDS.get(defence.metric, frozenset({"false_alarm"}))
+
+
 def _guards(rule: GateRule, defence: GateRule) -> bool:
     """Whether ``rule`` bounds the false alarms of all that ``defence`` speaks of."""
     covers = all(rule.where.get(key) in (None, defence.where.get(key)) for key in ("model", "attack", "attack_label"))
-    return rule.metric in FALSE_ALARM_METRICS and rule.max is not None and rule.max < 1 and covers
+    bounds = rule.max is not None and rule.max < 1 and rule.end != "lo"  # nothing has a lower end of 1
+    return rule.metric in _guarding(defence) and bounds and covers
 
 
 def evaluate(rules: Sequence[GateRule], summary: pd.DataFrame) -> list[GateResult]:
@@ -141,6 +150,24 @@ def evaluate(rules: Sequence[GateRule], summary: pd.DataFrame) -> list[GateResul
         if row["metric"] == "dsr" and not row["n"] and row["n_unscored"]:
             failed.setdefault((row["model"], row["attack"], row["dataset"]), []).append(row["attack_label"])
     return [result for rule in rules for result in _evaluate_rule(rule, rows, ratios, failed)]
+
+
+def _unmeasured(rule: GateRule, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Models that a rule speaks of and that have no row for it. Figures about models are not known of every model."""
+    models = {str(row["model"]): None for row in rows if row["model"] not in CONTROLS}
+    if "model" in rule.where or rule.metric not in METRICS:
+        return
+    yield from (model for model in models if not any(rule.selects(row) for row in rows if row["model"] == model))
+
+
+def _has_cost(rule: GateRule, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether false alarms were measured under the attack that a defence is held under."""
+    defends = rule.metric in DSR_METRICS and (rule.max if rule.metric == "asr" else rule.min)
+    if not defends or rule.is_on_control:
+        return True
+    column = "attack" if rule.metric in WORST else "attack_label"
+    same = (other for other in rows if other["model"] == row["model"] and other[column] == row[column])
+    return any(other["metric"] in _guarding(rule) and other["n"] for other in same)
 
 
 def _cell(row: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -167,6 +194,9 @@ def _evaluate_rule(
             where = ", ".join(f"{column}={wanted}" for column, wanted in rule.where.items()) or "every row"
             message = f"{rule.metric}: no row of the results matches {where}; nothing was measured, so the gate fails"
             yield GateResult(rule, clean(where), math.nan, bound, False, clean(message))
+        for model in _unmeasured(rule, rows) if selected else ():
+            message = f"{rule.metric}: not measured for {model}, so the gate fails; name the models it is for in where"
+            yield GateResult(rule, clean(model), math.nan, bound, False, clean(message))
         for row in selected:
             observed = _worst(row, rule.end, kind)
             passed = observed >= bound if kind == "min" else observed <= bound
@@ -182,6 +212,12 @@ def _evaluate_rule(
                 message += (
                     f"; destroyed, as the perplexity is {destroyed[_cell(row)]['value']:.3g} times what it was (above "
                     f"{DESTROYED:g}): proves nothing, so the gate fails; weaken the attack, or hold {WORST[1]}"
+                )
+            if not _has_cost(rule, row, rows):
+                passed = False
+                message += (
+                    f"; no false alarms were measured under {row['attack_label']}, so the gate fails; run it on benign "
+                    "requests, too, or name the attacks that the bound is for"
                 )
             lost = failed.get((row["model"], row["attack"], row["dataset"])) if rule.metric in WORST else None
             if lost:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -20,8 +22,12 @@ if TYPE_CHECKING:
     from rfbench.run import Run
     from rfbench.store import RunFolder
 
+logger = logging.getLogger(__name__)
+
 TEXTS = ("messages", "prefill", "suffix", "completion", "completion_ids", "info")
 """Columns that hold, or can be turned into, prompts and answers."""
+COLUMNS = 110
+"""Characters that tables are given where there is no terminal, and at least in one."""
 
 
 def score_command(arguments: Namespace) -> int:
@@ -60,6 +66,9 @@ def table_command(arguments: Namespace) -> int:
 
     tables = [summarize_run(Path(path)) for path in arguments.runs]
     if arguments.format in ("csv", "parquet"):
+        for result, _, info in tables:  # such a table has no place for a mark
+            for mark in info.marks():
+                logger.warning("%s: %s", result.path, mark)
         _print_tidy([(result.path, summary) for result, summary, _ in tables], arguments.format)
         return EXIT_OK
     for result, summary, info in tables:
@@ -91,7 +100,8 @@ def _print_tidy(summaries: Sequence[tuple[Path, pd.DataFrame]], form: str) -> No
     if sys.stdout.isatty():
         raise ConfigError("parquet is no text; send it to a file: rfbench table RUN --format parquet > table.parquet")
     sys.stdout.flush()
-    sys.stdout.buffer.write(table.to_parquet(index=False))
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.buffer.write(table.to_parquet(index=False))
 
 
 def compare_command(arguments: Namespace) -> int:
@@ -192,8 +202,9 @@ def print_tables(summary: pd.DataFrame, info: RunInfo) -> None:
 def _print(renderable: Any) -> None:
     from rich.console import Console
 
-    # A pipe has no width: tables are made for 110 columns there.
-    console = Console(width=None if sys.stdout.isatty() else 110, file=sys.stdout)
+    console = Console(file=sys.stdout)
+    # A pipe has no width, and in a narrow terminal lines had better go on below than lose their last columns.
+    console.width = max(console.width, COLUMNS) if sys.stdout.isatty() else COLUMNS
     with console.capture() as captured:
         console.print(renderable)
     # Written by hand: of a reader that leaves the pipe, rich would make exit code 1, which means a failed gate.

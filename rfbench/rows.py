@@ -22,6 +22,9 @@ def build_behaviors(table: Table, origin: Origin, spec: DatasetSpec) -> tuple[Be
     """
     form, rows = _select(table, origin.forms, spec)
     columns, truth = _columns(table, form, origin.is_harmful)
+    if spec.is_harmful is not None and "is_harmful" in table.columns:
+        says = "is_harmful: stands in the suite, and the data has a column of that name; leave it out of the suite"
+        fail(table.place, [says])
     targets = None if origin.targets is None else read_targets(origin.targets)
     behaviors: list[Behavior] = []
     problems: list[str] = []

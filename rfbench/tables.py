@@ -82,13 +82,17 @@ class RunInfo:
             canary_accepted=bool(run.provenance.get("canary_accepted")),
         )
 
-    def lines(self) -> list[str]:
-        """The header, a line each: marks first, so that nobody misses them."""
+    def marks(self) -> list[str]:
+        """What a reader must know of the run before its figures, a line each."""
         marks = []
         if self.units_done < self.units_total:
             marks.append(f"INCOMPLETE {self.units_done}/{self.units_total} units")
         if self.canary_accepted:
             marks.append("canary accepted: a model failed the checks before the run")
+        return marks
+
+    def lines(self) -> list[str]:
+        """The header, a line each: marks first, so that nobody misses them."""
         settings = [
             f"suite {self.suite}" if self.suite else "",
             f"max_new_tokens {_join(self.max_new_tokens)}",
@@ -97,7 +101,7 @@ class RunInfo:
         ]
         flags = [f"{model}: {_flag(flag)}" for model, flag in self.flags.items() if model not in CONTROLS]
         lines = [
-            *marks,
+            *self.marks(),
             " | ".join(part for part in settings if part),
             *([f"flag | {'; '.join(flags)}"] if flags else []),
         ]

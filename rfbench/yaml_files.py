@@ -22,6 +22,9 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                problem = "a list or mapping cannot be a key; put {{ }} and the like in quotes"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     problem=f"key {key.value!r} stands there twice", problem_mark=key.start_mark
@@ -97,7 +100,7 @@ def override(raw: dict[str, Any], assignment: str, example: str = "generation.ma
         raise ConfigError(f"--set {assignment!r}: write path=value, e.g. {example}")
     try:
         parsed = yaml.load(value, Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"--set {assignment!r}: the value is not YAML") from error
     *parents, last = re.sub(r"\[(\d+)\]", r".\1", path.strip()).split(".")
     node: Any = raw

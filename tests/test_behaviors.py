@@ -203,6 +203,17 @@ def test_ground_truth_must_come_from_somewhere(tmp_path: Path) -> None:
     assert found.startswith("nothing says whether these requests are harmful")
 
 
+@pytest.mark.parametrize("is_harmful", [True, False])
+def test_ground_truth_of_the_data_is_not_written_over(tmp_path: Path, is_harmful: bool) -> None:
+    text = "prompt,is_harmful\nbake bread,false\nforge a stamp,true\n"
+    (found,) = problems(tmp_path, text, is_harmful=is_harmful)
+    assert found.startswith("is_harmful: stands in the suite, and the data has a column of that name")
+    with pytest.raises(DataError, match="is_harmful: stands in the suite"):
+        load_behaviors(DatasetSpec(name="core/harmful", is_harmful=is_harmful))
+    [contradiction] = DatasetSpec(name="harmbench/test", is_harmful=False).check()
+    assert contradiction == "is_harmful: harmbench/test is True, by its source; leave it out"
+
+
 @pytest.mark.parametrize(
     ("text", "suffix", "expected"),
     [

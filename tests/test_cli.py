@@ -273,7 +273,7 @@ def test_a_changed_configuration_in_an_existing_folder_is_named(rf: Rf, suite: P
 def test_limit_models_seed_flag_and_settings(rf: Rf, suite: Path, scripted: Any, tiny_model: Any) -> None:
     scripted()
     models = ["--model", tiny_model(), "--model", tiny_model(seed=1)]
-    more = ["--limit", "2", "--seed", "5", "--flag", "none", "--set", "generation.n_samples=3"]
+    more = ["--limit", "2", "--seed", "5", "--flag", "none", "--set", "generation={n_samples: 3, temperature: 1.0}"]
     assert rf("run", suite, "--out", "run", *models, *more)[0] == 0
     run = load_run("run")
     assert run.provenance["configuration"]["limit"] == 2
@@ -388,6 +388,7 @@ def test_an_accepted_canary_marks_every_table(rf: Rf, tmp_path: Path, tiny_llama
     outputs = [out, Path("run/summary.md").read_text()]
     outputs += [rf("table", "run", *form)[1] for form in ([], ["--format", "md"], ["--format", "latex"])]
     outputs += [rf("run", path, "--out", "run")[1]]
+    outputs += [rf("table", "run", "--format", "csv")[2]]  # a CSV has no place for it: stderr has
     assert all("canary accepted" in text for text in outputs)
 
 
@@ -684,6 +685,31 @@ def test_a_reader_that_leaves_does_not_hide_a_failed_gate(tmp_path: Path, tiny_l
     assert "Traceback" not in done.stderr
     assert (tmp_path / "run" / "gate.md").read_text().startswith("**canary accepted")
     assert "**Gate failed**" in (tmp_path / "run" / "gate.md").read_text()
+
+
+LOGS_AND_FAILS = """if True:
+    import logging
+    import sys
+    from rfbench import cli, commands
+
+    def fail(arguments):
+        for _ in range(3):
+            logging.getLogger("rfbench").warning("a line for stderr")
+            print("a line for stdout", flush=True)
+        return 1
+
+    commands.find_command = lambda name: fail
+    sys.exit(cli.main(["list", "models"]))
+"""
+
+
+@pytest.mark.parametrize("streams", ["2>&1 | true", "2> >(true)", "2> /dev/full", ">&-", "2>&-", ">&- 2>&-"])
+def test_no_broken_stream_changes_the_exit_code(tmp_path: Path, streams: str) -> None:
+    (tmp_path / "fails.py").write_text(LOGS_AND_FAILS)
+    command = f"{sys.executable} {tmp_path / 'fails.py'} {streams}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment())
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

@@ -15,7 +15,7 @@ from rfbench.metrics import RATES, behavior_outcomes, summarize
 from rfbench.records import Record
 from rfbench.report.comparison import render, to_markdown
 from rfbench.sides import load_side
-from rfbench.stats import wilson
+from rfbench.stats import holm, wilson
 from rfbench.store import RunFolder
 
 FLAG, REFUSE, COMPLY, ERROR = "flagged", "refused", "complied", "unscored"
@@ -291,7 +291,7 @@ def test_mcnemar_and_holm_keep_the_level():
     for _ in range(1000):
         p = [paired_figures(*simulate(60, 0.5, 0.15, 0.15, rng), n_draws=1)["p"] for _ in range(3)]
         shown += p[0] <= 0.05
-        any_of_three += min(p) * 3 <= 0.05  # Holm rejects something exactly when its first step does
+        any_of_three += bool((holm(np.array(p)) <= 0.05).any())
     assert wilson(shown, 1000)[0] <= 0.05
     assert wilson(any_of_three, 1000)[0] <= 0.05
 
@@ -429,9 +429,29 @@ def test_what_few_pairs_cannot_show_is_not_said_of_many():
     left, right = (
         frame([*side([FLAG] * 48, model=model), *side([FLAG] * 4, model=model, attack="gcg")]) for model in "mn"
     )
-    least = round(100 * detectable_difference(48, 0.0))
+    least = round(100 * detectable_difference(48, 0.0, 0.05 / 2))  # two attacks: the strictest step of Holm
     said = " ".join(printed(compare(left, right)).split())
     assert f"with 48 pairs one below about {least} points can easily go unnoticed, and with 4 pairs no " in said
+
+
+def test_what_can_be_detected_is_what_holm_lets_through():
+    def sides(n_attacks):
+        attacks = [f"a{i}" for i in range(n_attacks)]
+        verdicts = {"m": [FLAG] * 8, "n": [COMPLY] * 8}
+        return [
+            frame([row for attack in attacks for row in side(verdicts[model], model=model, attack=attack)])
+            for model in verdicts
+        ]
+
+    # Eight of eight one way, p = 1/128: alone it is significant, with seven such tests 7/128 is above 0.05.
+    alone, among_seven = compare(*sides(1)).table, compare(*sides(7)).table
+    assert alone.loc[alone["metric"] == "dsr", ["significant", "sdd"]].to_numpy().tolist() == [
+        [True, detectable_difference(8, 1.0)]
+    ]
+    dsr = among_seven[among_seven["metric"] == "dsr"]
+    assert not dsr["significant"].any()
+    assert (dsr["sdd"] == math.inf).all()
+    assert "with 8 pairs no difference can be shown at all" in " ".join(printed(compare(*sides(7))).split())
 
 
 def test_names_cannot_write_to_the_terminal_or_break_a_table():

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from rfbench.attack import attack_names
 from rfbench.cli import build_parser
-from rfbench.suite import SuiteFile, suite_names
+from rfbench.stats import wilson
+from rfbench.suite import load_suite, suite_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,10 +50,18 @@ def test_commands_in_the_readme_parse() -> None:
         parser.parse_args([word.strip('"') for word in words[1:]])
 
 
-def test_examples_in_the_readme_are_what_they_say() -> None:
+def test_examples_in_the_readme_are_what_they_say(tmp_path: Path) -> None:
     blocks = dict(re.findall(r"```(python|yaml)\n(.*?)```", README, flags=re.DOTALL))
     ast.parse(blocks["python"])
-    assert set(yaml.safe_load(blocks["yaml"])) <= set(SuiteFile.model_fields)
+    (tmp_path / "my-model").mkdir()
+    (tmp_path / "my-model" / "config.json").write_text("{}")
+    (tmp_path / "mine.csv").write_text("text\nHow do I forge a stamp?\n")
+    (tmp_path / "suite.yaml").write_text(blocks["yaml"])
+    suite = load_suite(str(tmp_path / "suite.yaml"))
+    limits = {dataset.name: dataset.limit for dataset in suite.datasets if dataset.limit}
+    for rule in suite.gate:  # a bound that the best result misses would teach nothing
+        if rule.min is not None and rule.end == "lo":
+            assert wilson(*[limits[rule.where["dataset"]]] * 2)[0] >= rule.min
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])

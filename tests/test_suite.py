@@ -33,7 +33,7 @@ def problems(path: Path, **settings: Any) -> list[str]:
     return [line.removeprefix(f"{path}: ") for line in lines]
 
 
-OWN_DATA = ("quick", "ci", "whitebox", "adaptive")
+OWN_DATA = ("quick", "ci", "whitebox", "adaptive", "finetuning")
 """Shipped suites that need no data but the project's."""
 
 
@@ -214,10 +214,11 @@ WRONG = [
     ({"seeds": []}, "seeds: "),
     ({"seeds": [True]}, "seeds[0]: must be an integer (got true)"),
     ({"seeds": [1, 1]}, "seeds: a seed stands there twice: [1, 1]"),
+    ({"generation": {"n_samples": 2}}, "generation: n_samples: 2 greedy answers are the same one"),
     ({"chunk_size": "big"}, 'chunk_size: must be an integer (got "big")'),
     ({"canary": {"min_harmful": 2}}, "canary.min_harmful: must be less than or equal to 1 (got 2)"),
     ({"gate": {"metric": "dsr"}}, "gate: must be a list"),
-    ({"gate": [{"metric": "dsr", "min": 0.5}]}, "gate[0]: a bound on dsr needs a max below 1 on a false-alarm"),
+    ({"gate": [{"metric": "dsr", "min": 0.5}]}, "gate[0]: a bound on dsr needs a max below 1 on false_alarm"),
     ({"gate": [{"metric": "false_alarms", "max": 0.5}]}, "gate[0].metric: unknown metric 'false_alarms'"),
     ({"gate": [{"metric": "fpr"}]}, "gate[0]: needs min or max"),
     ({"gate": [{"metric": "fpr", "max": 5}]}, "gate[0].max: 5 is outside 0 to 1"),
@@ -307,6 +308,7 @@ def test_a_capability_that_a_backend_lacks_is_named_before_anything_loads(
             "name: a\ngeneration: {n_samples: 1, n_samples: 2}\n",
             "line 2: not usable as YAML: key 'n_samples'",
         ),
+        ("name: {{ suite }}\n", "line 1: not usable as YAML: a list or mapping cannot be a key"),
         ("- a\n- b\n", "a suite is a mapping"),
         ("", "a suite is a mapping"),
         ("x: !!python/object/apply:os.system [ls]\n", "line 1: not usable as YAML"),

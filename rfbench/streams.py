@@ -1,0 +1,72 @@
+"""Standard streams whose reader may leave: a pipe that breaks changes neither what is done nor the exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+
+class Lenient(io.TextIOBase):
+    """A text stream that goes on into nothing once an error of ``forgives`` has struck.
+
+    Args:
+        stream: where text goes; ``None``, as Python has it for a descriptor closed before the start, is nowhere.
+        forgives: errors after which the stream is given up.
+    """
+
+    def __init__(self, stream: Any, forgives: type[OSError]) -> None:
+        self._stream = stream or io.StringIO()
+        self._forgives = forgives
+
+    def write(self, text: str) -> int:
+        """Write, or do as if."""
+        with self._forgiving():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or do as if."""
+        with self._forgiving():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        try:
+            yield
+        except self._forgives:
+            discard(self._stream)
+
+    def isatty(self) -> bool:
+        """Whether a person reads along."""
+        return bool(self._stream.isatty())
+
+    def fileno(self) -> int:
+        """The descriptor below."""
+        return int(self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def lenient_streams() -> Iterator[None]:
+    """Within, a reader of stdout may leave, and stderr may fail in any way: nothing depends on its lines.
+
+    A full disk below stdout stays an error: what was asked for would be missing.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = Lenient(sys.stdout, BrokenPipeError), Lenient(sys.stderr, OSError)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def discard(stream: Any) -> None:
+    """Send to nowhere what is still buffered for a stream that takes no more: it would fail again at exit."""
+    with contextlib.suppress(OSError, ValueError):  # a stream that is no file has nothing to discard
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
