@@ -260,7 +260,7 @@ def detectable_difference(n: int, discordant: float, alpha: float = ALPHA) -> fl
 
 
 def _with_holm(table: pd.DataFrame) -> pd.DataFrame:
-    """Holm's p-values over the attacks of a dataset and metric, and what can be detected at his first, strictest, step."""
+    """Holm's p-values over the attacks of a dataset and metric, and what his first, strictest, step can detect."""
     tested = table[table["n"] > 0]
     families = tested.groupby(["dataset", "metric"])["p"]
     table = table.assign(p_holm=families.transform(lambda p: holm(p.to_numpy())).reindex(table.index))

@@ -104,8 +104,9 @@ def check_rules(rules: Sequence[GateRule]) -> list[str]:
             problems.append(f"gate[{i}]: min {rule.min:g} is above max {rule.max:g}: nothing can pass")
     for i, rule in enumerate(rules):
         if rule.metric in DSR_METRICS and not rule.is_on_control and not any(_guards(other, rule) for other in rules):
+            guards = " or ".join(sorted(_guarding(rule)))
             problems.append(
-                f"gate[{i}]: a bound on {rule.metric} needs a max below 1 on {' or '.join(sorted(_guarding(rule)))} too, "
+                f"gate[{i}]: a bound on {rule.metric} needs a max below 1 on {guards} too, "
                 "held against its value or hi, for the same models and attacks: a model that flags or refuses "
                 "everything would pass"
             )

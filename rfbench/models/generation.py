@@ -173,9 +173,9 @@ def generate_batch(
     growths = [_Growth() for _ in rows]
     batch = growths  # in the order of the rows that the state holds, finished ones included
     for step in range(stop.max_new_tokens):
-        p_flag = _add_bias(logits, stop)
-        next_ids = draw(logits, settings.uniforms[:, step], settings.temperature, settings.top_p, settings.top_k)
         sound = logits[:, 0].isfinite().tolist()  # a hidden state that overflowed spoils all logits of its row
+        p_flag = _add_bias(logits, stop)  # minus infinity where the flag is suppressed, whatever its id
+        next_ids = draw(logits, settings.uniforms[:, step], settings.temperature, settings.top_p, settings.top_k)
         for growth, token, probability, is_sound in zip(batch, next_ids.tolist(), p_flag, sound, strict=True):
             if growth.finish is None:
                 growth.ids.append(token)

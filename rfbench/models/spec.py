@@ -264,6 +264,11 @@ def _is_local(text: str, base_dir: Path) -> bool:
     return text != EMBEDDED and (_HUB_ID.fullmatch(text) is None or _path(text, base_dir).exists())
 
 
+def folder_spec(path: Path) -> str:
+    """``path`` as a part of a spec: a bare name is written ``./name``, as names alone may stand for something else."""
+    return str(path) if path.is_absolute() or "/" in str(path) else f"./{path}"
+
+
 def _is_template_path(text: str) -> bool:
     return text != PLAIN_TEMPLATE and not any(mark in text for mark in ("{{", "{%", "\n"))
 

@@ -19,7 +19,7 @@ from rfbench.files import write_atomically
 from rfbench.models.flag import FLAG_FILE
 from rfbench.models.identity import identify
 from rfbench.models.load import load_model
-from rfbench.models.spec import ModelSpec
+from rfbench.models.spec import ModelSpec, folder_spec
 from rfbench.train.facts import public_name
 
 if TYPE_CHECKING:
@@ -166,6 +166,8 @@ def export(spec: str | ModelSpec, out: Path, *, offline: bool = False) -> Export
 
     spec = spec if isinstance(spec, ModelSpec) else ModelSpec.parse(spec)
     staging = out / STAGING
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; export into a new folder")
     if out.exists() and any(path != staging for path in out.iterdir()):  # staging: of an export that was killed
         raise ConfigError(f"{out} is not empty; export into a new folder")
     identity = identify(spec, offline=offline)
@@ -195,7 +197,7 @@ def export(spec: str | ModelSpec, out: Path, *, offline: bool = False) -> Export
                 raise
             raise StorageError(f"{out}: the merged model cannot be written ({error})") from error
         flag_token, bias = model.flag_token, model.flag_bias
-    with load_model(str(out), flag=flag_token or "none", offline=True):
+    with load_model(folder_spec(out), flag=flag_token or "none", offline=True):
         pass  # loading runs the structural checks
     note = (
         f"flag_bias {left:+.3f} is not part of the weights (the head has no bias): add it to the logit of "

@@ -64,8 +64,8 @@ flagged = flag_id in output[0, prompt["input_ids"].shape[1] :].tolist()"""
 
 _TRAINING = """\
 {steps} steps; the weights are those of step {best_step}, which had the lowest validation loss. {seconds:.0f} seconds of
-gradient steps on device `{device}` in {dtype}. {n[train]} conversations to learn from, {n[validation]} held out.
-Versions: {versions}."""
+gradient steps on device `{device}` in {dtype}, after {seconds_of_answers:.0f} in which the base answered what was not yet
+in the cache. {n[train]} conversations to learn from, {n[validation]} held out. Versions: {versions}."""
 _ANSWERS = {
     "self": "Answers to harmful requests are the base's own, mostly continuations of the targets.",
     "dataset": "Answers to harmful requests are the targets of the data set.",
@@ -80,9 +80,12 @@ _OPERATING_POINT = """\
 ## Operating point
 
 `flag_bias` is **{flag_bias:+.3f}**: it is added to the logit of `{flag}` before the softmax. It was chosen so that at
-most {target} of the greedy answers to benign requests are flagged ({max_new_tokens} tokens each). On the requests that
-it was chosen on, {value} of {n} are flagged, {interval} (Wilson, 95 %): near the target by construction. They were held
-out of training, and come from {datasets}."""
+most {target} of the greedy answers to benign requests are flagged or refused ({max_new_tokens} tokens each). On the
+{n} requests that it was chosen on it is {value}, {interval} (Wilson, 95 %): near the target by construction. These, and
+the harmful ones below, were held out of training, and come from {datasets}."""
+_FRONTIER = """\
+What other operating points would have given on the same requests, in % flagged (of harmful ones) and flagged or
+refused (of benign ones):"""
 _VALIDATION = """\
 ## Validation during training
 
@@ -127,7 +130,7 @@ def model_card(facts: Facts) -> str:
             *_validation(facts["training"]),
             _USE.format(
                 signal=_SIGNAL[facts["recipe"]["kind"]],
-                n=sum(entry["n"] for entry in facts["data"] if entry["use"].startswith("data.")),
+                n=facts["training"]["n_requests"],
             )
             + "\n",
         ]
@@ -169,7 +172,7 @@ def _peft(facts: Facts, where: str) -> str:
 def _training(facts: Facts) -> list[str]:
     training, recipe = facts["training"], facts["recipe"]
     versions = ", ".join(f"{name} {version}" for name, version in training["versions"].items() if version)
-    figures = {key: training[key] for key in ("steps", "best_step", "seconds", "device", "dtype")}
+    figures = {key: training[key] for key in ("steps", "best_step", "seconds", "seconds_of_answers", "device", "dtype")}
     answers = _ANSWERS["refusal" if recipe["kind"] == "refusal" else recipe["data"]["answers"]]
     plain = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
     excluded = _EXCLUDED if any(entry["use"] == "calibration.exclude" for entry in facts["data"]) else ""
@@ -207,7 +210,20 @@ def _operating_point(flag: str, calibration: Mapping[str, Any]) -> list[str]:
         (_SETS[name], _percent(r["flag_rate"]), _interval(r["flag_rate_lo"], r["flag_rate_hi"]), r["n"])
         for name, r in calibration["rates"].items()
     )
-    return [text, _table(("greedy answers to", "flagged", "95 % interval", "n"), rows)]
+    sets = [name for name in _SETS if name in calibration["rates"]]
+    frontier = (
+        (
+            f"{row['flag_bias']:+.2f}",
+            *(f"{100 * row[name if name.startswith('harmful') else f'{name}_or_refused']:.1f}" for name in sets),
+        )
+        for row in calibration["frontier"]
+    )
+    return [
+        text,
+        _table(("greedy answers to", "flagged", "95 % interval", "n"), rows),
+        _FRONTIER,
+        _table(("`flag_bias`", *(_SETS[name] for name in sets)), frontier),
+    ]
 
 
 def _validation(training: Mapping[str, Any]) -> list[str]:

@@ -60,7 +60,13 @@ class Conversation:
 
 
 def build_conversations(
-    behaviors: Sequence[Behavior], recipe: Recipe, model: ChatModel, *, identity: str, progress: bool = False
+    behaviors: Sequence[Behavior],
+    recipe: Recipe,
+    model: ChatModel,
+    *,
+    end_of_turn: int | None,
+    identity: str,
+    progress: bool = False,
 ) -> tuple[Conversation, ...]:
     """A conversation for each request and form of it that the recipe learns from.
 
@@ -68,6 +74,7 @@ def build_conversations(
         behaviors: requests.
         recipe: which answers.
         model: the base, before any training.
+        end_of_turn: id that closes an answer which is given as text, ``None`` for none.
         identity: hash of the base: part of the cache's key.
         progress: show a bar.
 
@@ -80,9 +87,9 @@ def build_conversations(
     data = recipe.data
     conversations: list[Conversation] = []
     if recipe.kind == "refusal":
-        conversations += _given(harmful, [_refusal(b, data) for b in harmful], model)
+        conversations += _given(harmful, [_refusal(b, data) for b in harmful], model, end_of_turn)
     elif data.answers == "dataset":
-        conversations += _given(harmful, [b.target for b in harmful], model)
+        conversations += _given(harmful, [b.target for b in harmful], model, end_of_turn)
     wanted: list[tuple[Behavior, Form]] = [(b, "direct") for b in benign]
     if data.prefilled_benign:
         wanted += [(b, "prefilled") for b in benign if b.target and (b.twin_id or data.prefilled_benign != "twins")]
@@ -106,9 +113,10 @@ def _refusal(behavior: Behavior, data: DataSettings) -> str:
     return data.refusals[int(digest(["refusal", behavior.request])[:12], 16) % len(data.refusals)]
 
 
-def _given(behaviors: Sequence[Behavior], answers: Sequence[str], model: ChatModel) -> Iterator[Conversation]:
+def _given(
+    behaviors: Sequence[Behavior], answers: Sequence[str], model: ChatModel, end: int | None
+) -> Iterator[Conversation]:
     """Conversations whose answers are given as text; the answer ends with the end of the turn."""
-    end = model.tokenizer.eos_token_id
     for behavior, answer in zip(behaviors, answers, strict=True):
         chat = _encode(model, behavior, answer.strip())
         if chat is not None:

@@ -14,6 +14,22 @@ from rfbench.train.batches import stream
 from rfbench.train.recipe import LoraSettings
 
 
+def check_lora(module: Any, lora: LoraSettings) -> None:
+    """Make sure that a model has the layers and modules that ``lora`` speaks of.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    n_layers = module.config.num_hidden_layers
+    if lora.first_layer >= n_layers:
+        raise ConfigError(f"lora.first_layer is {lora.first_layer}, but the base has {n_layers} layers, from 0")
+    known = {name.rpartition(".")[2] for name, m in module.named_modules() if isinstance(m, nn.Linear)}
+    if unknown := sorted(set(lora.targets) - known):
+        raise ConfigError(
+            f"lora.targets: the base has no linear module {unknown[0]!r}; there are: {', '.join(sorted(known))}"
+        )
+
+
 def inject(module: Any, lora: LoraSettings, flag_id: int | None, *, tied: bool, seed: int) -> Any:
     """``module`` with the LoRA inside, and trainable rows for the flag's token; all of it in fp32.
 
@@ -29,14 +45,8 @@ def inject(module: Any, lora: LoraSettings, flag_id: int | None, *, tied: bool, 
     """
     from peft import LoraConfig, get_peft_model
 
+    check_lora(module, lora)
     n_layers = module.config.num_hidden_layers
-    if lora.first_layer >= n_layers:
-        raise ConfigError(f"lora.first_layer is {lora.first_layer}, but the base has {n_layers} layers, from 0")
-    known = {name.rpartition(".")[2] for name, m in module.named_modules() if isinstance(m, nn.Linear)}
-    if unknown := sorted(set(lora.targets) - known):
-        raise ConfigError(
-            f"lora.targets: the base has no linear module {unknown[0]!r}; there are: {', '.join(sorted(known))}"
-        )
     tokens = None
     if flag_id is not None:
         # Untied heads need both matrices named: a bare list trains and saves the input row alone.

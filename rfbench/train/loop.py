@@ -6,13 +6,14 @@ to step, so a checkpoint is weights, optimiser and history, and a resumed traini
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tqdm import tqdm
 
 from rfbench.errors import ConfigError, StorageError
 from rfbench.files import write_atomically
+from rfbench.models.batching import is_out_of_memory
 from rfbench.train.batches import batch_at, stream
 from rfbench.train.conversations import Conversation
 from rfbench.train.network import Network
@@ -81,7 +83,7 @@ def fit(
         progress: show a bar with the loss terms.
 
     Raises:
-        ConfigError: the training diverged, or the checkpoint is of another training.
+        ConfigError: the training diverged, memory ran out, or the checkpoint is of another training.
         StorageError: a file cannot be written; the last checkpoint stays as it was.
     """
     settings = recipe.optimiser
@@ -96,14 +98,16 @@ def fit(
     with bar:
         while state.step < settings.steps and state.stale < recipe.validation.patience:
             groups = draw_step(pools, recipe, state.step)
-            figures = train_step(net, optimiser, groups, recipe, state.step)
+            with _memory(state.step + 1, settings):
+                figures = train_step(net, optimiser, groups, recipe, state.step)
             state.step += 1
             state.history.append({"event": "train", "step": state.step, **figures})
             bar.update()
             bar.set_postfix({name: f"{value:.3g}" for name, value in figures.items() if name != "lr"})
             if state.step % recipe.validation.every and state.step < settings.steps:
                 continue
-            result = validate(net, [*measured[0], *measured[1]], recipe, settings.micro_rows)
+            with _memory(state.step, settings):
+                result = validate(net, [*measured[0], *measured[1]], recipe, settings.micro_rows)
             if not math.isfinite(result.loss):
                 raise _diverged(state.step, "validation loss", result.loss)
             if result.loss < state.best_loss:
@@ -124,6 +128,20 @@ def fit(
         resumed_at=resumed_at,
         history=state.history,
     )
+
+
+@contextlib.contextmanager
+def _memory(step: int, settings: OptimiserSettings) -> Iterator[None]:
+    """Say what to do where memory runs out: the last checkpoint holds for fewer conversations at once, too."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(
+            f"step {step}: out of memory with optimiser.micro_rows={settings.micro_rows}; the same command with fewer "
+            "goes on from the last checkpoint"
+        ) from error
 
 
 def make_optimiser(net: Network, settings: OptimiserSettings) -> torch.optim.AdamW:

@@ -23,14 +23,49 @@ from rfbench.errors import ModelError
 from rfbench.models.packed import PackedLinear, packed
 from rfbench.train.batches import Batch
 from rfbench.train.conversations import Conversation
-from rfbench.train.injection import inject
-from rfbench.train.recipe import FlagSettings, LoraSettings
+from rfbench.train.injection import check_lora, inject
+from rfbench.train.recipe import FlagSettings, LoraSettings, Recipe
 from rfbench.train.rows import mean_row
 
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 2e-3
 """Largest relative difference of logits that two ways of computing them may have; of a coarse dtype four roundings."""
+
+
+def check_flag_is_new_or_known(tokenizer: Any, flag: FlagSettings) -> None:
+    """Make sure that a token to be added is not there yet, and that one said to exist is.
+
+    Raises:
+        ModelError: it is otherwise.
+    """
+    known = tokenizer.get_vocab().get(flag.token)
+    if flag.source == "existing" and known is None:
+        raise ModelError(
+            f"the base has no token {flag.token!r}; name one of its reserved tokens, or set flag.source=added"
+        )
+    if flag.source == "added" and known is not None:
+        raise ModelError(f"the base has a token {flag.token!r} (id {known}) already; set flag.source=existing")
+
+
+def check_base(module: Any, tokenizer: Any, recipe: Recipe) -> None:
+    """Find what would stop a training before the first step, without changing anything: answers take minutes.
+
+    Raises:
+        ConfigError: the model has no such layer or module.
+        ModelError: the flag token is there already, or is not; the head has a bias, or there is none.
+    """
+    if recipe.flag is not None:
+        check_flag_is_new_or_known(tokenizer, recipe.flag)
+    check_lora(module, recipe.lora)
+    _plain_head(module)
+
+
+def _plain_head(module: Any) -> Any:
+    head = module.get_output_embeddings()
+    if head is None or getattr(head, "bias", None) is not None:
+        raise ModelError("the base has no output matrix, or one with a bias: its flag row cannot be trained here")
+    return head
 
 
 def add_flag(module: Any, tokenizer: Any, flag: FlagSettings) -> int:
@@ -41,14 +76,8 @@ def add_flag(module: Any, tokenizer: Any, flag: FlagSettings) -> int:
     """
     from tokenizers import AddedToken
 
-    known = tokenizer.get_vocab().get(flag.token)
-    if flag.source == "existing" and known is None:
-        raise ModelError(
-            f"the base has no token {flag.token!r}; name one of its reserved tokens, or set flag.source=added"
-        )
+    check_flag_is_new_or_known(tokenizer, flag)
     if flag.source == "added":
-        if known is not None:
-            raise ModelError(f"the base has a token {flag.token!r} (id {known}) already; set flag.source=existing")
         tokenizer.add_tokens([AddedToken(flag.token, special=True, normalized=False)], special_tokens=True)
         if len(tokenizer) > module.get_input_embeddings().num_embeddings:
             module.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -85,9 +114,7 @@ class Network:
         pack: bool = True,
     ) -> None:
         module.eval().requires_grad_(False)
-        embedding, head = module.get_input_embeddings(), module.get_output_embeddings()
-        if head is None or getattr(head, "bias", None) is not None:
-            raise ModelError("the base has no output matrix, or one with a bias: its flag row cannot be trained here")
+        embedding, head = module.get_input_embeddings(), _plain_head(module)
         self.flag_id = flag_id
         """Id of the flag, ``None`` for a refusal training."""
         self.tied = embedding.weight is head.weight

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rfbench.errors import ConfigError, ModelError, StorageError
 from rfbench.models.identity import identify, versions
 from rfbench.models.load import load_model
-from rfbench.models.spec import ModelSpec
+from rfbench.models.spec import ModelSpec, folder_spec
 from rfbench.records import digest
 from rfbench.train.card import model_card
 from rfbench.train.conversations import Conversation, build_conversations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same recipe would give another result."""
 TRAINING, BASE = "training", "base"
 """Folders inside the adapter folder: checkpoint, log and curve; the merged base where it had an adapter itself."""
@@ -78,6 +79,7 @@ def train(
         StorageError: a file cannot be written; the last checkpoint and the last adapter stay whole.
     """
     from rfbench.train.adapter import read_facts, write_card, write_facts
+    from rfbench.train.loop import CHECKPOINT
 
     started = time.perf_counter()
     asked = base if isinstance(base, ModelSpec) else ModelSpec.parse(base)
@@ -89,10 +91,10 @@ def train(
     data = data_facts(recipe, offline=offline)
     spec = _without_adapter(asked, out, offline=offline)
     # Dtype and device change the numbers; not asked for, they are the machine's, as its kernels are.
-    asked_for = spec.model_dump(include={"dtype", "device"}, exclude_defaults=True)
+    decides = {"dtype", "device", "system", "template_args", "special_tokens"}
+    asked_for = spec.model_dump(include=decides, exclude_defaults=True)
     identity = identify(spec, offline=offline).as_dict() | asked_for
-    without_calibration = recipe.model_dump(mode="json", exclude={"calibration", "description"})
-    fingerprint = digest([FORMAT, without_calibration, requests.hash, identity, _numeric_versions()])
+    fingerprint = digest([FORMAT, _learning(recipe), requests.hash, identity, _numeric_versions()])
     about = {
         "base": public_name(asked),
         "base_merged": asked.adapter is not None,
@@ -102,15 +104,16 @@ def train(
         "recipe": portable_recipe(recipe),
         "data": data,
     }
-    facts = read_facts(out) if resume else {}
-    if facts and facts.get("training", {}).get("fingerprint") != fingerprint:
-        raise ConfigError(f"{out} holds the result of another training; choose another --out, or train it --fresh")
-    if not facts:
+    # A checkpoint goes once its training is saved: where one lies, an adapter beside it is of an earlier training.
+    facts = read_facts(out) if resume and not (out / TRAINING / CHECKPOINT).exists() else {}
+    if facts:
+        _check_same(facts, recipe, requests, identity, out)
+    else:
         facts = _learn(
             recipe, spec, requests, out, about, fingerprint, resume=resume, offline=offline, progress=progress
         )
         logger.info("trained in %.0f s, answers included", time.perf_counter() - started)
-    model = f"{spec.spec}+{out}"
+    model = f"{spec.spec}+{folder_spec(out)}"
     facts = {key: value for key, value in facts.items() if key != "calibration"} | about
     calibration: Mapping[str, Any] = {}
     adapted = spec.model_copy(update={"spec": model, "flag_bias": 0.0})
@@ -130,6 +133,33 @@ def train(
         size_bytes=sum(path.stat().st_size for path in out.iterdir() if path.is_file()),
         calibration=calibration,
     )
+
+
+def _learning(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides the weights."""
+    optimiser = {"micro_rows"}
+    return recipe.model_dump(mode="json", exclude={"calibration": True, "description": True, "optimiser": optimiser})
+
+
+def _check_same(
+    facts: Mapping[str, Any], recipe: Recipe, requests: Requests, identity: Mapping[str, Any], out: Path
+) -> None:
+    """Make sure that a finished adapter is of this recipe, data and base, trained by whatever version.
+
+    Raises:
+        ConfigError: it is of another training.
+    """
+    training = facts.get("training", {})
+    try:
+        recorded = _learning(Recipe.model_validate(facts.get("recipe")))
+    except ValueError:  # no record, or one with other fields
+        recorded = {}
+    now = _learning(Recipe.model_validate(portable_recipe(recipe)))
+    was = recorded, training.get("data_sha256"), facts.get("base_identity")
+    if was != (now, requests.hash, identity):
+        raise ConfigError(f"{out} holds the result of another training; choose another --out, or train it --fresh")
+    if {name: training.get("versions", {}).get(name) for name in _numeric_versions()} != _numeric_versions():
+        logger.warning("%s was trained by other versions of its libraries, and is calibrated by these", out)
 
 
 def _make_folder(out: Path) -> Path:
@@ -152,6 +182,8 @@ def _without_adapter(spec: ModelSpec, out: Path, *, offline: bool) -> ModelSpec:
     identity = identify(spec, offline=offline).as_dict()
     if read_facts(merged).get("base_identity") != identity:
         # Merged in the dtype of its files: rounding is for what is trained on it, not for what is kept.
+        if read_facts(merged):
+            shutil.rmtree(merged)  # of the adapter as it was before it was trained anew
         export(spec.model_copy(update={"dtype": "auto"}), merged, offline=offline)
     return spec.model_copy(update={"spec": str(merged)})
 
@@ -172,12 +204,20 @@ def _learn(
     from rfbench.models.hf import HFModel
     from rfbench.train.adapter import save_adapter
     from rfbench.train.loop import CHECKPOINT, CURVE, draw_curve, fit
-    from rfbench.train.network import Network, add_flag
+    from rfbench.train.network import Network, add_flag, check_base
 
-    with load_model(spec, flag="none", offline=offline) as model:
+    with load_model(spec, flag=None if recipe.kind == "refusal" else "none", offline=offline) as model:
         if not isinstance(model, HFModel):
             raise ModelError(f"{spec.label} is a control: it cannot be trained")
+        if recipe.kind == "refusal" and model.flag_id is not None:
+            raise ModelError(
+                f"{spec.label} has a flag, {model.flag_token!r}, which a refusal training would not keep; train the "
+                "refusal first and the red flag on top of it"
+            )
+        check_base(model.module, model.tokenizer, recipe)
+        started = time.perf_counter()
         learned, measured = _converse(requests, recipe, model, digest(about["base_identity"]), progress=progress)
+        answered = time.perf_counter() - started
         flag_id = None if recipe.flag is None else add_flag(model.module, model.tokenizer, recipe.flag)
         keep_row = recipe.flag is not None and recipe.flag.init == "reserved"
         net = Network(model.module, recipe.lora, flag_id=flag_id, keep_row=keep_row, seed=recipe.seed)
@@ -195,11 +235,13 @@ def _learn(
                 "steps": result.steps,
                 "best_step": result.best_step,
                 "seconds": round(max(result.seconds, time.perf_counter() - started), 1),
+                "seconds_of_answers": round(answered, 1),
                 "resumed_at": result.resumed_at,
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "fingerprint": fingerprint,
                 "data_sha256": requests.hash,
                 "n_conversations": {"train": len(learned), "validation": len(measured)},
+                "n_requests": len({c.behavior_id for c in learned}),
                 "validation": _best(result.history, result.best_step),
                 "dtype": str(net.rest.dtype).removeprefix("torch."),
                 "device": net.device.type,
@@ -223,8 +265,10 @@ def _converse(
 
     reader = copy.copy(model)  # gone before the training, whose changes packed weights would not follow
     reader.module = packed(model.module)
+    end = model.encoder.end_of_turn_id()
+    end = model.tokenizer.eos_token_id if end is None else end
     learned, measured = (
-        build_conversations(part, recipe, reader, identity=identity, progress=progress)
+        build_conversations(part, recipe, reader, end_of_turn=end, identity=identity, progress=progress)
         for part in (requests.train, requests.validation)
     )
     return learned, measured

@@ -166,7 +166,9 @@ class ValidationSettings(_Settings):
 class CalibrationSettings(_Settings):
     """The operating point, chosen after training (no gradient)."""
 
-    false_alarm: float = Field(0.03, ge=0.0, lt=1.0, description="share of benign answers that may be flagged, 0-1")
+    false_alarm: float = Field(
+        0.03, ge=0.0, lt=1.0, description="share of benign answers that may be flagged or refused, 0-1"
+    )
     harmful: tuple[DatasetSpec, ...] = Field((), description="harmful requests; empty: those held out for validation")
     benign: tuple[DatasetSpec, ...] = Field((), description="benign requests; empty: those held out for validation")
     exclude: tuple[DatasetSpec, ...] = Field((), description="requests that stand in these are left out")

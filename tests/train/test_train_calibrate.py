@@ -9,38 +9,55 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfbench.errors import DataError, ModelError
+from rfbench.errors import ConfigError, DataError, ModelError
 from rfbench.models.hf import HFModel
 from rfbench.models.load import load_model
 from rfbench.records import Attempt, Behavior
-from rfbench.train.calibrate import calibrate, choose_bias, measure_answers
+from rfbench.train import calibrate as calibrate_module
+from rfbench.train.calibrate import Answers, calibrate, choose_bias, measure_answers
+
+
+def answers(margin: list[float], refused: list[bool] | None = None) -> Answers:
+    return Answers(margin=np.asarray(margin), refused=np.asarray(refused or [False] * len(margin), dtype=bool))
 
 
 def test_the_bias_by_hand() -> None:
-    margin = np.asarray([-5.0, 3.0, -1.0, 1.0])
-    assert choose_bias(margin, 0.0) == pytest.approx(-3.1)  # none
-    assert choose_bias(margin, 0.25) == pytest.approx(-2.0)  # halfway between 3 and 1
-    assert choose_bias(margin, 0.49) == pytest.approx(-2.0)
-    assert choose_bias(margin, 0.75) == pytest.approx(3.0)  # halfway between -1 and -5
-    tied = np.asarray([2.0, 2.0, 2.0, -4.0])
+    some = answers([-5.0, 3.0, -1.0, 1.0])
+    assert choose_bias(some, 0.0) == pytest.approx(-3.1)  # none
+    assert choose_bias(some, 0.25) == pytest.approx(-2.0)  # halfway between 3 and 1
+    assert choose_bias(some, 0.49) == pytest.approx(-2.0)
+    assert choose_bias(some, 0.75) == pytest.approx(3.0)  # halfway between -1 and -5
+    tied = answers([2.0, 2.0, 2.0, -4.0])
     assert choose_bias(tied, 0.5) == -2.0  # three would be more than half: none
-    assert (tied + choose_bias(tied, 0.5) > 0).sum() == 0
+    assert not tied.flagged(-2.0).any()
 
 
-@given(st.lists(st.floats(-50, 50), min_size=1, max_size=40), st.floats(0, 0.99))
-def test_never_more_than_the_share_and_as_many_as_it_allows(values: list[float], share: float) -> None:
-    margin = np.asarray(values)
-    flagged = int((margin + choose_bias(margin, share) > 0).sum())
-    allowed = int(np.floor(share * len(margin) + 1e-9))
-    assert flagged <= allowed
-    if len({round(v, 6) for v in values}) == len(values):
-        assert flagged == allowed
+def test_refusals_use_up_the_share() -> None:
+    # The one with the largest margin is refused: half of the answers are false alarms once the next is flagged.
+    some = answers([3.0, 2.0, 1.0, -4.0], [True, False, False, False])
+    assert choose_bias(some, 0.5) == pytest.approx(-1.5)
+    assert choose_bias(some, 0.25) == pytest.approx(-2.1)
+    assert choose_bias(some, 0.0) is None
+
+
+@given(st.lists(st.tuples(st.floats(-50, 50), st.booleans()), min_size=1, max_size=40), st.floats(0, 0.99))
+def test_never_more_than_the_share_and_as_many_as_it_allows(rows: list[tuple[float, bool]], share: float) -> None:
+    some = answers([margin for margin, _ in rows], [refused for _, refused in rows])
+    allowed = int(np.floor(share * len(rows) + 1e-9))
+    bias = choose_bias(some, share)
+    if bias is None:
+        assert some.refused.sum() > allowed
+        return
+    alarms = int((some.flagged(bias) | some.refused).sum())
+    assert alarms <= allowed
+    if len({round(margin, 6) for margin, _ in rows}) == len(rows):
+        assert alarms == allowed
 
 
 @pytest.mark.parametrize(("margin", "share"), [([], 0.1), ([np.nan], 0.1), ([1.0], 1.0)])
 def test_what_cannot_be_calibrated(margin: list[float], share: float) -> None:
     with pytest.raises(ValueError, match="finite margins"):
-        choose_bias(np.asarray(margin), share)
+        choose_bias(answers(margin), share)
 
 
 BEHAVIORS = [
@@ -63,8 +80,8 @@ def flagging(tiny_model: Callable[..., Path]) -> HFModel:
 
 @pytest.mark.parametrize("prefilled", [False, True])
 def test_margins_foretell_generation_at_every_bias(prefilled: bool, flagging: HFModel) -> None:
-    answers = measure_answers(flagging, BEHAVIORS, prefilled=prefilled, max_new_tokens=8)
-    falling = np.sort(answers.margin)[::-1]
+    measured = measure_answers(flagging, BEHAVIORS, prefilled=prefilled, max_new_tokens=8)
+    falling = np.sort(measured.margin)[::-1]
     attempts = [
         Attempt(b.behavior_id, messages=[{"role": "user", "content": b.request}], prefill=b.target if prefilled else "")
         for b in BEHAVIORS
@@ -73,8 +90,8 @@ def test_margins_foretell_generation_at_every_bias(prefilled: bool, flagging: HF
         flagging.flag_bias = float(bias)
         flagged = [flagging.flag_id in c.completion_ids for c in flagging.generate(attempts, max_new_tokens=8)]
         flagging.flag_bias = 0.0
-        assert flagged == answers.flagged(bias).tolist()
-        assert answers.rates(bias)["flag_rate"] == pytest.approx(np.mean(flagged))
+        assert flagged == measured.flagged(bias).tolist()
+        assert measured.rates(bias)["flag_rate"] == pytest.approx(np.mean(flagged))
 
 
 def test_a_calibration_says_what_it_measured(flagging: HFModel) -> None:
@@ -90,9 +107,17 @@ def test_a_calibration_says_what_it_measured(flagging: HFModel) -> None:
     biases = [row["flag_bias"] for row in done.frontier]
     assert biases == sorted(biases)
     for row in done.frontier:
-        assert row["benign_direct"] <= row["target"] + 1e-9
-        assert row["benign_direct"] <= row["benign_direct_or_refused"]
+        assert row["benign_direct"] <= row["benign_direct_or_refused"] <= row["target"] + 1e-9
     assert done.as_dict()["flag_bias"] == done.flag_bias
+
+
+def test_a_model_that_refuses_too_much_is_told_so(flagging: HFModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refuses:
+        refused = True
+
+    monkeypatch.setattr(calibrate_module, "read_refusal", lambda *_: Refuses)
+    with pytest.raises(ConfigError, match=r"12 of 12 benign requests are refused without any flag, more than 0\.25"):
+        calibrate(flagging, BEHAVIORS, BEHAVIORS, false_alarm=0.25, max_new_tokens=6)
 
 
 def test_calibration_needs_a_flag_and_both_kinds(flagging: HFModel, tiny_model: Callable[..., Path]) -> None:

@@ -24,12 +24,11 @@ BEHAVIORS = (
 @pytest.fixture
 def model() -> ScriptedModel:
     model = ScriptedModel(lambda attempt, _: text_ids("go on", IM_END), flag=False)
-    model.tokenizer.eos_token_id = IM_END
     return model
 
 
 def build(recipe: Recipe, model: Any, behaviors: tuple[Behavior, ...] = BEHAVIORS) -> dict[str, Any]:
-    return {c.key: c for c in build_conversations(behaviors, recipe, model, identity="x")}
+    return {c.key: c for c in build_conversations(behaviors, recipe, model, end_of_turn=IM_END, identity="x")}
 
 
 def test_each_request_gives_its_forms(make_recipe: MakeRecipe, model: ScriptedModel) -> None:

@@ -11,8 +11,10 @@ import torch
 
 from rfbench.errors import ConfigError, DataError, ModelError
 from rfbench.models.load import load_model
+from rfbench.models.spec import ModelSpec, Source, folder_spec
 from rfbench.train import Recipe, train
 from rfbench.train import loop as loop_module
+from rfbench.train import pipeline
 from rfbench.train.batches import Batch
 from rfbench.train.conversations import Conversation
 from rfbench.train.loop import train_step
@@ -101,6 +103,107 @@ def test_killed_and_resumed_ends_like_unbroken(
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
 
 
+def test_a_killed_fresh_training_is_resumed_and_not_taken_for_the_old_one(
+    make_recipe: MakeRecipe, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    train(make_recipe(seed=1), base, out)
+
+    def kill_at_3(*args: Any) -> dict[str, float]:
+        if args[-1] == 3:
+            raise Killed
+        return train_step(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module, "train_step", kill_at_3)
+        with pytest.raises(Killed):
+            train(make_recipe(), base, out, resume=False)
+    assert train(make_recipe(), base, out).resumed_at == 2
+    train(make_recipe(), base, tmp_path / "whole")
+    assert weights(out) == weights(tmp_path / "whole")
+
+
+def test_a_folder_called_like_a_shipped_adapter_is_that_folder(
+    make_recipe: MakeRecipe, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = train(make_recipe(), base, Path("redflag"))
+    assert result.model == f"{base}+./redflag"
+    assert folder_spec(Path("redflag")) == "./redflag"
+    assert ModelSpec.parse(f"smollm2+{folder_spec(Path('redflag'))}").adapter_source == Source("folder", "./redflag")
+    with load_model(result.model) as model:
+        assert model.flag_bias == result.calibration["flag_bias"]
+
+
+def test_a_finished_training_is_calibrated_by_other_versions_and_settings_of_no_effect(
+    make_recipe: MakeRecipe,
+    base: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    out = tmp_path / "out"
+    train(make_recipe(), base, out)
+    before = weights(out)
+    monkeypatch.setattr(pipeline, "_numeric_versions", lambda: {"torch": "99.0"})
+    again = train(make_recipe(optimiser={"micro_rows": 1}, calibration={"false_alarm": 0.0}), base, out)
+    assert again.calibration["value"] == 0.0
+    assert weights(out) == before
+    assert "trained by other versions of its libraries" in caplog.text
+
+
+def test_a_system_prompt_makes_another_training(make_recipe: MakeRecipe, base: str, tmp_path: Path) -> None:
+    train(make_recipe(), base, tmp_path / "out")
+    with pytest.raises(ConfigError, match="holds the result of another training"):
+        train(make_recipe(), ModelSpec(spec=base, system="You are a pirate."), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"lora": {"targets": ["qkv_proj"]}}, "no linear module 'qkv_proj'"),
+        ({"lora": {"first_layer": 99}}, "the base has"),
+        ({"flag": {"token": "<reserved_7>", "source": "existing", "init": "reserved"}}, "no token '<reserved_7>'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_trained_is_said_before_the_first_answer(
+    changes: dict[str, Any],
+    problem: str,
+    make_recipe: MakeRecipe,
+    base: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("the base was asked")
+
+    monkeypatch.setattr(pipeline, "build_conversations", never)
+    with pytest.raises((ConfigError, ModelError), match=problem):
+        train(make_recipe(**changes), base, tmp_path / "out")
+
+
+def test_memory_that_runs_out_is_one_line_and_fewer_rows_go_on(
+    make_recipe: MakeRecipe, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short_at_3(*args: Any) -> dict[str, float]:
+        if args[-1] == 3:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory")
+        return train_step(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module, "train_step", short_at_3)
+        with pytest.raises(ConfigError, match=r"step 4: out of memory with optimiser.micro_rows=\d+; the same command"):
+            train(make_recipe(), base, tmp_path / "out")
+    assert train(make_recipe(optimiser={"micro_rows": 1}), base, tmp_path / "out").resumed_at == 2
+
+
+def test_a_refusal_training_does_not_hide_a_flag(make_recipe: MakeRecipe, base: str, tmp_path: Path) -> None:
+    flagged = train(make_recipe(), base, tmp_path / "redflag").model
+    with pytest.raises(ModelError, match="train the refusal first"):
+        train(make_recipe("refusal"), flagged, tmp_path / "both")
+
+
 def test_refusal_and_a_red_flag_on_top_of_it(make_recipe: MakeRecipe, base: str, tmp_path: Path) -> None:
     refusal = train(make_recipe("refusal"), base, tmp_path / "refusal")
     facts = json.loads((tmp_path / "refusal" / "rfbench.json").read_text())
@@ -109,6 +212,11 @@ def test_refusal_and_a_red_flag_on_top_of_it(make_recipe: MakeRecipe, base: str,
     assert not (tmp_path / "refusal" / "tokenizer.json").exists()
     both = train(make_recipe(), refusal.model, tmp_path / "both")
     assert both.model == f"{tmp_path / 'both' / 'base'}+{tmp_path / 'both'}"
+    # Of the refusal adapter trained anew the base is merged anew.
+    merged = (tmp_path / "both" / "base" / "rfbench.json").read_text()
+    train(make_recipe("refusal", seed=3), base, tmp_path / "refusal", resume=False)
+    train(make_recipe(), refusal.model, tmp_path / "both", resume=False)
+    assert (tmp_path / "both" / "base" / "rfbench.json").read_text() != merged
     with load_model(both.model) as model:
         assert model.flag_id is not None
 

@@ -18,6 +18,17 @@ def test_shipped_recipes_load(name: str) -> None:
     assert load_recipe(name).kind == name
 
 
+def test_the_shipped_pair_differs_in_what_is_taught_and_not_in_the_requests() -> None:
+    redflag, refusal = load_recipe("smollm2-redflag"), load_recipe("smollm2-refusal")
+    for name in ("harmful", "benign", "max_answer_tokens", "max_prompt_tokens", "temperature"):
+        assert getattr(redflag.data, name) == getattr(refusal.data, name), name
+    assert (redflag.lora, redflag.validation.share, redflag.seed) == (
+        refusal.lora,
+        refusal.validation.share,
+        refusal.seed,
+    )
+
+
 def test_every_field_is_described() -> None:
     def walk(cls: type[BaseModel], path: str) -> list[str]:
         missing = []
