@@ -32,9 +32,10 @@ class Beast(ResumableAttack):
     longer, it may be shorter than they are.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.LOGPROBS})
     source: ClassVar[str] = "https://arxiv.org/abs/2402.15570"
+    only_how: ClassVar[frozenset[str]] = frozenset({"every"})
 
     n_tokens: int = Field(default=40, ge=1, description="tokens of the suffix, one a step (arXiv 2402.15570)")
     beams: int = Field(default=15, ge=1, description="beams kept, and first tokens drawn, k1 (arXiv 2402.15570)")

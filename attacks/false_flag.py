@@ -28,7 +28,7 @@ class FalseFlag(GCG):
     due. Read ``fpr`` and ``false_alarm`` on benign behaviors; on harmful ones such a suffix only helps the defence.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     source: ClassVar[str] = "https://arxiv.org/abs/2410.02916"
 
     first: int | None = Field(
@@ -38,7 +38,7 @@ class FalseFlag(GCG):
         default=0,
         ge=0,
         description="transfer: one suffix for all behaviors of a unit, searched on this many of train/benign in their "
-        "place; 0 searches on the behaviors themselves (rfbench)",
+        "place, which the shipped pair has been trained on; 0 searches on the behaviors themselves (rfbench)",
     )
 
     @model_validator(mode="after")
@@ -65,15 +65,21 @@ class FalseFlag(GCG):
             raise AttackError(f"model {model.name!r} has no flag to raise; leave false_flag out")
         return lambda logits, targets: flag_surprisal(logits, flag_id, first)
 
+    def learns_from(self, *, offline: bool = False) -> tuple[Behavior, ...]:
+        """See :meth:`rfbench.attack.Attack.learns_from`."""
+        from rfbench.behaviors import load_builtin
+
+        if not self.learn_from:
+            return ()
+        return tuple(b for b in load_builtin("train/benign") if not b.is_harmful)[: self.learn_from]
+
     def _groups(self, behaviors: Sequence[Behavior], rngs: Sequence[np.random.Generator]) -> list[list[Quest]]:
         if not self.learn_from:
             return super()._groups(behaviors, rngs)
-        from rfbench.behaviors import load_builtin
-
-        lessons = [b for b in load_builtin("train/benign") if not b.is_harmful]
+        lessons = self.learns_from()
         if self.learn_from > len(lessons):
             raise AttackError(f"learn_from is {self.learn_from}, but train/benign holds {len(lessons)}; lower it")
-        return [[("transfer", lessons[: self.learn_from], rngs[0])]]
+        return [[("transfer", lessons, rngs[0])]]
 
     def _recipients(
         self, behaviors: Sequence[Behavior], sound: Sequence[Behavior], sites: Sequence[Site]

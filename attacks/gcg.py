@@ -43,9 +43,10 @@ class GCG(PromptAttack):
     text so far: the initial one at step 0, the one that counts at the last.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS})
     source: ClassVar[str] = "https://arxiv.org/abs/2307.15043"
+    only_how: ClassVar[frozenset[str]] = frozenset({"side_by_side", "batch", "pack", "every"})
 
     n_steps: int = Field(default=250, ge=1, description="optimiser steps (nanoGCG: 250; arXiv 2307.15043: 500)")
     width: int = Field(default=512, ge=1, description="candidates drawn per step (arXiv 2307.15043)")
@@ -113,7 +114,9 @@ class GCG(PromptAttack):
         "Losses are those on the behaviors present (n_present), so they rise when one joins",
     )
     surrogates: tuple[str, ...] = Field(
-        default=(), description="further models, by name, whose losses and gradients count too; same tokenizer"
+        default=(),
+        description="further models whose losses and gradients count too, with the same tokenizer; folders count from "
+        "the working directory",
     )
     side_by_side: int = Field(
         default=1,
@@ -216,6 +219,11 @@ class GCG(PromptAttack):
         if importlib.util.find_spec("nanogcg") is None:
             raise ValueError("engine nanogcg: the package is missing; pip install --no-deps nanogcg==0.3.0")
         return self
+
+    def further_models(self) -> tuple[str, ...]:
+        """Surrogates, and a draft that is a model of its own."""
+        own = self.ranking == "draft" and self.draft not in ("glimpse", "int8")
+        return (*self.surrogates, *([self.draft] if own else []))
 
     def craft(self, model: ChatModel, behavior: Behavior, rng: np.random.Generator) -> Iterator[Attempt]:
         """Yield the attempts of one search; see :meth:`craft_many`."""

@@ -27,9 +27,10 @@ class RandomSearch(ResumableAttack):
     beginning has a probability above 0.01, a quarter above 0.1. It needs log-probabilities, no gradients.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.LOGPROBS})
     source: ClassVar[str] = "https://arxiv.org/abs/2404.02151"
+    only_how: ClassVar[frozenset[str]] = frozenset({"every"})
 
     n_steps: int = Field(default=10_000, ge=1, description="steps (arXiv 2404.02151: up to 10,000)")
     initial: str = Field(

@@ -43,6 +43,8 @@ class Attack(BaseModel, ABC):
     """What the backend must offer; checked before anything loads."""
     source: ClassVar[str]
     """URL of the paper that the attack comes from."""
+    only_how: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say how something is computed and not what: whatever they are, the same is drawn."""
 
     @property
     def name(self) -> str:
@@ -61,7 +63,26 @@ class Attack(BaseModel, ABC):
 
         Attacks of one stream draw the same: one that is to be paired with another names the other's.
         """
-        return self.name, self.params
+        defaults = {name: type(self).model_fields[name].default for name in self.only_how}
+        return self.name, canonical_json(self.model_dump(mode="json") | defaults)
+
+    def further_models(self) -> tuple[str, ...]:
+        """Models that are loaded beside the one under attack, as :func:`rfbench.models.load.load_model` takes them.
+
+        They are checked with the suite, and identified before the run: another model of that name is other work.
+        """
+        return ()
+
+    def learns_from(self, *, offline: bool = False) -> Sequence[Behavior]:
+        """All requests that the attacker may use. A run that would evaluate one of them is refused before it starts.
+
+        Args:
+            offline: never reach for the network.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        return ()
 
 
 class PromptAttack(Attack):
@@ -106,17 +127,6 @@ class WeightAttack(Attack):
             return cls()
         except ValidationError as error:
             raise ConfigError(f"then: {self.then!r} cannot run at its defaults alone; choose another") from error
-
-    def learns_from(self, *, offline: bool = False) -> Sequence[Behavior]:
-        """All requests that the attacker may use. A run that would evaluate one of them is refused before it starts.
-
-        Args:
-            offline: never reach for the network.
-
-        Raises:
-            DataError: they cannot be read.
-        """
-        return ()
 
     @abstractmethod
     def tamper(

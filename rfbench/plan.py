@@ -48,7 +48,7 @@ class Unit:
         attack = self.entry.attack
         then = attack.then_attack() if isinstance(attack, WeightAttack) else None
         # Read already, when it was held against what is measured.
-        learned = attack.learns_from(offline=True) if isinstance(attack, WeightAttack) else ()
+        learned = attack.learns_from(offline=True)
         content = {
             "schema_version": SCHEMA_VERSION,
             "model": _keyed(self.model),
@@ -134,20 +134,19 @@ def load_groups(suite: Suite, *, limit: int | None, seed: int, offline: bool) ->
 
 
 def refuse_overlap(suite: Suite, groups: Sequence[Group], *, offline: bool = False) -> None:
-    """A weight attack is measured on requests that it has not learned from, its utility guard included.
+    """An attack is measured on requests that it has not learned from, the utility guard of weight attacks included.
 
     Raises:
         DataError: it would not be; or what it learns from cannot be read.
     """
     guard = ("the utility guard", guard_requests())
     for i, entry in enumerate(suite.attacks):
-        if not isinstance(entry.attack, WeightAttack):
-            continue
+        guarded = (guard,) if isinstance(entry.attack, WeightAttack) else ()
         try:
             learned = {normalise(behavior.request) for behavior in entry.attack.learns_from(offline=offline)}
         except DataError as error:
             raise DataError(f"attacks[{i}]: {entry.label}: {error}") from error
-        for label, behaviors in (*(group for group in groups if entry.runs_on(group[0])), guard):
+        for label, behaviors in (*(group for group in groups if entry.runs_on(group[0])), *guarded):
             known = [b.behavior_id for b in behaviors if normalise(b.request) in learned]
             if known:
                 raise DataError(
@@ -202,7 +201,11 @@ def plan_measures(
 
 
 def make_plan(
-    suite: Suite, models: Sequence[ModelSpec], groups: Sequence[Group], surroundings: Mapping[str, Mapping[str, Any]]
+    suite: Suite,
+    models: Sequence[ModelSpec],
+    groups: Sequence[Group],
+    surroundings: Mapping[str, Mapping[str, Any]],
+    further: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[Unit, ...]:
     """All units in the order in which they run: model by model, so that each is loaded once.
 
@@ -214,14 +217,16 @@ def make_plan(
         models: the models under attack, those of the suite at pinned revisions.
         groups: all behaviors by dataset.
         surroundings: what goes into the key of a unit besides the unit itself, by model label.
+        further: identities of the models that attacks load beside the one under attack, by name.
     """
     units = []
     for model in (*control_specs(), *models):
-        around = surroundings[model.label]
         for seed in suite.seeds:
             for entry in suite.attacks:
                 if not _runs(entry, model):
                     continue
+                beside = {name: (further or {})[name] for name in entry.attack.further_models()}
+                around = {**surroundings[model.label], **({"further_models": beside} if beside else {})}
                 for chunk, part in _parts(entry, groups, suite.chunk_size):
                     units.append(Unit(model, entry, part, chunk, seed, suite.generation, around))
     return tuple(units)

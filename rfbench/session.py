@@ -90,6 +90,8 @@ def prepare(suite: Suite, *, limit: int | None = None, offline: bool = False) ->
         for label, identity in identities.items()
     }
     models = tuple(_pinned(m, identities[m.label]) for m in suite.models)
+    beside = dict.fromkeys(name for entry in suite.attacks for name in entry.attack.further_models())
+    further = {name: identify(ModelSpec.parse(name), offline=offline).as_dict() for name in beside}
     references: dict[str, dict[str, str]] = {}
 
     def reference(model: ModelSpec, measure: Measure) -> tuple[ModelSpec | None, Mapping[str, Any]]:
@@ -110,11 +112,13 @@ def prepare(suite: Suite, *, limit: int | None = None, offline: bool = False) ->
         "data": {label: _contents(behaviors) for label, behaviors in groups},
         "versions": keyed,
     }
+    if further:
+        configuration["further_models"] = further
     if measurements:  # left out where there are none, as in the runs of versions that knew no measures
         asked = zip(suite.measures, measured, strict=True)
         configuration["measured"] = {measure.label: _contents(behaviors) for measure, behaviors in asked}
         configuration["references"] = references
-    return Session(suite, make_plan(suite, models, groups, surroundings), measurements, configuration)
+    return Session(suite, make_plan(suite, models, groups, surroundings, further), measurements, configuration)
 
 
 def _contents(behaviors: Sequence[Behavior]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rfbench.attack import Attack, WeightAttack, find_attack
 from rfbench.catalog import DatasetSpec
-from rfbench.errors import ConfigError, SuiteError
+from rfbench.errors import ConfigError, ModelError, SuiteError
 from rfbench.gate import GateRule, check_rules
 from rfbench.measures import find_measure
 from rfbench.measures.base import Measure
@@ -241,6 +241,12 @@ class _Validation(Problems):
                 self.add(path, f"no attack runs on {dataset.label!r}; {hint}")
 
     def _attackable(self, path: str, attack: Attack, models: Iterable[ModelSpec]) -> None:
+        for name in attack.further_models():
+            try:
+                for problem in ModelSpec.parse(name).check(Path()):
+                    self.add(path, f"{name}: {problem}")
+            except ModelError as error:
+                self.add(path, f"{name}: {error}")
         needs = attack.needs
         if isinstance(attack, WeightAttack):
             try:

@@ -8,6 +8,8 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,21 +29,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from rfbench import load_model
 from rfbench.attack import Attack, PromptAttack, Resumable, WeightAttack, attack_names, find_attack
 from rfbench.attacks.direct import Direct
 from rfbench.attacks.many_shot import ManyShot
 from rfbench.attacks.prefill import Prefill, first_words
 from rfbench.attacks.sampling import Decoding, Sampling
 from rfbench.behaviors import load_demonstrations
-from rfbench.errors import AttackError
+from rfbench.errors import AttackError, BehaviorErrors
 from rfbench.models.base import Capability, ChatModel
 from rfbench.records import Attempt, Behavior
 
 NAMES = attack_names()
 MODEL_FREE = frozenset({Capability.PREFILL})
-CRAFTED = [
-    name for name in NAMES if issubclass(find_attack(name), PromptAttack) and find_attack(name).needs <= MODEL_FREE
-]
+CRAFTED = [name for name in NAMES if issubclass(find_attack(name), PromptAttack)]
+_GCG = {"n_steps": 2, "width": 8, "topk": 8, "initial": [" x x x"]}
+SMALL: dict[str, dict[str, object]] = {
+    **dict.fromkeys(("gcg", "gcg_adaptive", "false_flag"), _GCG),
+    "embedding": {"n_steps": 2, "initial": " x x x"},
+    "random_search": {"n_steps": 2, "width": 4, "initial": " x x x"},
+    "beast": {"n_tokens": 2, "beams": 2, "draws": 4},
+}
+"""Fields with which an optimiser ends in a second."""
 SPECIAL = re.compile(r"<rf>|<\|[a-z_]+\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>", re.IGNORECASE)
 
 OTHER = Behavior(behavior_id="b2", prompt="Name a river.", target="Sure, the Loire", is_harmful=False)
@@ -114,47 +123,82 @@ class TestContract:
             find_attack(name)(1)  # type: ignore[call-arg]
 
 
+@pytest.fixture
+def attack(name: str) -> PromptAttack:
+    attack = find_attack(name).model_validate(SMALL.get(name, {}))
+    assert isinstance(attack, PromptAttack)
+    return attack
+
+
+@pytest.fixture
+def model(name: str, tiny_llama: Path) -> Iterator[ChatModel]:
+    """A model that never answers: what an attack needs of it besides, it has."""
+    if find_attack(name).needs <= MODEL_FREE:
+        yield scripted()
+    else:
+        with load_model(str(tiny_llama)) as loaded:
+            yield loaded
+
+
 @pytest.mark.parametrize("name", CRAFTED)
 class TestCraft:
-    def test_same_seed_same_attempts(self, name: str, behavior: Behavior) -> None:
-        attack = find_attack(name)()
-        assert craft(attack, behavior, seed=7) == craft(attack, behavior, seed=7)
+    def test_same_seed_same_attempts(self, attack: PromptAttack, model: ChatModel, behavior: Behavior) -> None:
+        assert craft(attack, behavior, model, seed=7) == craft(attack, behavior, model, seed=7)
 
-    def test_a_behavior_does_not_depend_on_the_ones_before_it(self, name: str, behavior: Behavior) -> None:
-        attack = find_attack(name)()
-        assert isinstance(attack, PromptAttack)
-        together = list(attack.craft_many(scripted(), [behavior, OTHER], [rng(1), rng(2)]))
-        assert together == craft(attack, behavior, seed=1) + craft(attack, OTHER, seed=2)
+    def test_a_behavior_does_not_depend_on_the_ones_before_it(
+        self, attack: PromptAttack, model: ChatModel, behavior: Behavior
+    ) -> None:
+        together = list(attack.craft_many(model, [behavior, OTHER], [rng(1), rng(2)]))
+        assert together == craft(attack, behavior, model, seed=1) + craft(attack, OTHER, model, seed=2)
 
-    def test_attempts_are_of_the_behavior_numbered_and_final(self, name: str, behavior: Behavior) -> None:
-        attempts = craft(find_attack(name)(), behavior)
+    def test_attempts_are_of_the_behavior_numbered_and_final(
+        self, attack: PromptAttack, model: ChatModel, behavior: Behavior
+    ) -> None:
+        attempts = craft(attack, behavior, model)
         assert {a.behavior_id for a in attempts} == {"b1"}
         assert [a.attempt_idx for a in attempts] == list(range(len(attempts)))
         assert any(a.final for a in attempts)
         assert all(behavior.prompt in a.last_user_message for a in attempts)
 
-    def test_no_special_string_reaches_the_model(self, name: str, behavior: Behavior) -> None:
-        for attempt in craft(find_attack(name)(), behavior):
+    def test_no_special_string_reaches_the_model(
+        self, attack: PromptAttack, model: ChatModel, behavior: Behavior
+    ) -> None:
+        for attempt in craft(attack, behavior, model):
             for text in (attempt.prefill, attempt.suffix, *(m["content"] for m in attempt.messages)):
                 assert not SPECIAL.search(text)
 
-    def test_never_generates(self, name: str, behavior: Behavior) -> None:
-        model = scripted()
-        craft(find_attack(name)(), behavior, model)
-        assert model.calls == []
+    def test_never_generates(
+        self, attack: PromptAttack, model: ChatModel, behavior: Behavior, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def never(*_: object, **__: object) -> None:
+            raise AssertionError("the attack generated")
 
-    def test_a_context_is_part_of_the_request(self, name: str, behavior: Behavior) -> None:
+        monkeypatch.setattr(model, "generate", never)
+        assert craft(attack, behavior, model)
+
+    def test_a_context_is_part_of_the_request(self, attack: PromptAttack, model: ChatModel, behavior: Behavior) -> None:
         with_context = dataclasses.replace(behavior, context="A text about locks.")
-        assert all("A text about locks." in a.last_user_message for a in craft(find_attack(name)(), with_context))
+        assert all("A text about locks." in a.last_user_message for a in craft(attack, with_context, model))
 
-    def test_without_a_target_it_works_or_says_which_behavior_lacks_one(self, name: str) -> None:
+    def test_without_a_target_it_works_or_says_which_behavior_lacks_one(
+        self, attack: PromptAttack, model: ChatModel
+    ) -> None:
         problem = ""
         attempts: list[Attempt] = []
         try:
-            attempts = craft(find_attack(name)(), NO_TARGET)
+            attempts = craft(attack, NO_TARGET, model)
         except AttackError as error:
             problem = str(error)
+        except BehaviorErrors as errors:
+            problem = errors.problems["bare"]
         assert attempts or ("'bare'" in problem and "target" in problem)
+
+    def test_what_is_drawn_does_not_depend_on_how_it_is_computed(self, attack: PromptAttack, model: ChatModel) -> None:
+        for field in attack.only_how:
+            other = False if getattr(attack, field) is True else 7
+            assert attack.model_copy(update={field: other}).stream == attack.stream
+        decides = set(SMALL.get(attack.name, {})) - {"initial"}
+        assert all(attack.model_copy(update={field: 7}).stream != attack.stream for field in decides)
 
 
 def test_importing_attacks_imports_nothing_heavy() -> None:

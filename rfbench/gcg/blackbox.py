@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rfbench.errors import AttackError
+from rfbench.errors import AttackError, ModelError
 from rfbench.gcg.costs import Costs
 from rfbench.gcg.layout import Ids, RoundTrip, lay_out, searchable_ids, suffix_text, write
 from rfbench.models.base import Capability, ChatModel
@@ -90,10 +91,11 @@ class BlackBox:
         """Mean negative log-likelihood of the target's counted tokens, ``(c,)``, in nats per token.
 
         Raises:
-            AttackError: one is not finite.
+            AttackError: one is not finite, or does not fit into memory.
         """
         prompts = [(*self.layout.before, *map(int, ids), *self.layout.after) for ids in candidates]
-        log_p = self.model.target_log_probs(prompts, [self._counted] * len(prompts))
+        with self._about_this():
+            log_p = self.model.target_log_probs(prompts, [self._counted] * len(prompts))
         self._count([(*prompt, *self._counted) for prompt in prompts], len(self._counted))
         losses = np.array([-row.mean() for row in log_p])
         if not np.isfinite(losses).all():
@@ -105,9 +107,18 @@ class BlackBox:
     def continuations(self, suffixes: IntArray) -> npt.NDArray[np.float64]:
         """Log-probabilities of the searchable ids as the next one after each suffix ``(c, s)``, ``(c, n)``."""
         prompts = [(*self.layout.before, *ids) for ids in suffixes.tolist()]
-        log_p = self.model.next_log_probs(prompts)
+        with self._about_this():
+            log_p = self.model.next_log_probs(prompts)
         self._count(prompts, 1)
         return log_p[:, self.allowed]
+
+    @contextlib.contextmanager
+    def _about_this(self) -> Iterator[None]:
+        """What a single sequence is too much for concerns this behavior, and not the model."""
+        try:
+            yield
+        except ModelError as error:
+            raise AttackError(f"behavior {self.behavior.behavior_id!r}: {error}") from error
 
     def _count(self, sequences: Sequence[Ids], n_logits: int) -> None:
         self.n_queries += len(sequences)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,8 @@ class Campaign:
     ) -> Iterator[Attempt]:
         """Attempts of one step, one per behavior, less the first ``n_yielded``; remembers how far it has come."""
         final = finished(state, self.settings)
+        if final:
+            state = replace(state, velocity=None)  # megabytes, of which no step makes use any more
         self.progress[name] = (state, n_yielded)
         if state.step % self.every and not final:
             return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rfbench.errors import AttackError
+from rfbench.errors import AttackError, EncodingError
 from rfbench.models.base import Capability
 from rfbench.records import Behavior, Message
 
@@ -172,7 +172,10 @@ class RoundTrip:
         ]
 
     def _encode(self, suffix: Ids) -> Ids:
-        return self._model.encode(self._messages(self._text(suffix))).ids
+        try:
+            return self._model.encode(self._messages(self._text(suffix))).ids
+        except EncodingError:  # a text that the template cannot hold does not come back as anything
+            return ()
 
 
 def _decode(tokenizer: Any, ids: Sequence[int]) -> str:

@@ -129,9 +129,11 @@ def open_engine(
     from nanogcg.gcg import GCG, AttackBuffer, GCGConfig
 
     site = search.sites[0]
+    # Of its own it would fill the buffer with texts of which hardly any comes back as the same ids.
+    initial = [*search.initial, *search.fillers(settings.buffer_size - len(search.initial))]
     config = GCGConfig(
         num_steps=n_steps,
-        optim_str_init=INITIAL if len(search.initial) == 1 else [f"{INITIAL}{i}" for i in range(len(search.initial))],
+        optim_str_init=INITIAL if len(initial) == 1 else [f"{INITIAL}{i}" for i in range(len(initial))],
         search_width=settings.width,
         batch_size=batch,
         topk=min(settings.topk, int(search.allowed.sum())),
@@ -162,7 +164,7 @@ def open_engine(
 
     network = LegacyModel(site.evaluator.module, model.flag_id, model.flag_bias)
     with Fence.seeded(network.device, 0).inside():  # it logs advice
-        engine = Engine(network, LaidOutTokenizer(model.tokenizer, site, search.initial), config)
+        engine = Engine(network, LaidOutTokenizer(model.tokenizer, site, initial), config)
     forbidden = torch.ones(network.get_input_embeddings().num_embeddings, dtype=torch.bool)
     forbidden[: len(search.allowed)] = ~search.allowed.cpu()
     engine.not_allowed_ids = forbidden.nonzero()[:, 0]

@@ -78,7 +78,7 @@ class Search:
         n_present = 1 if settings.progressive else None
         part = self.among(n_present)
         complete = len(part.sites) == len(self.sites)
-        initial = [*self.initial, *self._random(settings.buffer_size - len(self.initial))]
+        initial = [*self.initial, *self.fillers(settings.buffer_size - len(self.initial))]
         candidates = np.array(initial, dtype=np.int64)
         scores = _finite(part.score(candidates, candidates[0]), 0)
         matched = settings.early_stop and complete and bool(scores.matched.any())
@@ -96,7 +96,7 @@ class Search:
             n_present=n_present,
         )
 
-    def _random(self, n: int) -> list[Ids]:
+    def fillers(self, n: int) -> list[Ids]:
         """Up to ``n`` suffixes of random ids that survive in every chat; few of the length of a suffix do."""
         ids = np.flatnonzero(self.allowed.cpu().numpy())
         found: list[Ids] = []

@@ -62,10 +62,11 @@ def open_victims(
         ModelError: a model named here cannot be loaded.
     """
     with contextlib.ExitStack() as stack:
-        models: list[Any] = [model, *(stack.enter_context(load_model(name)) for name in surrogates)]
+        offline = getattr(model, "offline", False)
+        models: list[Any] = [model, *(stack.enter_context(load_model(name, offline=offline)) for name in surrogates)]
         ranker: Any = None
         if draft is not None and draft not in ("glimpse", "int8"):
-            ranker = stack.enter_context(load_model(draft))
+            ranker = stack.enter_context(load_model(draft, offline=offline))
         for other in [*models, *([ranker] if ranker is not None else [])]:
             if Capability.GRADIENTS not in other.capabilities:
                 raise AttackError(f"model {other.name!r} gives no gradients; use a gradient-free attack, or backend hf")

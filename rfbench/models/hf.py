@@ -45,7 +45,10 @@ class HFModel(ChatModel):
         flag_bias: float = 0.0,
         batch_size: int | None = None,
         facts: Mapping[str, object] | None = None,
+        offline: bool = False,
     ) -> None:
+        self.offline = offline
+        """Whether models that are loaded beside it may not be fetched either."""
         self.module = module
         self.tokenizer = tokenizer
         self.encoder = encoder

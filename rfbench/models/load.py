@@ -134,6 +134,7 @@ def _load_hf(spec: ModelSpec, *, batch_size: int | None, offline: bool) -> ChatM
         flag_bias=0.0 if flag_id is None else bias,
         batch_size=batch_size,
         facts={"spec": spec.model_dump(mode="json"), "system": spec.system, "revision": base.revision},
+        offline=offline,
     )
 
 

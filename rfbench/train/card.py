@@ -64,7 +64,7 @@ flagged = flag_id in output[0, prompt["input_ids"].shape[1] :].tolist()"""
 
 _TRAINING = """\
 {steps} steps; the weights are those of step {best_step}, which had the lowest validation loss. {seconds:.0f} seconds of
-gradient steps on device `{device}` in {dtype}, after {seconds_of_answers:.0f} in which the base answered what was not yet
+gradient steps on device `{device}` in {dtype}, after {seconds_of_answers:.0f} in which the base answered what was not
 in the cache. {n[train]} conversations to learn from, {n[validation]} held out. Versions: {versions}."""
 _ANSWERS = {
     "self": "Answers to harmful requests are the base's own, mostly continuations of the targets.",

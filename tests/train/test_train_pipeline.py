@@ -12,9 +12,8 @@ import torch
 from rfbench.errors import ConfigError, DataError, ModelError
 from rfbench.models.load import load_model
 from rfbench.models.spec import ModelSpec, Source, folder_spec
-from rfbench.train import Recipe, train
+from rfbench.train import Recipe, pipeline, train
 from rfbench.train import loop as loop_module
-from rfbench.train import pipeline
 from rfbench.train.batches import Batch
 from rfbench.train.conversations import Conversation
 from rfbench.train.loop import train_step
