@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from runs import small_suite
 
 from rfbench import load_model
 from rfbench.attacks.false_flag import FalseFlag
 from rfbench.behaviors import load_builtin
 from rfbench.crafting import craft
-from rfbench.errors import AttackError
+from rfbench.errors import AttackError, DataError
 from rfbench.gcg.objectives import flag_surprisal
 from rfbench.models.hf import HFModel
 from rfbench.records import Attempt, Behavior
+from rfbench.session import prepare
+from rfbench.suite import Suite
 
 RIVER = Behavior(behavior_id="b1", prompt="Name a river.", target="Sure, the Loire", is_harmful=False)
 LAKE = Behavior(behavior_id="b2", prompt="Name a lake.", target="Here is one", is_harmful=False)
@@ -137,3 +140,17 @@ def test_it_cannot_learn_from_more_than_there_is(model: HFModel) -> None:
 def test_it_refuses(fields: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
         small(**fields)
+
+
+def test_it_is_not_measured_on_what_it_learned_from(tmp_path: Path, tiny_llama: Path) -> None:
+    def suite(learn_from: int) -> Suite:
+        return small_suite(
+            tmp_path,
+            models=[str(tiny_llama)],
+            datasets=[{"name": "train/benign", "limit": 40}],
+            attacks=[{"name": "false_flag", "learn_from": learn_from}],
+        )
+
+    prepare(suite(0), offline=True)
+    with pytest.raises(DataError, match=r"attacks\[0\]: false_flag learns from \d+ of the requests of train/benign"):
+        prepare(suite(400), offline=True)

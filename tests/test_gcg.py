@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,28 @@ def test_the_same_seed_gives_the_same_suffix_and_batching_changes_nothing(model:
     # Alternating: the runner can give each its share of the time.
     assert [a.behavior_id for a in both[:4]] == ["b1", "b2", "b1", "b2"]
     assert [a.behavior_id for a in in_turn[:4]] == ["b1"] * 4
+
+
+@pytest.mark.parametrize("changes", [{"batch": 2}, {"pack": False}, {"side_by_side": 2}, {"every": 3}], ids=str)
+def test_through_the_runner_how_it_is_computed_changes_no_suffix(
+    model: HFModel, behavior: Behavior, changes: dict[str, Any]
+) -> None:
+    def found(attack: GCG) -> dict[str, str]:
+        return {a.behavior_id: a.suffix for a, _ in craft(attack, model, [behavior, RIVER], 5).attempts if a.final}
+
+    assert found(small(**changes)) == found(small())
+    assert found(small(width=9)) != found(small())
+
+
+def test_a_search_that_has_ended_keeps_no_momentum(model: HFModel, behavior: Behavior) -> None:
+    attack = small(momentum=0.5)
+    attempts = attack.craft_many(model, [behavior, RIVER], [np.random.default_rng(i) for i in range(2)])
+    kept = []
+    for attempt in attempts:
+        states = json.loads(attack.state())
+        kept.append((attempt.behavior_id, {name: state["velocity"] is not None for name, (state, _) in states.items()}))
+    assert ("b1", {"b1": True}) in kept
+    assert kept[-2:] == [("b2", {"b1": False, "b2": True}), ("b2", {"b1": False, "b2": False})]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from rfbench.attack import PromptAttack
 from rfbench.attacks.beast import Beast, draw_without_replacement
 from rfbench.attacks.random_search import RandomSearch, mutations, run_length
 from rfbench.crafting import craft
-from rfbench.errors import AttackError
+from rfbench.errors import AttackError, ModelError
 from rfbench.gcg.layout import searchable_ids
 from rfbench.models.base import Capability
 from rfbench.models.hf import HFModel
@@ -234,3 +234,15 @@ def test_beast_says_when_the_suffix_does_not_fit(model: HFModel, behavior: Behav
 def test_random_search_refuses(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         search(**fields)
+
+
+@pytest.mark.parametrize("attack", [search(n_steps=2), Beast(n_tokens=2, beams=2, draws=4)], ids=lambda a: a.name)
+def test_a_sequence_that_is_too_much_for_memory_concerns_its_behavior(
+    model: HFModel, behavior: Behavior, attack: PromptAttack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_: Any, **__: Any) -> None:
+        raise ModelError("out of memory with a single row")
+
+    monkeypatch.setattr(model, "target_log_probs", short)
+    crafted = craft(attack, model, [behavior], 0)
+    assert crafted.errors == {"b1": "behavior 'b1': out of memory with a single row"}

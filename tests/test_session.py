@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,10 @@ import pytest
 from runs import small_suite, write_suite
 
 import rfbench.session
+from rfbench.errors import SuiteError
 from rfbench.models.identity import ModelIdentity
 from rfbench.models.spec import ModelSpec
+from rfbench.plan import Unit
 from rfbench.session import Session, device_kind, prepare
 from rfbench.suite import load_suite
 
@@ -95,3 +99,29 @@ def test_limit_is_part_of_the_configuration(tmp_path: Path, tiny_llama: Path) ->
     assert limited.configuration["limit"] == 2
     assert limited.configuration["data"]["benign"]["n"] == 2
     assert limited.default_folder != prepare(suite, offline=True).default_folder
+
+
+def test_the_models_of_an_attack_are_part_of_its_work(
+    tmp_path: Path, tiny_model: Callable[..., Path], tiny_llama: Path
+) -> None:
+    surrogate = tmp_path / "surrogate"
+
+    def plan(seed: int) -> tuple[dict[str, str], dict[str, Any]]:
+        shutil.rmtree(surrogate, ignore_errors=True)
+        shutil.copytree(tiny_model(seed=seed), surrogate)
+        attacks = ["direct", {"name": "gcg", "surrogates": [str(surrogate)]}]
+        made = session(tmp_path, tiny_llama, attacks=attacks)
+        configuration = made.header([])["configuration"]
+        return {unit.label: unit.key for unit in made.work if isinstance(unit, Unit)}, configuration
+
+    (before, one), (again, _), (after, other) = plan(1), plan(1), plan(2)
+    assert before == again
+    assert {label for label in before if before[label] != after[label]} == {k for k in before if " / gcg / " in k}
+    assert one["further_models"].keys() == other["further_models"].keys() == {str(surrogate)}
+    assert one["further_models"] != other["further_models"]
+
+
+@pytest.mark.parametrize("fields", [{"surrogates": ["./dratf"]}, {"ranking": "draft", "draft": "./dratf"}], ids=str)
+def test_a_model_of_an_attack_that_is_not_there_is_found_with_the_suite(tmp_path: Path, fields: dict[str, Any]) -> None:
+    with pytest.raises(SuiteError, match=r"attacks\[0\]: \./dratf: .*does not exist"):
+        small_suite(tmp_path, attacks=[{"name": "gcg", **fields}])

@@ -167,6 +167,26 @@ def monitored_forward(module: torch.nn.Module, seen: list[int]) -> Iterator[None
         handle.remove()
 
 
+def test_its_buffer_begins_with_texts_that_come_back_as_their_ids(
+    loaded: Callable[..., Any], behavior: Behavior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines: list[Any] = []
+
+    def watched(search: Any, *arguments: Any, **options: Any) -> Any:
+        engines.append((search, open_engine(search, *arguments, **options)))
+        return engines[-1][1]
+
+    monkeypatch.setattr(nano_module, "open_engine", watched)
+    next(attempts := nano(buffer_size=6).craft_many(loaded(), [behavior], [np.random.default_rng(0)]))
+    next(attempts)
+    ((search, engine),) = engines
+    texts = [ids for key, ids in engine.tokenizer._known.items() if key.startswith(nano_module.INITIAL)]
+    assert len(set(texts)) == 6
+    assert search.initial[0] in texts
+    site = search.sites[0]
+    assert site.round_trip.survivors(np.array(texts)).all()
+
+
 @pytest.mark.parametrize("changes", [{}, {"buffer_size": 3}])
 def test_resumed_it_goes_on_as_if_never_stopped(
     loaded: Callable[..., Any], behavior: Behavior, changes: dict[str, Any]
