@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from rfbench.budget import BUDGETED, after, budgets, costs
 from rfbench.errors import ConfigError
 from rfbench.gains import GAINS, flag_gains
 from rfbench.measures.figures import is_figure, table_order
@@ -97,6 +98,8 @@ def summarize(run: Any, *, seed: int = 0) -> pd.DataFrame:
       than half flag; bootstrap over whole behaviors, seeded by ``seed``. Unscored samples are left out;
     - ``harm_gained``, ``flag_only_lost``: for optimisers, of the harmful behaviors flagged at step 0, those in which
       the target is said now, and those in which only the flag is gone (:mod:`rfbench.gains`);
+    - ``<metric>@after <step>``: for optimisers, ``n_queries``, ``flops`` and the rates above after each step at which
+      they made an attempt: dsr against budget (:mod:`rfbench.budget`);
     - ``tampered_...``: for weight attacks, what is left of the model at the last checkpoint, which is the one that
       counts; ``<metric>@<stage>`` of the model before the attack and at each checkpoint; and, as rows of a sweep rather
       than of a cell, ``worst_dsr`` and ``worst_dsr@1.1x`` ... (:mod:`rfbench.tampered`).
@@ -114,7 +117,7 @@ def summarize(run: Any, *, seed: int = 0) -> pd.DataFrame:
     rows = [
         dict(zip(SUMMARY_COLUMNS, (*cell, metric, *figures), strict=True))
         for cell, of_cell in records.groupby(list(CELL), sort=False)
-        for metric, *figures in (*_summarize_cell(of_cell, seed), *_staged(of_cell, records))
+        for metric, *figures in (*_summarize_cell(of_cell, seed), *_staged(of_cell, records), *_budgeted(of_cell))
     ]
     rows += [{**worst.row, "attack_label": worst.sweep, "metric": worst.metric} for worst in worst_cases(rows)]
     for row in measure_rows(getattr(run, "measures", None)):
@@ -170,6 +173,16 @@ def _staged(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[Row]:
         for metric, value, lo, hi, n, n_unscored in (*_rates(at_stage), *_remains(at_stage)):
             if metric in STAGED or metric in REMAINS:
                 yield f"{metric}@{stage}", value, lo, hi, n, n_unscored
+
+
+def _budgeted(rows: pd.DataFrame) -> Iterator[Row]:
+    """What an optimiser had reached, and spent, after every step at which it made an attempt."""
+    for step, so_far in budgets(rows):
+        for metric, *figures in _rates(so_far):
+            if metric in BUDGETED:
+                yield (after(metric, step), *figures)
+        for cost, value, n in costs(so_far):
+            yield after(cost, step), value, math.nan, math.nan, n, 0
 
 
 def _remains(rows: pd.DataFrame) -> Iterator[Row]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rfbench.budget import budget_section
 from rfbench.measures.figures import FIGURES, LM_EVAL, is_figure, is_task_figure
 from rfbench.metrics import EARLY, metric_rows
 from rfbench.models.spec import CONTROLS
@@ -117,7 +118,7 @@ def _flag(flag: tuple[str, float] | None) -> str:
 
 
 def layout(summary: pd.DataFrame) -> list[Section]:
-    """Sections of the human table: one per harmful dataset, one per benign one, weight attacks, measures."""
+    """Sections of the human table: one per harmful and per benign dataset, then budgets, weight attacks, measures."""
     cells: dict[tuple[str, str, str], dict[str, Metric]] = {}
     for row in metric_rows(summary):
         cells.setdefault((row["model"], row["attack_label"], row["dataset"]), {})[row["metric"]] = row
@@ -127,6 +128,7 @@ def layout(summary: pd.DataFrame) -> list[Section]:
     return [
         *(_harmful_section(dataset, companion(dataset, list(benign)), ordered) for dataset in harmful),
         *(_benign_section(dataset, ordered) for dataset in benign),
+        *(part for name in harmful if (part := budget_section(name, companion(name, list(benign)), ordered))),
         *(part for name in harmful for part in tampered_sections(name, companion(name, list(benign)), ordered)),
         *_measure_sections([row for row in metric_rows(summary) if is_figure(row["metric"])]),
     ]

@@ -299,11 +299,13 @@ def test_a_worst_case_that_nothing_is_within_fails_its_gate() -> None:
 def test_a_worst_case_does_not_hold_where_a_training_came_to_no_end() -> None:
     rule = GateRule(metric="worst_dsr", where={"attack_label": "finetune"}, min=0.5)
     whole = checkpoint("ffff", 5, 1.05, final=True)
-    assert results(rule, summary=summary_of(whole)) == [True]
+    cost = checkpoint("cccc", 5, 1.05, final=True, **BENIGN)
+    assert results(rule, summary=summary_of(whole, cost)) == [True]
+    assert results(rule, summary=summary_of(whole)) == [False]  # a worst case whose false alarms nobody has measured
     error = {"then": "", "then_params": "", "final": True}
     other = rows("uuuu", attack_label="larger", attack_params='{"n_examples":50}', **error)
     died = [*checkpoint("ffff", 5, 1.05), *rows("uuuu", **error)]  # after step 5
-    for summary, label in ((summary_of(whole, other), "larger"), (summary_of(died), "tune")):
+    for summary, label in ((summary_of(whole, cost, other), "larger"), (summary_of(died, cost), "tune")):
         [result] = evaluate([rule], summary)
         assert not result.passed
         assert f"; {label} scored nothing at its end, so the worst case is not known" in result.message
