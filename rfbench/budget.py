@@ -88,8 +88,8 @@ def budget_section(dataset: str, benign: str | None, cells: Cells) -> Section | 
         return None
     title = f"dsr against budget: {clean(dataset)}, % of behaviors [95 % interval]"
     note = (
-        "queries: sequences evaluated, flops: floating-point operations, both up to this step, median over behaviors. All "
-        "steps are in summary.csv."
+        "queries: sequences evaluated, flops: floating-point operations, both up to this step, median over behaviors. "
+        "All steps are in summary.csv."
     )
     columns = ("model", "attack", "queries", "flops", "dsr", "false_alarm", "n", "unscored")
     return Section(title, columns, tuple(lines), (note,))

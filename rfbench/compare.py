@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rfbench.errors import ConfigError
+from rfbench.leaks import compare_leaks
 from rfbench.measures.figures import table_order
 from rfbench.metrics import RATES, RateMetric, behavior_outcomes, measure_rows
 from rfbench.section import clean
@@ -58,6 +59,8 @@ class Comparison:
     ``measures`` (``MEASURE_COLUMNS``) holds the figures about the models themselves, each with its interval: they are
     put side by side, and no test is made. NaN where a side was not measured so.
 
+    ``leaks`` (:data:`rfbench.leaks.LEAK_COLUMNS`) compares when two models with a flag flag, by the log-rank test.
+
     ``dropped`` (``DROPPED_COLUMNS``) says why ``n_dropped`` behaviors are no pairs. ``header`` holds the lines that
     belong above every rendering: marks, the two models, their settings.
     """
@@ -66,6 +69,7 @@ class Comparison:
     candidate: str
     table: pd.DataFrame
     dropped: pd.DataFrame
+    leaks: pd.DataFrame
     measures: pd.DataFrame
     header: tuple[str, ...]
 
@@ -120,7 +124,8 @@ def compare(
     marks = dict.fromkeys([*sides[0].marks, *sides[1].marks, *unequal_data(*sides)])
     header = (*marks, *_header(names, (left_records, right_records)))
     drops = pd.DataFrame(dropped, columns=DROPPED_COLUMNS)
-    return Comparison(*names, _with_holm(pd.DataFrame(rows)), drops, _measures(sides), header)
+    leaks = compare_leaks(left_records, right_records)
+    return Comparison(*names, _with_holm(pd.DataFrame(rows)), drops, leaks, _measures(sides), header)
 
 
 def _measures(sides: Sequence[Side]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,16 @@ class Section:
 Metric = Mapping[str, Any]
 Cells = Mapping[tuple[str, str, str], Mapping[str, Metric]]
 """(model, attack_label, dataset) -> metric -> its row."""
+
+
+def companion(dataset: str, benign: Sequence[str]) -> str | None:
+    """The benign dataset whose false alarms stand beside ``dataset``: itself, its twin, its family's, or the first."""
+    family = dataset.partition("/")[0]
+
+    def distance(name: str) -> tuple[bool, bool, bool]:
+        return name != dataset, name.partition("/")[0] != family, "twin" not in name
+
+    return min(benign, key=distance, default=None)
 
 
 def clean(text: object) -> str:

@@ -76,7 +76,7 @@ def bootstrap_mean(
         return math.nan, math.nan, math.nan
     index = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
     sums, counts = np.bincount(index, weights=values), np.bincount(index)
-    means = np.concatenate([w @ sums / (w @ counts) for w in _group_draws(len(sums), n_draws, rng)])
+    means = np.concatenate([w @ sums / (w @ counts) for w in group_draws(len(sums), n_draws, rng)])
     lo, hi = np.quantile(means, [alpha / 2, 1 - alpha / 2])
     return float(values.mean()), float(lo), float(hi)
 
@@ -104,12 +104,12 @@ def bootstrap_mean_difference(
         return math.nan, math.nan, math.nan
     sides = [[np.asarray(group, dtype=np.float64) for group in side] for side in (one, other)]
     sums, counts = (np.array([[f(g) for g in side] for side in sides], dtype=np.float64) for f in (np.sum, np.size))
-    draws = np.concatenate(_group_draws(len(one), n_draws, rng))
+    draws = np.concatenate(group_draws(len(one), n_draws, rng))
     lo, hi = np.quantile(np.subtract(*(draws @ sums.T / (draws @ counts.T)).T), [alpha / 2, 1 - alpha / 2])
     return float(np.subtract(*(sums.sum(axis=1) / counts.sum(axis=1)))), float(lo), float(hi)
 
 
-def _group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:
+def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:
     """How often each draw takes each group, in chunks of shape ``(<= _DRAW_CHUNK, g)``."""
     share = np.full(n_groups, 1 / n_groups)
     sizes = [min(_DRAW_CHUNK, n_draws - start) for start in range(0, n_draws, _DRAW_CHUNK)]
@@ -189,7 +189,7 @@ def bootstrap_median_leak(
     np.add.at(total, (group_index, time_index.reshape(-1)), 1)
     np.add.at(events, (group_index, time_index.reshape(-1)), np.asarray(observed, dtype=bool))
     chunks = []
-    for weights in _group_draws(len(total), n_draws, rng):
+    for weights in group_draws(len(total), n_draws, rng):
         at_risk = (weights @ total)[:, ::-1].cumsum(axis=1)[:, ::-1]  # (d, t)
         survival = np.cumprod(1 - (weights @ events) / np.maximum(at_risk, 1), axis=1)
         reached = survival <= _HALF

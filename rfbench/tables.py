@@ -11,10 +11,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rfbench.budget import budget_section
+from rfbench.detection import detection_section
 from rfbench.measures.figures import FIGURES, LM_EVAL, is_figure, is_task_figure
 from rfbench.metrics import EARLY, metric_rows
 from rfbench.models.spec import CONTROLS
-from rfbench.section import UNDEFINED, Cells, Metric, Section, clean, counts, figure_text, interval, percent, tokens
+from rfbench.section import (
+    UNDEFINED,
+    Cells,
+    Metric,
+    Section,
+    clean,
+    companion,
+    counts,
+    figure_text,
+    interval,
+    percent,
+    tokens,
+)
 from rfbench.tampered_tables import marked, tampered_sections
 
 if TYPE_CHECKING:
@@ -118,7 +131,7 @@ def _flag(flag: tuple[str, float] | None) -> str:
 
 
 def layout(summary: pd.DataFrame) -> list[Section]:
-    """Sections of the human table: one per harmful and per benign dataset, then budgets, weight attacks, measures."""
+    """Sections of the human table: harmful and benign datasets, P(flag) as a score, budgets, tampering, measures."""
     cells: dict[tuple[str, str, str], dict[str, Metric]] = {}
     for row in metric_rows(summary):
         cells.setdefault((row["model"], row["attack_label"], row["dataset"]), {})[row["metric"]] = row
@@ -128,20 +141,11 @@ def layout(summary: pd.DataFrame) -> list[Section]:
     return [
         *(_harmful_section(dataset, companion(dataset, list(benign)), ordered) for dataset in harmful),
         *(_benign_section(dataset, ordered) for dataset in benign),
+        *(part for name in harmful if (part := detection_section(name, list(benign), ordered))),
         *(part for name in harmful if (part := budget_section(name, companion(name, list(benign)), ordered))),
         *(part for name in harmful for part in tampered_sections(name, companion(name, list(benign)), ordered)),
         *_measure_sections([row for row in metric_rows(summary) if is_figure(row["metric"])]),
     ]
-
-
-def companion(dataset: str, benign: Sequence[str]) -> str | None:
-    """The benign dataset whose false alarms stand beside ``dataset``: itself, its twin, its family's, or the first."""
-    family = dataset.partition("/")[0]
-
-    def distance(name: str) -> tuple[bool, bool, bool]:
-        return name != dataset, name.partition("/")[0] != family, "twin" not in name
-
-    return min(benign, key=distance, default=None)
 
 
 def _harmful_section(dataset: str, benign: str | None, cells: Cells) -> Section:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rfbench.detection import DETECTION
 from rfbench.errors import ConfigError
 from rfbench.gains import GAINS
 from rfbench.metrics import METRICS, SUMMARY_COLUMNS, bounded_rate, summarize
@@ -80,7 +81,7 @@ def test_harmful_by_hand():
     assert found["dsr@32"] == (2 / 4, 4, 0)  # the flag at 40 came too late
     assert found["degenerate"] == (0, 4, 0)
     assert found["leak_median"] == (40, 4, 0)  # 0, 3, 31, 40 flagged of seven: 3/7 survive the fourth
-    assert set(found) == {*METRICS} - {"fpr", "over_refusal", "false_alarm", *GAINS, *TAMPERED}
+    assert set(found) == {*METRICS} - {"fpr", "over_refusal", "false_alarm", *DETECTION, *GAINS, *TAMPERED}
 
 
 def test_benign_by_hand():

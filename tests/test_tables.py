@@ -9,8 +9,8 @@ from rich.console import Console
 from rfbench.errors import StorageError
 from rfbench.metrics import SUMMARY_COLUMNS, bounded_rate
 from rfbench.render import guard_formula, render_terminal, to_latex, to_markdown, write_tables
-from rfbench.section import clean
-from rfbench.tables import RunInfo, companion, layout
+from rfbench.section import clean, companion
+from rfbench.tables import RunInfo, layout
 
 INFO = RunInfo(
     suite="quick",

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rfbench.render import markdown, rich_table
-from rfbench.section import UNDEFINED, Section, clean, figure_text
+from rfbench.section import UNDEFINED, Section, clean, companion, figure_text
 from rfbench.stats import ALPHA
-from rfbench.tables import companion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +32,33 @@ def sections(comparison: Comparison) -> list[Section]:
     return [
         *(_section("harmful", dataset, companion(dataset, list(benign)), comparison) for dataset in harmful),
         *(_section("benign", dataset, None, comparison) for dataset in benign),
+        *_leaks(comparison),
         *_measures(comparison),
     ]
+
+
+def _leaks(comparison: Comparison) -> list[Section]:
+    """When each of two models with a flag flags; nothing where one has none."""
+    rows = _rows(comparison.leaks)
+    lines = [
+        (
+            clean(row["dataset"]),
+            clean(row["attack_label"]),
+            *(_median(row, side) for side in ("baseline", "candidate")),
+            *(UNDEFINED if math.isnan(row[name]) else _p(row[name]) for name in ("p", "p_holm")),
+        )
+        for row in rows
+    ]
+    note = (
+        "Median tokens before the flag, Kaplan-Meier (behaviors flagged in every sample, of all). inf: under half. "
+        "p: log-rank test, unpaired; Holm: over the attacks of a dataset."
+    )
+    columns = ("dataset", "attack", "baseline", "candidate", "p", "Holm")
+    return [Section("leak", columns, tuple(lines), (note,))] if lines else []
+
+
+def _median(row: Mapping[str, Any], side: str) -> str:
+    return f"{row[side]:.0f} ({row[f'flagged_{side}']} of {row[f'n_{side}']})"
 
 
 def _measures(comparison: Comparison) -> list[Section]:

@@ -16,8 +16,8 @@ from rfbench.metrics import RATES, behavior_outcomes, bounded_rate, metric_rows,
 from rfbench.models.spec import CONTROLS
 from rfbench.report.chart import chart
 from rfbench.report.markup import Markup, escape, join, tag
-from rfbench.section import UNDEFINED, Section
-from rfbench.tables import RunInfo, companion, layout
+from rfbench.section import UNDEFINED, Section, companion
+from rfbench.tables import RunInfo, layout
 
 if TYPE_CHECKING:
     import pandas as pd
