@@ -35,6 +35,8 @@ ATTENTION = frozenset({"full_attention", "sliding_attention", "chunked_attention
 
 CPU_BATCH, DEVICE_BATCH = 8, 512
 """Candidates at a time. Small batches share longer prefixes; on accelerators, launching work costs more than that."""
+MAX_ROOTS = 16
+"""Chats whose beginnings are kept, as keys and values, where several are searched in turn."""
 
 T = TypeVar("T")
 
@@ -77,9 +79,8 @@ class Evaluator:
         embedding = module.get_input_embeddings()
         self.device: torch.device = embedding.weight.device
         self._sizer = self.sizer(batch, CPU_BATCH)
-        self._memory = PrefixMemory(module.config)
-        self._root: Ids = ()
-        self.reach = self._memory.reach
+        self._roots: dict[Ids, PrefixMemory] = {}
+        self.reach = PrefixMemory(module.config).reach
         self.costs = costs or Costs.of(module)
 
     def score(self, layout: Layout, candidates: npt.NDArray[np.int64], current: npt.NDArray[np.int64]) -> Scores:
@@ -235,8 +236,8 @@ class Evaluator:
     def share(self, rows: Sequence[Ids], limit: int, n_root: int) -> tuple[torch.Tensor, Any, int, int]:
         """What is left to compute of rows once their shared prefix, of up to ``limit`` tokens, is cached.
 
-        The first ``n_root`` tokens of the prefix are computed in one piece, and anew where they are not the last
-        call's: pieces of other sizes give other roundings, and a search must not depend on what ran before it.
+        The first ``n_root`` tokens of the prefix are computed in one piece, and kept for the chats seen last: pieces of
+        other sizes give other roundings, and a search must not depend on what ran before it.
 
         Returns:
             Ids ``(b, l - shared)``, padded on the right; the cache of the prefix for ``b`` rows, ``None`` without
@@ -247,14 +248,23 @@ class Evaluator:
         cache, n_new = None, 0
         if shared:
             root = rows[0][: min(n_root, shared)]
-            if root != self._root:
-                self._memory, self._root = PrefixMemory(self.module.config), root
-                self._memory.prefill(self._reader, root, self.device)
-            before = self._memory.n_computed
-            single = self._memory.prefill(self._reader, rows[0][:shared], self.device)
-            cache, n_new = single.copy_rows(len(rows), longest), self._memory.n_computed - before
+            memory = self._remembered(root)
+            before = memory.n_computed
+            single = memory.prefill(self._reader, rows[0][:shared], self.device)
+            cache, n_new = single.copy_rows(len(rows), longest), memory.n_computed - before
         padded = [(*row[shared:], *[0] * (longest - len(row))) for row in rows]
         return torch.tensor(padded, device=self.device), cache, shared, n_new
+
+    def _remembered(self, root: Ids) -> PrefixMemory:
+        """The memory of what begins with ``root``: several chats are searched in turn, and each is computed once."""
+        memory = self._roots.pop(root, None)
+        if memory is None:
+            memory = PrefixMemory(self.module.config)
+            memory.prefill(self._reader, root, self.device)
+            for forgotten in list(self._roots)[: max(0, len(self._roots) + 1 - MAX_ROOTS)]:
+                del self._roots[forgotten]
+        self._roots[root] = memory  # last: the one used longest ago goes first
+        return memory
 
     def rewind(self, layout: Layout) -> None:
         """Forget prefixes but for what stands before the suffix: no rounding and no cost must depend on them."""
@@ -286,7 +296,7 @@ class Evaluator:
         return in_batches(items, call, sizer or self._sizer, too_large=too_large, forget=self._forget)
 
     def _forget(self) -> None:
-        self._memory, self._root = PrefixMemory(self.module.config), ()
+        self._roots = {}
         logger.warning("out of memory, going on with fewer sequences at a time")
 
 

@@ -18,7 +18,7 @@ from rfbench.models.base import Capability, ChatModel
 from rfbench.records import Behavior
 
 PACKAGE = "lm_eval"
-_MISSING = "needs the package lm_eval; pip install 'rfbench[lm-eval]'"
+_MISSING = "needs the package lm_eval; pip install lm-eval"
 
 
 class LmEval(Measure):

@@ -20,6 +20,7 @@ from rfbench.gcg.evaluator import Evaluator, shares_prefixes
 from rfbench.gcg.layout import Ids, Layout, lay_out
 from rfbench.gcg.objectives import Objective, cross_entropy, objective
 from rfbench.models.base import ChatModel
+from rfbench.models.generation import PrefixMemory
 from rfbench.records import Behavior
 
 ARCHITECTURES: list[dict[str, Any]] = [
@@ -230,6 +231,37 @@ def test_the_flag_bias_is_part_of_the_model(loaded: Callable[..., ChatModel], la
     p = math.exp(-loss(0.0))
     odds = math.exp(2.0) * p / (1 - p)
     assert math.exp(-loss(2.0)) == pytest.approx(odds / (1 + odds), rel=1e-4)
+
+
+def test_chats_that_are_searched_in_turn_are_computed_once(
+    loaded: Callable[..., ChatModel], layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = loaded()
+    chats = [Layout((*layout.before[:-1], i), layout.suffix, layout.after, layout.target) for i in range(5, 8)]
+    evaluator = Evaluator(model.module, cross_entropy)
+    prefills: list[Ids] = []
+    prefill = PrefixMemory.prefill
+
+    def watched(self: PrefixMemory, module: Any, ids: Ids, device: Any) -> Any:
+        if self.n_computed == 0:
+            prefills.append(ids)
+        return prefill(self, module, ids, device)
+
+    monkeypatch.setattr(PrefixMemory, "prefill", watched)
+    candidates, current = variations(layout)
+    for _ in range(3):
+        found = [evaluator.score(chat, candidates, current) for chat in chats]
+    assert prefills == [chat.before for chat in chats]
+    for chat, scores in zip(chats, found, strict=True):
+        alone = Evaluator(model.module, cross_entropy).score(chat, candidates, current)
+        assert (scores.losses.tolist(), scores.flops) == (alone.losses.tolist(), alone.flops)
+    monkeypatch.setattr(evaluator_module, "MAX_ROOTS", 2)
+    small = Evaluator(model.module, cross_entropy)
+    del prefills[:]
+    for _ in range(2):
+        for chat in chats:
+            small.rewind(chat)
+    assert prefills == [chat.before for chat in chats] * 2  # three in turn do not fit into two places
 
 
 def test_memory_that_runs_out_halves_the_batch_and_then_is_an_error(
