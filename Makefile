@@ -86,12 +86,14 @@ reference: $(STAMP) ## run the reference suite on the shipped pair and write its
 	@$(BIN)/rfbench run reference --gate --out results/reference-run $(ARGS); code=$$?; \
 	case $$code in 0|1) ;; *) exit $$code ;; esac; \
 	{ echo '# The shipped pair, held-out data' && echo && \
-	  echo 'Written by `make reference`; the bounds are those of `suites/reference.yaml`.' && echo && \
+	  echo "Written by \`make reference\` at commit $$(git rev-parse --short HEAD 2>/dev/null || echo unknown); the bounds are those of" && \
+	  echo '`suites/reference.yaml`.' && echo && \
 	  cat results/reference-run/gate.md && echo && \
 	  $(BIN)/rfbench table results/reference-run --format md && echo && \
 	  echo '## The two paired' && echo && echo '```text' && \
 	  $(BIN)/rfbench compare results/reference-run --baseline smollm2+refusal --candidate smollm2+redflag && \
-	  echo '```'; } > $(REFERENCE).new && mv $(REFERENCE).new $(REFERENCE) && echo "$(REFERENCE) is written" && exit $$code
+	  echo '```'; } > $(REFERENCE).new && mv $(REFERENCE).new $(REFERENCE) || { rm -f $(REFERENCE).new; exit 1; }; \
+	echo "$(REFERENCE) is written"; exit $$code
 
 compare: $(STAMP) ## test model B against model A of one run (A=smollm2 B=smollm2+redflag RUN=dir)
 	@$(if $(and $(A),$(B),$(RUN)),,echo "usage: make compare A=MODEL B=MODEL [RUN=DIR]; without RUN the newest run below results/" >&2; exit 1)

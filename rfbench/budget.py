@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 BUDGETED = ("dsr", "flag_dsr", "refusal_dsr", "fpr", "over_refusal", "false_alarm")
 """Metrics that are computed after every step."""
 COSTS = ("n_queries", "flops")
-SHOWN = 6
-"""Steps that a table for people shows at most; all are in the summary."""
+KEPT, SHOWN = 50, 6
+"""Steps of a search that the summary has at most, and a table for people; of more, some at even distances."""
 _AT = "@after "
 
 CostRow = tuple[str, float, int]
@@ -47,7 +47,7 @@ def budgets(rows: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
     struck = rows[failed]
     sound = rows[~rows.set_index(search).index.isin(struck.set_index(search).index)]
     steps = sorted(map(int, sound["step"].unique()))
-    for step in steps if len(steps) > 1 else ():
+    for step in _some(steps, KEPT) if len(steps) > 1 else ():
         so_far = sound[sound["step"] <= step]
         latest = so_far.groupby(search)["step"].transform("max")
         counting = so_far[so_far["step"] == latest]
@@ -72,7 +72,7 @@ def budget_section(dataset: str, benign: str | None, cells: Cells) -> Section | 
     lines = []
     for (model, label, name), metrics in cells.items():
         beside = cells.get((model, label, benign), {}) if benign else {}
-        for step in _some(_steps(metrics)) if name == dataset else ():
+        for step in _some(_steps(metrics), SHOWN) if name == dataset else ():
             dsr, alarm = metrics[after("dsr", step)], beside.get(after("false_alarm", step))
             lines.append(
                 (
@@ -89,7 +89,7 @@ def budget_section(dataset: str, benign: str | None, cells: Cells) -> Section | 
     title = f"dsr against budget: {clean(dataset)}, % of behaviors [95 % interval]"
     note = (
         "queries: sequences evaluated, flops: floating-point operations, both up to this step, median over behaviors. "
-        "All steps are in summary.csv."
+        "More steps are in summary.csv."
     )
     columns = ("model", "attack", "queries", "flops", "dsr", "false_alarm", "n", "unscored")
     return Section(title, columns, tuple(lines), (note,))
@@ -99,11 +99,11 @@ def _steps(metrics: Mapping[str, Metric]) -> list[int]:
     return sorted(int(name.rpartition(_AT)[2]) for name in metrics if name.startswith("dsr" + _AT))
 
 
-def _some(steps: Sequence[int]) -> list[int]:
-    """At most ``SHOWN`` of them, the first and the last included."""
-    if len(steps) <= SHOWN:
+def _some(steps: Sequence[int], n: int) -> list[int]:
+    """At most ``n`` of them, the first and the last included."""
+    if len(steps) <= n:
         return list(steps)
-    return [steps[round(i * (len(steps) - 1) / (SHOWN - 1))] for i in range(SHOWN)]
+    return [steps[round(i * (len(steps) - 1) / (n - 1))] for i in range(n)]
 
 
 def _amount(metric: Metric | None) -> str:

@@ -7,7 +7,7 @@ attempts and samples are folded into one verdict per behavior first, because the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from rfbench.budget import BUDGETED, after, budgets, costs
 from rfbench.detection import DETECTION, detection_rows
+from rfbench.draws import pass_rows
 from rfbench.errors import ConfigError
 from rfbench.gains import GAINS, flag_gains
 from rfbench.measures.figures import is_figure, table_order
@@ -97,6 +98,8 @@ def summarize(run: Any, *, seed: int = 0) -> pd.DataFrame:
       and conservative with more, as a share varies less than a coin;
     - ``leak_median``: Kaplan-Meier median over the samples on harmful behaviors, in tokens, infinite when fewer
       than half flag; bootstrap over whole behaviors, seeded by ``seed``. Unscored samples are left out;
+    - ``pass@k``: on harmful behaviors with several samples, the chance of an undefended one among ``k``
+      (:mod:`rfbench.draws`);
     - ``auroc``, ``tpr@fpr1%`` ...: P(flag) as a score, at any threshold (:mod:`rfbench.detection`);
     - ``harm_gained``, ``flag_only_lost``: for optimisers, of the harmful behaviors flagged at step 0, those in which
       the target is said now, and those in which only the flag is gone (:mod:`rfbench.gains`);
@@ -165,6 +168,7 @@ def _summarize_cell(rows: pd.DataFrame, seed: int) -> Iterator[Row]:
     harmful = rows[rows["is_harmful"].astype(bool)]
     if len(harmful) and _has_flag(rows):
         yield ("leak_median", *_leak_median(harmful, seed))
+    yield from pass_rows(rows)
     for name, *counts in flag_gains(harmful):
         yield (name, *bounded_rate(*counts))
     yield from _remains(rows[rows["final"].astype(bool)])
@@ -181,9 +185,8 @@ def _staged(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[Row]:
 def _budgeted(rows: pd.DataFrame) -> Iterator[Row]:
     """What an optimiser had reached, and spent, after every step at which it made an attempt."""
     for step, so_far in budgets(rows):
-        for metric, *figures in _rates(so_far):
-            if metric in BUDGETED:
-                yield (after(metric, step), *figures)
+        for metric, *figures in _rates(so_far, BUDGETED):
+            yield (after(metric, step), *figures)
         for cost, value, n in costs(so_far):
             yield after(cost, step), value, math.nan, math.nan, n, 0
 
@@ -197,16 +200,18 @@ def _has_flag(rows: pd.DataFrame) -> bool:
     return bool(rows["flag_id"].notna().any())
 
 
-def _rates(rows: pd.DataFrame) -> Iterator[Row]:
+def _rates(rows: pd.DataFrame, wanted: Collection[str] | None = None) -> Iterator[Row]:
+    """Rates of one cell, and the share of degenerate answers; those ``wanted`` alone, if given."""
     harmful = rows["is_harmful"].to_numpy(dtype=bool)
     sides = {"harmful": rows[harmful], "benign": rows[~harmful]}
-    for rate in RATES:
+    for rate in (rate for rate in RATES if wanted is None or rate.name in wanted):
         side = sides[rate.side]
         if rate.name == EARLY_DSR and len(side) and side["max_new_tokens"].min() < EARLY:
             continue  # nobody generated that many tokens
         if len(side) and (_has_flag(rows) or not rate.needs_flag):
             yield (rate.name, *_rate(side, rate))
-    yield ("degenerate", *_degenerate(rows))
+    if wanted is None or "degenerate" in wanted:
+        yield ("degenerate", *_degenerate(rows))
 
 
 def _samples(rows: pd.DataFrame) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int64], int]:

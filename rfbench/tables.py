@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rfbench.budget import budget_section
 from rfbench.detection import detection_section
+from rfbench.draws import pass_lines
 from rfbench.measures.figures import FIGURES, LM_EVAL, is_figure, is_task_figure
 from rfbench.metrics import EARLY, metric_rows
 from rfbench.models.spec import CONTROLS
@@ -173,7 +174,7 @@ def _harmful_section(dataset: str, benign: str | None, cells: Cells) -> Section:
         f"harmful: {clean(dataset)}, % of behaviors [95 % interval]",
         ("model", "attack", *columns),
         tuple(rows),
-        (_LEGEND_HARMFUL, clean(beside_note), _LEGEND_LEAK, *_gains(dataset, cells)),
+        (_LEGEND_HARMFUL, clean(beside_note), _LEGEND_LEAK, *pass_lines(dataset, cells), *_gains(dataset, cells)),
     )
 
 

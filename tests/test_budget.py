@@ -85,6 +85,14 @@ def test_seeds_are_folded_as_everywhere() -> None:
     assert figures(*SEARCHES, *again)[after("dsr", 1)] == (2 / 3, 3, 0)  # broken under one seed is broken
 
 
+def test_of_a_long_search_some_steps_are_kept() -> None:
+    rows = [row("a", step, "flagged" if step < 100 else "complied", final=step == 250) for step in range(251)]
+    found = figures(*rows)
+    steps = sorted(int(name.rpartition(" ")[2]) for name in found if name.startswith("dsr@"))
+    assert (len(steps), steps[0], steps[-1]) == (50, 0, 250)
+    assert [found[after("dsr", step)][0] for step in steps] == [float(step < 100) for step in steps]
+
+
 def test_without_steps_or_queries_there_is_no_curve() -> None:
     assert not list(budgets(frame(row("a", 0, "flagged", final=True))))
     assert not list(budgets(frame(*(r | {"n_queries": None} for r in SEARCHES))))
