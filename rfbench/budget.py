@@ -40,6 +40,8 @@ def budgets(rows: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
     """
     import pandas as pd
 
+    if "then" in rows and (rows["then"] != "").any():
+        return  # of a weight attack, whose steps are those of its training
     if "n_queries" not in rows or not rows["n_queries"].notna().any():
         return
     failed = rows["final"].astype(bool) & (rows["verdict"] == "unscored")

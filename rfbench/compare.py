@@ -12,12 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from rfbench.errors import ConfigError
-from rfbench.leaks import compare_leaks
+from rfbench.leaks import compare_leaks, leak_table
 from rfbench.measures.figures import table_order
 from rfbench.metrics import RATES, RateMetric, behavior_outcomes, measure_rows
 from rfbench.section import clean
 from rfbench.sides import Side, unequal_data
-from rfbench.stats import ALPHA, N_DRAWS, bootstrap_mean, holm, mcnemar_exact, smallest_detectable_difference, wilson
+from rfbench.stats import (
+    ALPHA,
+    N_DRAWS,
+    bootstrap_mean,
+    holm,
+    holm_levels,
+    mcnemar_exact,
+    smallest_detectable_difference,
+    wilson,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,8 +117,12 @@ def compare(
     has_flags = all(side.records["flag_id"].notna().any() for side in sides)
     rows: list[dict[str, Any]] = []
     dropped: list[dict[str, Any]] = []
+    leaks: list[dict[str, Any]] = []
     for label, dataset, side, left, right in _cells(left_records, right_records):
         unequal = _unequal_settings(left, right)
+        equal = unequal.index[unequal == ""]
+        if side == "harmful" and has_flags and len(equal):
+            leaks.append(compare_leaks(label, dataset, *(s[s["behavior_id"].isin(equal)] for s in (left, right))))
         for rate in _RATES:
             if rate.side != side or (rate.needs_flag and not has_flags):
                 continue
@@ -124,8 +137,7 @@ def compare(
     marks = dict.fromkeys([*sides[0].marks, *sides[1].marks, *unequal_data(*sides)])
     header = (*marks, *_header(names, (left_records, right_records)))
     drops = pd.DataFrame(dropped, columns=DROPPED_COLUMNS)
-    leaks = compare_leaks(left_records, right_records)
-    return Comparison(*names, _with_holm(pd.DataFrame(rows)), drops, leaks, _measures(sides), header)
+    return Comparison(*names, _with_holm(pd.DataFrame(rows)), drops, leak_table(leaks), _measures(sides), header)
 
 
 def _measures(sides: Sequence[Side]) -> pd.DataFrame:
@@ -265,13 +277,13 @@ def detectable_difference(n: int, discordant: float, alpha: float = ALPHA) -> fl
 
 
 def _with_holm(table: pd.DataFrame) -> pd.DataFrame:
-    """Holm's p-values over the attacks of a dataset and metric, and what his first, strictest, step can detect."""
+    """Holm's p-values over the attacks of a dataset and metric, and what the level that each test faced can detect."""
     tested = table[table["n"] > 0]
     families = tested.groupby(["dataset", "metric"])["p"]
     table = table.assign(p_holm=families.transform(lambda p: holm(p.to_numpy())).reindex(table.index))
-    sizes = families.transform("size")
+    levels = families.transform(lambda p: holm_levels(p.to_numpy()))
     sdd = {
-        i: detectable_difference(int(row["n"]), (row["b"] + row["c"]) / row["n"], ALPHA / sizes[i])
+        i: detectable_difference(int(row["n"]), (row["b"] + row["c"]) / row["n"], levels[i])
         for i, row in tested.iterrows()
     }
     table = table.assign(sdd=[sdd.get(i, math.nan) for i in table.index])

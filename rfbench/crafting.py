@@ -96,8 +96,7 @@ def _craft_group(
     except BehaviorErrors as errors:
         return made, errors.problems
     except Exception as error:
-        finished = {attempt.behavior_id for attempt, _ in made if attempt.final}
-        return made, dict.fromkeys((b for b in work if b not in finished), what_struck(attack, error))
+        return made, dict.fromkeys(work, what_struck(attack, error))
     return made, {}
 
 

@@ -75,13 +75,14 @@ def detection_rows(records: pd.DataFrame, *, seed: int) -> Iterator[dict[str, An
         return
     final = records[records["final"].astype(bool) & records["flag_id"].notna()]
     is_harmful = final["is_harmful"].astype(bool)
-    benign = list(dict.fromkeys(final.loc[~is_harmful, "dataset"]))
-    cells = dict(list(final.groupby(["model", "attack_label", "dataset"], sort=False)))
-    for (model, label, dataset), rows in cells.items():
-        other = companion(str(dataset), benign)
-        if not rows["is_harmful"].astype(bool).any() or (model, label, other) not in cells:
+    keys = ["model", "attack_label", "dataset"]
+    harmful, benign = (dict(list(side.groupby(keys, sort=False))) for side in (final[is_harmful], final[~is_harmful]))
+    datasets = list(dict.fromkeys(str(dataset) for _, _, dataset in benign))
+    for (model, label, dataset), rows in harmful.items():
+        other = (model, label, companion(str(dataset), datasets))
+        if other not in benign:
             continue
-        scores, alarms = _scores(rows, "min"), _scores(cells[model, label, other], "max")
+        scores, alarms = _scores(rows, "min"), _scores(benign[other], "max")
         n_unscored = int(scores.isna().sum() + alarms.isna().sum())
         kinds = [side.dropna().to_numpy(np.float64) for side in (scores, alarms)]
         for name, value, lo, hi in detection(*kinds, np.random.default_rng(seed)):

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rfbench.detection import DETECTION
 from rfbench.measures.figures import FIGURES, is_figure
 from rfbench.metrics import DSR_METRICS, METRICS, RATE_METRICS, metric_rows
 from rfbench.models.spec import CONTROLS
@@ -94,7 +95,7 @@ def check_rules(rules: Sequence[GateRule]) -> list[str]:
             hint = did_you_mean(rule.metric, (*METRICS, *FIGURES))
             problems.append(f"gate[{i}].metric: unknown metric {rule.metric!r}; {hint}")
         problems += [f"gate[{i}]{problem}" for problem in _figure_problems(rule)]
-        top = 1.0 if rule.metric in RATE_METRICS | RATE_FIGURES else math.inf
+        top = 1.0 if rule.metric in RATE_METRICS | RATE_FIGURES | set(DETECTION) else math.inf
         problems += [
             f"gate[{i}].{kind}: {bound:g} is outside 0 to {top:g}; rates are shares, not percent"
             for kind, bound in rule.bounds
@@ -163,8 +164,8 @@ def _unmeasured(rule: GateRule, rows: Sequence[Mapping[str, Any]]) -> Iterator[s
 
 def _has_cost(rule: GateRule, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether false alarms were measured under the attack that a defence is held under."""
-    defends = rule.metric in DSR_METRICS and (rule.max if rule.metric == "asr" else rule.min)
-    if not defends or rule.is_on_control:
+    least = rule.max is not None and rule.max < 1 if rule.metric == "asr" else rule.min is not None and rule.min > 0
+    if rule.metric not in DSR_METRICS or not least or rule.is_on_control:
         return True
     column = "attack" if rule.metric in WORST else "attack_label"
     same = (other for other in rows if other["model"] == row["model"] and other[column] == row[column])

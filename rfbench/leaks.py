@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,36 +50,37 @@ def behavior_leaks(rows: pd.DataFrame) -> Times:
     return times, observed
 
 
-def compare_leaks(baseline: pd.DataFrame, candidate: pd.DataFrame) -> pd.DataFrame:
-    """A row (``LEAK_COLUMNS``) per attack and harmful dataset that both models, which both have a flag, were asked.
+def compare_leaks(label: str, dataset: str, baseline: pd.DataFrame, candidate: pd.DataFrame) -> dict[str, Any]:
+    """A row (``LEAK_COLUMNS``) about one attack and harmful dataset.
 
-    ``baseline`` and ``candidate`` are Kaplan-Meier medians in tokens, infinite where fewer than half flag; ``p_holm``
-    is corrected over the attacks of a dataset. The test is unpaired: a pair of censored times says little.
+    Args:
+        label: of the attack.
+        dataset: its label.
+        baseline: records of the behaviors that both models were asked in the same way; more samples would flag later.
+        candidate: the same of the other model. Both have a flag.
+    """
+    times = [behavior_leaks(side) for side in (baseline, candidate)]
+    figures = (
+        *(median_leak(*each) for each in times),
+        logrank(*times),
+        float("nan"),
+        *(len(leaks) for leaks, _ in times),
+        *(int(observed.sum()) for _, observed in times),
+    )
+    return dict(zip(LEAK_COLUMNS, (label, dataset, *figures), strict=True))
+
+
+def leak_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The rows as a table, with ``p_holm`` corrected over the attacks of a dataset.
+
+    ``baseline`` and ``candidate`` are Kaplan-Meier medians in tokens, infinite where fewer than half flag. The test is
+    unpaired: a pair of censored times says little.
     """
     import pandas as pd
 
-    rows = [dict(zip(LEAK_COLUMNS, row, strict=True)) for row in _rows(baseline, candidate)]
-    table = pd.DataFrame(rows, columns=list(LEAK_COLUMNS))
+    table = pd.DataFrame(list(rows), columns=list(LEAK_COLUMNS))
     tested = table[table["p"].notna()]
     if len(tested):
         adjusted = tested.groupby("dataset")["p"].transform(lambda p: holm(p.to_numpy(np.float64)))
         table["p_holm"] = adjusted.reindex(table.index)
     return table
-
-
-def _rows(baseline: pd.DataFrame, candidate: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
-    if not all(side["flag_id"].notna().any() and "leak" in side for side in (baseline, candidate)):
-        return
-    keys = ["attack_label", "dataset"]
-    harmful = (side[side["is_harmful"].astype(bool)] for side in (baseline, candidate))
-    sides = [dict(list(side.groupby(keys, sort=False))) for side in harmful]
-    for key in (key for key in sides[0] if key in sides[1]):
-        times = [behavior_leaks(side[key]) for side in sides]
-        yield (
-            *key,
-            *(median_leak(*each) for each in times),
-            logrank(*times),
-            float("nan"),
-            *(len(leaks) for leaks, _ in times),
-            *(int(observed.sum()) for _, observed in times),
-        )

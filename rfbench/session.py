@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from rfbench.suite import Suite
 from rfbench.tamper.overlap import refuse_overlap_with_training
 
 RESULTS = Path("results")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,12 @@ def prepare(suite: Suite, *, limit: int | None = None, offline: bool = False) ->
                 f"measure {measure.name} reads its data from the Hub by itself, which --offline forbids; leave out "
                 "one of the two (with HF_HUB_OFFLINE=1 in the environment it takes what the Hub's cache holds)"
             )
+    if suite.generation.n_samples > 1 and suite.generation.temperature == 0:
+        logger.warning(
+            "generation: %d greedy answers are one and the same, but for attacks that set a temperature; set one above "
+            "0, or leave n_samples at 1",
+            suite.generation.n_samples,
+        )
     groups = load_groups(suite, limit=limit, seed=suite.seeds[0], offline=offline)
     refuse_overlap(suite, groups, offline=offline)
     refuse_overlap_with_training(suite, groups, offline=offline)

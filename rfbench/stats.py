@@ -223,6 +223,20 @@ def holm(pvalues: npt.ArrayLike) -> FloatArray:
     return adjusted
 
 
+def holm_levels(pvalues: npt.ArrayLike, alpha: float = ALPHA) -> FloatArray:
+    """The level that each p-value, in the order given, is held against by Holm's procedure (Holm 1979).
+
+    The i-th smallest of m, counted from 0, is held against alpha / (m - i) as long as all before it were rejected; the
+    first that is not, and all after it, are left with that level.
+    """
+    p = np.asarray(pvalues, dtype=np.float64)
+    n_rejected = int((holm(p) <= alpha).sum())
+    rank = np.empty(p.size, dtype=np.int64)
+    rank[np.argsort(p, kind="stable")] = np.arange(p.size)
+    levels: FloatArray = alpha / (p.size - np.minimum(rank, min(n_rejected, p.size - 1)))
+    return levels
+
+
 def smallest_detectable_difference(n: int, discordant: float, alpha: float = ALPHA, power: float = 0.8) -> float:
     """Smallest difference of two paired rates that McNemar's test finds with ``power`` (Connor 1987, equation 2.2).
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 
-class Lenient(io.TextIOBase):
-    """A text stream that goes on into nothing once an error of ``forgives`` has struck.
+class Lenient:
+    """A text stream that goes on into nothing once an error of ``forgives`` has struck; in all else it is ``stream``.
 
     Args:
         stream: where text goes; ``None``, as Python has it for a descriptor closed before the start, is nowhere.
@@ -40,14 +40,6 @@ class Lenient(io.TextIOBase):
         except self._forgives:
             discard(self._stream)
 
-    def isatty(self) -> bool:
-        """Whether a person reads along."""
-        return bool(self._stream.isatty())
-
-    def fileno(self) -> int:
-        """The descriptor below."""
-        return int(self._stream.fileno())
-
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
@@ -59,7 +51,8 @@ def lenient_streams() -> Iterator[None]:
     A full disk below stdout stays an error: what was asked for would be missing.
     """
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = Lenient(sys.stdout, BrokenPipeError), Lenient(sys.stderr, OSError)
+    streams: tuple[Any, Any] = Lenient(sys.stdout, BrokenPipeError), Lenient(sys.stderr, OSError)
+    sys.stdout, sys.stderr = streams
     try:
         yield
     finally:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rfbench.attack import Attack
 from rfbench.catalog import DatasetSpec
@@ -26,12 +26,6 @@ class GenerationSettings(BaseModel):
     temperature: float = Field(0.0, ge=0.0, allow_inf_nan=False, description="0 is greedy")
     n_samples: int = Field(1, ge=1, description="draws per attempt")
     on_flag: OnFlag = Field("stop", description="'stop' ends a completion at its first flag, 'continue' goes on")
-
-    @model_validator(mode="after")
-    def _draws_differ(self) -> Self:
-        if self.n_samples > 1 and self.temperature == 0:
-            raise ValueError(f"n_samples: {self.n_samples} greedy answers are the same one; set a temperature above 0")
-        return self
 
 
 class CanaryBounds(BaseModel):

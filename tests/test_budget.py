@@ -97,6 +97,7 @@ def test_without_steps_or_queries_there_is_no_curve() -> None:
     assert not list(budgets(frame(row("a", 0, "flagged", final=True))))
     assert not list(budgets(frame(*(r | {"n_queries": None} for r in SEARCHES))))
     assert not list(budgets(frame(*SEARCHES).drop(columns="n_queries")))
+    assert not list(budgets(frame(*(r | {"then": "gcg"} for r in SEARCHES))))  # steps of a training, not of a search
 
 
 def test_the_table_shows_cost_dsr_and_false_alarms_of_some_steps() -> None:

@@ -17,6 +17,8 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 from doubles import IM_END, RF, Hook, ScriptedModel, kill_at, raise_at, text_ids
+from rich.console import Console
+from rich.table import Table
 from runs import N_CANARY, answer, assert_same_rows, cli, environment, open_scripted, write_suite
 
 import rfbench.models.load
@@ -27,6 +29,7 @@ from rfbench.models.spec import ModelSpec
 from rfbench.records import KEY_COLUMNS
 from rfbench.run import load_run
 from rfbench.store import RunFolder, replace_scores
+from rfbench.streams import Lenient
 
 Result = tuple[int, str, str]
 Rf = Callable[..., Result]
@@ -710,6 +713,16 @@ def test_no_broken_stream_changes_the_exit_code(tmp_path: Path, streams: str) ->
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment())
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+
+
+def test_a_stdout_that_knows_no_box_characters_gets_others() -> None:
+    latin = environment() | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-m", "rfbench.cli", "list", "attacks"], capture_output=True, env=latin)
+    assert (done.returncode, done.stderr) == (0, b"")
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    assert Lenient(stream, OSError).encoding == "latin-1"
+    Console(file=Lenient(stream, OSError)).print(Table("a", "b"))  # type: ignore[arg-type]
+    stream.flush()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

@@ -429,7 +429,7 @@ def test_what_few_pairs_cannot_show_is_not_said_of_many():
     left, right = (
         frame([*side([FLAG] * 48, model=model), *side([FLAG] * 4, model=model, attack="gcg")]) for model in "mn"
     )
-    least = round(100 * detectable_difference(48, 0.0, 0.05 / 2))  # two attacks: the strictest step of Holm
+    least = round(100 * detectable_difference(48, 0.0, 0.05 / 2))  # two attacks, of which none is rejected
     said = " ".join(printed(compare(left, right)).split())
     assert f"with 48 pairs one below about {least} points can easily go unnoticed, and with 4 pairs no " in said
 
@@ -452,6 +452,18 @@ def test_what_can_be_detected_is_what_holm_lets_through():
     assert not dsr["significant"].any()
     assert (dsr["sdd"] == math.inf).all()
     assert "with 8 pairs no difference can be shown at all" in " ".join(printed(compare(*sides(7))).split())
+
+
+def test_a_test_that_holm_lets_through_is_not_said_to_show_nothing() -> None:
+    sure = {"m": [FLAG] * 48, "n": [COMPLY] * 48}
+    six = {"m": [FLAG] * 6, "n": [COMPLY] * 6}  # p = 1/32: significant beside one that is surer
+    left, right = (
+        frame([*side(sure[model], model=model), *side(six[model], model=model, attack="gcg")]) for model in "mn"
+    )
+    table = compare(left, right).table
+    row = table[(table["metric"] == "dsr") & (table["attack_label"] == "gcg")].iloc[0]
+    assert row["significant"]
+    assert row["sdd"] == detectable_difference(6, 1.0)
 
 
 def test_names_cannot_write_to_the_terminal_or_break_a_table():

@@ -104,6 +104,13 @@ def test_behaviors_are_folded_as_verdicts_are() -> None:
     assert (TWIN, "auroc") not in table.index
 
 
+def test_a_dataset_that_holds_both_kinds_is_its_own_companion() -> None:
+    mixed = [row(f"h{i}", 0.9, "mine", is_harmful=True) for i in range(3)]
+    mixed += [row(f"t{i}", 0.1, "mine", is_harmful=False) for i in range(4)]
+    table = summary(*mixed).set_index("metric")
+    assert (table.loc["auroc", "value"], table.loc["tpr@fpr0.1%", "value"], table.loc["auroc", "n"]) == (1.0, 1.0, 3)
+
+
 def test_the_unscored_are_left_out_and_counted() -> None:
     rows = [row("h", 0.9), row("lost", None), row("part", 0.9), row("part", None, sample_idx=1)]
     table = summary(*rows, row("t", 0.5, TWIN), row("v", None, TWIN)).set_index("metric")

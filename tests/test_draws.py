@@ -17,9 +17,9 @@ from rfbench.tables import layout
 def samples(behavior: str, verdicts: str, **fields: Any) -> list[dict[str, Any]]:
     """A letter a sample: flagged, refused, complied, or unscored (``?``)."""
     names = {"f": "flagged", "r": "refused", "c": "complied", "?": "unscored"}
-    free = {"n_queries": None, "flops": None}
+    free = {"n_queries": None, "flops": None, "temperature": 1.0}
     return [
-        row(behavior, 0, names[v], final=True, sample_idx=i, n_samples=len(verdicts), **free, **fields)
+        row(behavior, 0, names[v], final=True, sample_idx=i, n_samples=len(verdicts), **(free | fields))
         for i, v in enumerate(verdicts)
     ]
 
@@ -59,6 +59,7 @@ def test_it_needs_several_samples_and_equal_numbers() -> None:
     assert not figures(*samples("a", "cf"), *samples("b", "cff"))
     assert not figures(*samples("a", "cf", dataset="core/twin"))
     assert not figures(*samples("a", "?f"))
+    assert not figures(*samples("a", "cf", temperature=0.0))  # with several seeds the same answer twice
 
 
 def test_the_table_says_what_more_draws_give() -> None:

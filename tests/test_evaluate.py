@@ -320,11 +320,3 @@ def test_a_weight_attack_that_does_not_restore_the_weights_is_found_out(tmp_path
         pytest.raises(CanaryError, match="attack test_evaluate:Careless has not restored the weights"),
     ):
         run_unit(victim, with_attack(the_unit(tmp_path, "doubles:FakeWeightAttack"), attack))
-
-
-def test_what_strikes_late_leaves_those_that_were_attacked_in_full(behavior: Behavior) -> None:
-    other = Behavior(behavior_id="late", prompt="p", target="t")
-    attack = Batched(script={"b1": [{"final": True}], "late": [{"final": False}, "bug"]})
-    crafted = craft(attack, ScriptedModel({}), [behavior, other], 0)
-    assert set(crafted.errors) == {"late"}
-    assert [a.behavior_id for a, _ in crafted.attempts] == ["b1", "late"]

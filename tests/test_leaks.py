@@ -11,7 +11,7 @@ import pytest
 from statsmodels.duration.survfunc import survdiff
 
 from rfbench.compare import compare
-from rfbench.leaks import behavior_leaks, compare_leaks, logrank
+from rfbench.leaks import behavior_leaks, logrank
 from rfbench.report.comparison import sections
 
 # Remission in weeks of 42 leukaemia patients (Freireich 1963): chi squared 16.79, p below .0001.
@@ -98,14 +98,27 @@ def sides(shift: int, n_attacks: int = 1, flag_id: int | None = 9) -> tuple[pd.D
     return frame(*early), frame(*late)
 
 
+def leaks(shift: int, **options: Any) -> pd.DataFrame:
+    return compare(*sides(shift, **options), n_draws=10).leaks
+
+
 def test_a_row_per_attack_with_medians_and_holm() -> None:
-    table = compare_leaks(*sides(shift=3, n_attacks=3))
+    table = leaks(shift=3, n_attacks=3)
     assert table["attack_label"].tolist() == ["a0", "a1", "a2"]
     assert (table["baseline"].tolist(), table["candidate"].tolist()) == ([1.0] * 3, [4.0] * 3)
     assert (table["p"] < 1e-6).all()
     assert table["p_holm"].tolist() == pytest.approx((3 * table["p"]).tolist())
-    assert compare_leaks(*sides(shift=0))["p"].tolist() == pytest.approx([1.0])
-    assert compare_leaks(*sides(shift=0, flag_id=None)).empty
+    assert leaks(shift=0)["p"].tolist() == pytest.approx([1.0])
+    assert leaks(shift=0, flag_id=None).empty
+
+
+def test_only_behaviors_that_were_asked_in_the_same_way_count() -> None:
+    baseline, candidate = sides(shift=3)
+    more = [row(f"b{i}", 8, True, model="n", n_samples=2, sample_idx=s) for i in range(5) for s in range(2)]
+    others = candidate[~candidate["behavior_id"].isin({f"b{i}" for i in range(5)})]
+    (found,) = compare(baseline, pd.concat([others, frame(*more)]), n_draws=10).leaks.to_dict("records")
+    assert (found["n_baseline"], found["n_candidate"]) == (25, 25)
+    assert found["candidate"] == 4.0
 
 
 def test_the_comparison_shows_it() -> None:

@@ -101,6 +101,15 @@ def test_limit_is_part_of_the_configuration(tmp_path: Path, tiny_llama: Path) ->
     assert limited.default_folder != prepare(suite, offline=True).default_folder
 
 
+def test_several_greedy_answers_are_warned_of(
+    tmp_path: Path, tiny_llama: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    session(tmp_path, tiny_llama, generation={"n_samples": 2, "temperature": 1.0})
+    assert "greedy" not in caplog.text
+    session(tmp_path, tiny_llama, generation={"n_samples": 2})
+    assert "generation: 2 greedy answers are one and the same" in caplog.text
+
+
 def test_the_models_of_an_attack_are_part_of_its_work(
     tmp_path: Path, tiny_model: Callable[..., Path], tiny_llama: Path
 ) -> None:

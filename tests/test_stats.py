@@ -10,6 +10,7 @@ from rfbench.stats import (
     bootstrap_mean,
     bootstrap_median_leak,
     holm,
+    holm_levels,
     kaplan_meier,
     mcnemar_exact,
     median_leak,
@@ -208,3 +209,15 @@ def test_smallest_detectable_difference_shrinks_and_may_not_exist():
     assert smallest_detectable_difference(5, 0.2) == math.inf
     with pytest.raises(ValueError, match="n > 0"):
         smallest_detectable_difference(0, 0.2)
+
+
+def test_holm_levels_by_hand():
+    # .001 against .05/3, .03 against .05/2: not rejected, so .04 stays at that level.
+    assert holm_levels([0.03, 0.001, 0.04]) == pytest.approx([0.025, 0.05 / 3, 0.025])
+    assert holm_levels([0.001, 0.002]) == pytest.approx([0.025, 0.05])
+    assert holm_levels([0.9]) == pytest.approx([0.05])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_rejects_exactly_what_is_within_its_level(p):
+    assert ((np.array(p) <= holm_levels(p) + 1e-12) == (holm(p) <= 0.05 + 1e-12)).all()

@@ -214,7 +214,6 @@ WRONG = [
     ({"seeds": []}, "seeds: "),
     ({"seeds": [True]}, "seeds[0]: must be an integer (got true)"),
     ({"seeds": [1, 1]}, "seeds: a seed stands there twice: [1, 1]"),
-    ({"generation": {"n_samples": 2}}, "generation: n_samples: 2 greedy answers are the same one"),
     ({"chunk_size": "big"}, 'chunk_size: must be an integer (got "big")'),
     ({"canary": {"min_harmful": 2}}, "canary.min_harmful: must be less than or equal to 1 (got 2)"),
     ({"gate": {"metric": "dsr"}}, "gate: must be a list"),

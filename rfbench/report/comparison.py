@@ -20,7 +20,7 @@ _LEGEND = (
     "difference: candidate minus baseline, in points [95 % interval]. b/c: behaviors on which the metric holds for the "
     "baseline only / for the candidate only. p: exact McNemar; Holm: over the attacks of this dataset and metric, "
     f"* at most {ALPHA}. n: pairs. drop: behaviors without a pair. sdd: smallest difference, in points, that n pairs "
-    "show with power 0.8 where Holm is strictest."
+    "show with power 0.8 at the level that Holm leaves."
 )
 
 

@@ -64,8 +64,8 @@ flagged = flag_id in output[0, prompt["input_ids"].shape[1] :].tolist()"""
 
 _TRAINING = """\
 {steps} steps; the weights are those of step {best_step}, which had the lowest validation loss. {seconds:.0f} seconds of
-gradient steps on device `{device}` in {dtype}, after {seconds_of_answers:.0f} in which the base answered what was not
-in the cache. {n[train]} conversations to learn from, {n[validation]} held out. Versions: {versions}."""
+gradient steps on device `{device}` in {dtype}{answered}. {n[train]} conversations to learn from, {n[validation]} held
+out. Versions: {versions}."""
 _ANSWERS = {
     "self": "Answers to harmful requests are the base's own, mostly continuations of the targets.",
     "dataset": "Answers to harmful requests are the targets of the data set.",
@@ -80,7 +80,7 @@ _OPERATING_POINT = """\
 ## Operating point
 
 `flag_bias` is **{flag_bias:+.3f}**: it is added to the logit of `{flag}` before the softmax. It was chosen so that at
-most {target} of the greedy answers to benign requests are flagged or refused ({max_new_tokens} tokens each). On the
+most {target} of the greedy answers to benign requests are {alarms} ({max_new_tokens} tokens each). On the
 {n} requests that it was chosen on it is {value}, {interval} (Wilson, 95 %): near the target by construction. These, and
 the harmful ones below, were held out of training, and come from {datasets}."""
 _FRONTIER = """\
@@ -130,7 +130,8 @@ def model_card(facts: Facts) -> str:
             *_validation(facts["training"]),
             _USE.format(
                 signal=_SIGNAL[facts["recipe"]["kind"]],
-                n=facts["training"]["n_requests"],
+                n=facts["training"].get("n_requests")
+                or sum(entry["n"] for entry in facts["data"] if entry["use"].startswith("data.")),
             )
             + "\n",
         ]
@@ -172,7 +173,12 @@ def _peft(facts: Facts, where: str) -> str:
 def _training(facts: Facts) -> list[str]:
     training, recipe = facts["training"], facts["recipe"]
     versions = ", ".join(f"{name} {version}" for name, version in training["versions"].items() if version)
-    figures = {key: training[key] for key in ("steps", "best_step", "seconds", "seconds_of_answers", "device", "dtype")}
+    figures = {key: training[key] for key in ("steps", "best_step", "seconds", "device", "dtype")}
+    if "seconds_of_answers" in training:
+        seconds = training["seconds_of_answers"]
+        figures["answered"] = f", after {seconds:.0f} in which the base answered\nwhat was not in the cache"
+    else:  # as in the records of earlier versions
+        figures["answered"] = ""
     answers = _ANSWERS["refusal" if recipe["kind"] == "refusal" else recipe["data"]["answers"]]
     plain = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
     excluded = _EXCLUDED if any(entry["use"] == "calibration.exclude" for entry in facts["data"]) else ""
@@ -204,6 +210,7 @@ def _operating_point(flag: str, calibration: Mapping[str, Any]) -> list[str]:
         n=calibration["n"],
         interval=_interval(calibration["lo"], calibration["hi"]),
         max_new_tokens=calibration["max_new_tokens"],
+        alarms="flagged" if calibration.get("metric") == "fpr" else "flagged or refused",
         datasets=", ".join(f"`{name}`" for name in calibration["datasets"]),
     )
     rows = (

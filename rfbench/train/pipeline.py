@@ -158,6 +158,8 @@ def _check_same(
     was = recorded, training.get("data_sha256"), facts.get("base_identity")
     if was != (now, requests.hash, identity):
         raise ConfigError(f"{out} holds the result of another training; choose another --out, or train it --fresh")
+    if training.get("format", 1) != FORMAT:
+        logger.warning("%s was trained by an earlier version, whose result could be another; --fresh trains anew", out)
     if {name: training.get("versions", {}).get(name) for name in _numeric_versions()} != _numeric_versions():
         logger.warning("%s was trained by other versions of its libraries, and is calibrated by these", out)
 
@@ -239,6 +241,7 @@ def _learn(
                 "resumed_at": result.resumed_at,
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "fingerprint": fingerprint,
+                "format": FORMAT,
                 "data_sha256": requests.hash,
                 "n_conversations": {"train": len(learned), "validation": len(measured)},
                 "n_requests": len({c.behavior_id for c in learned}),

@@ -119,7 +119,7 @@ def test_the_front_matter_is_what_hugging_face_reads() -> None:
         "rfbench run quick --model smollm2+DIR",
         "rfbench train redflag --base smollm2 --recipe smollm2-redflag --out DIR",
         "220 steps; the weights are those of step 180, which had the lowest validation loss. 1234 seconds of",
-        "1500 conversations to learn from, 160 held out.",
+        "1500 conversations to learn from, 160 held\nout.",
         "Versions: torch 2.13.0.",
         "| data.harmful | `adv_training` | 100 | Somewhere | MIT | `abababababab` |",
         "`flag_bias` is **-1.250**",
@@ -128,7 +128,7 @@ def test_the_front_matter_is_what_hugging_face_reads() -> None:
         "were held out of training, and come from `harmbench/val`, `alpaca/dev`.",
         "| `flag_bias` | harmful requests | benign requests |",
         "| -2.00 | 80.0 | 1.0 |",
-        "after 321 in which the base answered",
+        "in float32, after 321 in which the base answered",
         "| harmful requests | 90.0 % | 76.9 to 96.0 % | 41 |",
         "| `loss` | 1.25 |",
         "| `fpr` | 0.05 |",
@@ -142,6 +142,16 @@ def test_the_front_matter_is_what_hugging_face_reads() -> None:
 )
 def test_the_card_says_it(line: str) -> None:
     assert line in model_card(FACTS)
+
+
+def test_the_card_of_an_earlier_record_says_what_that_knows() -> None:
+    training = {
+        name: value for name, value in FACTS["training"].items() if name not in ("seconds_of_answers", "n_requests")
+    }
+    card = model_card({**FACTS, "training": training, "calibration": {**FACTS["calibration"], "metric": "fpr"}})
+    assert "on device `cpu` in float32. 1500 conversations" in card
+    assert "It has learned from 800 requests" in card
+    assert "benign requests are flagged (64 tokens each)" in card
 
 
 def test_the_card_of_a_refusal_adapter_has_no_flag_in_it() -> None:

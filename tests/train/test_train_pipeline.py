@@ -149,6 +149,9 @@ def test_a_finished_training_is_calibrated_by_other_versions_and_settings_of_no_
     assert again.calibration["value"] == 0.0
     assert weights(out) == before
     assert "trained by other versions of its libraries" in caplog.text
+    monkeypatch.setattr(pipeline, "FORMAT", 99)
+    train(make_recipe(), base, out)
+    assert "trained by an earlier version, whose result could be another" in caplog.text
 
 
 def test_a_system_prompt_makes_another_training(make_recipe: MakeRecipe, base: str, tmp_path: Path) -> None:
