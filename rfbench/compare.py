@@ -278,15 +278,15 @@ def detectable_difference(n: int, discordant: float, alpha: float = ALPHA) -> fl
 
 def _with_holm(table: pd.DataFrame) -> pd.DataFrame:
     """Holm's p-values over the attacks of a dataset and metric, and what the level that each test faced can detect."""
+    import pandas as pd
+
     tested = table[table["n"] > 0]
     families = tested.groupby(["dataset", "metric"])["p"]
     table = table.assign(p_holm=families.transform(lambda p: holm(p.to_numpy())).reindex(table.index))
-    levels = families.transform(lambda p: holm_levels(p.to_numpy()))
-    sdd = {
-        i: detectable_difference(int(row["n"]), (row["b"] + row["c"]) / row["n"], levels[i])
-        for i, row in tested.iterrows()
-    }
-    table = table.assign(sdd=[sdd.get(i, math.nan) for i in table.index])
+    tested = tested.assign(level=families.transform(lambda p: holm_levels(p.to_numpy())))
+    shares = (tested["b"] + tested["c"]) / tested["n"]
+    sdd = [detectable_difference(*row) for row in zip(tested["n"], shares, tested["level"], strict=True)]
+    table = table.assign(sdd=pd.Series(sdd, index=tested.index, dtype="float64").reindex(table.index))
     return table.assign(significant=table["p_holm"] <= ALPHA)[list(COLUMNS)]
 
 

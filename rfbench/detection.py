@@ -84,10 +84,10 @@ def detection_rows(records: pd.DataFrame, *, seed: int) -> Iterator[dict[str, An
             continue
         scores, alarms = _scores(rows, "min"), _scores(benign[other], "max")
         n_unscored = int(scores.isna().sum() + alarms.isna().sum())
-        kinds = [side.dropna().to_numpy(np.float64) for side in (scores, alarms)]
-        for name, value, lo, hi in detection(*kinds, np.random.default_rng(seed)):
+        high, low = (side.dropna().to_numpy(np.float64) for side in (scores, alarms))
+        for name, value, lo, hi in detection(high, low, np.random.default_rng(seed)):
             cell = {"model": model, "attack": rows["attack"].iloc[0], "attack_label": label, "dataset": dataset}
-            figures = {"value": value, "lo": lo, "hi": hi, "n": len(kinds[0]), "n_unscored": n_unscored}
+            figures = {"value": value, "lo": lo, "hi": hi, "n": len(high), "n_unscored": n_unscored}
             yield {**cell, "metric": name, **figures}
 
 

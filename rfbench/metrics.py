@@ -185,10 +185,10 @@ def _staged(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[Row]:
 def _budgeted(rows: pd.DataFrame) -> Iterator[Row]:
     """What an optimiser had reached, and spent, after every step at which it made an attempt."""
     for step, so_far in budgets(rows):
-        for metric, *figures in _rates(so_far, BUDGETED):
-            yield (after(metric, step), *figures)
-        for cost, value, n in costs(so_far):
-            yield after(cost, step), value, math.nan, math.nan, n, 0
+        for metric, value, lo, hi, n, n_unscored in _rates(so_far, BUDGETED):
+            yield after(metric, step), value, lo, hi, n, n_unscored
+        for cost, median, n_known in costs(so_far):
+            yield after(cost, step), median, math.nan, math.nan, n_known, 0
 
 
 def _remains(rows: pd.DataFrame) -> Iterator[Row]:
