@@ -64,7 +64,7 @@ class Attack(BaseModel, ABC):
         Attacks of one stream draw the same: one that is to be paired with another names the other's.
         """
         defaults = {name: type(self).model_fields[name].default for name in self.only_how}
-        return self.name, canonical_json(self.model_dump(mode="json") | defaults)
+        return self.name, canonical_json(json.loads(self.params) | defaults)
 
     def further_models(self) -> tuple[str, ...]:
         """Models that are loaded beside the one under attack, as :func:`rfbench.models.load.load_model` takes them.

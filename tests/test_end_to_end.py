@@ -16,6 +16,7 @@ import pytest
 from runs import assert_same_rows, environment, write_suite
 
 from rfbench.cli import main
+from rfbench.detection import DETECTION
 from rfbench.gains import GAINS
 from rfbench.metrics import METRICS
 from rfbench.models.spec import CONTROLS
@@ -123,7 +124,7 @@ def test_the_ci_suite_on_the_default_model(tmp_path: Path, capsys: pytest.Captur
             assert values[control, label, "core/twin", "fpr"] == rate
     defined = set(METRICS) - {"dsr@32", *GAINS, *TAMPERED}  # 16 tokens, no optimiser and no weight attack
     assert set(summary[summary["model"] == "always-flag"]["metric"]) == defined
-    without_flag = defined - {"flag_dsr", "fpr", "leak_median"}
+    without_flag = defined - {"flag_dsr", "fpr", "leak_median", *DETECTION}
     assert set(summary[summary["model"] == "smollm2"]["metric"]) == without_flag
     assert set(summary["n"]) == {4}
     # A real model writes words, and answers each request in its own way.
