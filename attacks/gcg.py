@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from rfbench.attack import PromptAttack
 from rfbench.errors import BehaviorErrors
+from rfbench.gcg import OWN_DRAFTS
 from rfbench.models.base import Capability, ChatModel
 from rfbench.records import Attempt, Behavior
 
@@ -222,7 +223,7 @@ class GCG(PromptAttack):
 
     def further_models(self) -> tuple[str, ...]:
         """Surrogates, and a draft that is a model of its own."""
-        own = self.ranking == "draft" and self.draft not in ("glimpse", "int8")
+        own = self.ranking == "draft" and self.draft not in OWN_DRAFTS
         return (*self.surrogates, *([self.draft] if own else []))
 
     def craft(self, model: ChatModel, behavior: Behavior, rng: np.random.Generator) -> Iterator[Attempt]:

@@ -78,7 +78,6 @@ METRICS: tuple[str, ...] = (*(rate.name for rate in RATES), "degenerate", "leak_
 """Every metric, in the order of a cell's rows; those at a stage of a weight attack are called after these."""
 RATE_METRICS: frozenset[str] = frozenset(METRICS) - {"leak_median", *DETECTION, *REMAINS}
 DSR_METRICS: frozenset[str] = frozenset({"dsr", "flag_dsr", "refusal_dsr", EARLY_DSR, "asr", *WORST})
-FALSE_ALARM_METRICS: frozenset[str] = frozenset({"fpr", "over_refusal", "false_alarm"})
 
 
 def summarize(run: Any, *, seed: int = 0) -> pd.DataFrame:

@@ -10,3 +10,6 @@ Shapes, here and in every tensor docstring of this package: ``b`` rows of a batc
 size, ``k`` best replacements of a position, ``l`` tokens of a sequence, ``s`` suffix tokens, ``t`` target tokens,
 ``v`` vocabulary (rows of the input embedding).
 """
+
+OWN_DRAFTS = ("glimpse", "int8")
+"""Drafts that are made of the model itself; any other name is that of a model."""

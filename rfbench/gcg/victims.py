@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from rfbench.errors import AttackError, EncodingError
+from rfbench.gcg import OWN_DRAFTS
 from rfbench.gcg.draft import in_dtype, int8_copy
 from rfbench.gcg.evaluator import Evaluator
 from rfbench.gcg.glimpse import Glimpse
@@ -65,7 +66,7 @@ def open_victims(
         offline = getattr(model, "offline", False)
         models: list[Any] = [model, *(stack.enter_context(load_model(name, offline=offline)) for name in surrogates)]
         ranker: Any = None
-        if draft is not None and draft not in ("glimpse", "int8"):
+        if draft is not None and draft not in OWN_DRAFTS:
             ranker = stack.enter_context(load_model(draft, offline=offline))
         for other in [*models, *([ranker] if ranker is not None else [])]:
             if Capability.GRADIENTS not in other.capabilities:

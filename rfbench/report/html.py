@@ -35,7 +35,7 @@ _TEXT_WARNING = (
 _RATE = {rate.name: rate for rate in RATES}
 _TEXTS_AND_PATHS = frozenset(
     {"spec", "system", "chat_template", "template_args", "template_before", "template_after", "path", "targets"}
-    | {"text", "initial", "openings", "lessons", "demonstrations"}  # of attacks
+    | {"text", "initial", "openings", "messages"}  # fields of attacks
 )
 
 

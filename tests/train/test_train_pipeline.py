@@ -34,6 +34,12 @@ def base(tiny_model: TinyModel) -> str:
     return str(tiny_model(flag=False))
 
 
+def kill_at_3(*args: Any) -> dict[str, float]:
+    if args[-1] == 3:
+        raise Killed
+    return train_step(*args)
+
+
 def weights(out: Path) -> bytes:
     return (out / "adapter_model.safetensors").read_bytes()
 
@@ -89,11 +95,6 @@ def test_killed_and_resumed_ends_like_unbroken(
 ) -> None:
     train(make_recipe(), base, tmp_path / "whole")
 
-    def kill_at_3(*args: Any) -> dict[str, float]:
-        if args[-1] == 3:
-            raise Killed
-        return train_step(*args)
-
     with monkeypatch.context() as patch:
         patch.setattr(loop_module, "train_step", kill_at_3)
         with pytest.raises(Killed):
@@ -107,11 +108,6 @@ def test_a_killed_fresh_training_is_resumed_and_not_taken_for_the_old_one(
 ) -> None:
     out = tmp_path / "out"
     train(make_recipe(seed=1), base, out)
-
-    def kill_at_3(*args: Any) -> dict[str, float]:
-        if args[-1] == 3:
-            raise Killed
-        return train_step(*args)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop_module, "train_step", kill_at_3)
