@@ -65,12 +65,15 @@ def run_command(arguments: Namespace) -> int:
     if arguments.gate and not suite.gate:
         raise ConfigError(f"suite {suite.name!r} has no `gate:`; write one, or leave --gate out")
     from rfbench import store
+    from rfbench.attainable import unattainable
     from rfbench.plan import shard
     from rfbench.reading import print_comparison, print_tables, summarize_run
     from rfbench.render import write_tables
     from rfbench.session import prepare
 
     session = prepare(suite, limit=arguments.limit, offline=arguments.offline)
+    if arguments.gate and (problems := list(unattainable(suite.gate, session.units))):
+        raise ConfigError("\n".join(problems))
     header = session.header(arguments.argv)
     folder = store.RunFolder.create_or_open(arguments.out or session.default_folder, header, fresh=arguments.fresh)
     failure: ModelsFailed | None = None

@@ -335,6 +335,19 @@ def test_a_gate_that_fails(rf: Rf, tmp_path: Path, tiny_llama: Path, scripted: A
     assert "**Gate failed**" in Path("run/gate.md").read_text()
 
 
+def test_a_gate_that_no_result_could_pass_is_found_before_the_run(
+    rf: Rf, tmp_path: Path, tiny_llama: Path, scripted: Any
+) -> None:
+    opened = scripted()
+    gate = [{"metric": "false_alarm", "max": 0.1, "end": "hi"}]
+    code, _, err = rf("run", gated(tmp_path, tiny_llama, gate=gate), "--out", "run", "--gate")
+    assert code == 2
+    assert "gate[0]: false_alarm (hi) is " in err
+    assert "so no result can pass" in err
+    assert (opened, Path("run").exists()) == ([], False)
+    assert rf("run", gated(tmp_path, tiny_llama, gate=gate), "--out", "run")[0] == 0  # a look without the gate
+
+
 def test_a_gate_refuses_an_unfinished_run(rf: Rf, tmp_path: Path, tiny_llama: Path, scripted: Any) -> None:
     scripted()
     code, _, err = rf("run", gated(tmp_path, tiny_llama), "--out", "run", "--gate", "--shard", "1/2")

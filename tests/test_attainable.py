@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from runs import small_plan, small_suite
+
+from rfbench.attainable import unattainable
+from rfbench.gate import GateRule
+
+# Five of five behaviors: the lower Wilson end is 5 / (5 + 1.96^2) = 0.566, and the upper one of none is 0.434.
+
+
+@pytest.mark.parametrize(
+    ("metric", "bound", "missed"),
+    [
+        ("dsr", {"min": 0.56, "end": "lo"}, False),
+        ("dsr", {"min": 0.57, "end": "lo"}, True),
+        ("dsr", {"min": 1.0, "end": "value"}, False),
+        ("dsr", {"min": 1.0, "end": "hi"}, False),
+        ("asr", {"max": 0.43, "end": "hi"}, True),
+        ("false_alarm", {"max": 0.44, "end": "hi"}, False),
+        ("false_alarm", {"max": 0.43, "end": "hi"}, True),
+        ("false_alarm", {"max": 0.0, "end": "lo"}, False),
+        ("fpr", {"min": 0.1, "max": 0.2, "end": "hi"}, True),
+        ("leak_median", {"max": 0.0, "end": "hi"}, False),
+        ("auroc", {"min": 1.0, "end": "lo"}, False),
+    ],
+)
+def test_a_bound_is_held_against_the_best_end_there_can_be(tmp_path: Path, metric: str, bound: dict, missed: bool):
+    units = small_plan(small_suite(tmp_path, attacks=["direct"], seeds=[0, 1]))
+    rule = GateRule.model_validate({"metric": metric, **bound})
+    assert bool(list(unattainable([rule], units))) is missed
+
+
+def test_the_line_names_the_rule_the_cell_and_the_number_of_behaviors(tmp_path: Path):
+    units = small_plan(small_suite(tmp_path, attacks=["direct", "prefill"]))
+    harmful = next(label for unit in units for label, behaviors in unit.groups if behaviors[0].is_harmful)
+    fine = GateRule(metric="false_alarm", max=0.5, end="hi")
+    strict = GateRule(metric="dsr", min=0.9, end="lo", where={"attack": "prefill"})
+    assert list(unattainable([fine, strict], units)) == [
+        "gate[1]: dsr (lo) is 0.566 at best, with all 5 behaviors, and min is 0.9 on "
+        f"smollm2 / prefill / {harmful}, so no result can pass; measure more behaviors, or hold the bound against "
+        "the value"
+    ]
+
+
+def test_a_limit_of_an_attack_counts_and_so_does_what_the_rule_selects(tmp_path: Path):
+    attacks = ["direct", {"name": "prefill", "limit": 2}]
+    units = small_plan(small_suite(tmp_path, attacks=attacks))
+    rule = GateRule(metric="dsr", min=0.5, end="lo")
+    (line,) = unattainable([rule], units)
+    assert "with all 2 behaviors" in line
+    assert "prefill" in line
+    on_the_other = rule.model_copy(update={"where": {"attack": "direct"}})
+    assert not list(unattainable([on_the_other], units))
