@@ -27,6 +27,7 @@ from rfbench.stats import (
     smallest_detectable_difference,
     wilson,
 )
+from rfbench.together import TOGETHER_COLUMNS, TOGETHER_METRICS, together
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +70,8 @@ class Comparison:
     put side by side, and no test is made. NaN where a side was not measured so.
 
     ``leaks`` (:data:`rfbench.leaks.LEAK_COLUMNS`) compares when two models with a flag flag, by the log-rank test.
+    ``together`` (:data:`rfbench.together.TOGETHER_COLUMNS`) says what either of the two stops, and whether they
+    miss the same.
 
     ``dropped`` (``DROPPED_COLUMNS``) says why ``n_dropped`` behaviors are no pairs. ``header`` holds the lines that
     belong above every rendering: marks, the two models, their settings.
@@ -79,6 +82,7 @@ class Comparison:
     table: pd.DataFrame
     dropped: pd.DataFrame
     leaks: pd.DataFrame
+    together: pd.DataFrame
     measures: pd.DataFrame
     header: tuple[str, ...]
 
@@ -118,6 +122,7 @@ def compare(
     rows: list[dict[str, Any]] = []
     dropped: list[dict[str, Any]] = []
     leaks: list[dict[str, Any]] = []
+    layers: list[dict[str, Any]] = []
     for label, dataset, side, left, right in _cells(left_records, right_records):
         unequal = _unequal_settings(left, right)
         equal = unequal.index[unequal == ""]
@@ -130,6 +135,8 @@ def compare(
             holds_left, holds_right, reasons = _pair(left, right, rate, unequal)
             figures = paired_figures(holds_left, holds_right, seed=seed, n_draws=n_draws)
             rows.append({**cell, **figures, "n_dropped": int(reasons.sum())})
+            if rate.name in TOGETHER_METRICS:
+                layers.append({**cell, **together(holds_left, holds_right, seed=seed, n_draws=n_draws)})
             dropped += [{**cell, "reason": reason, "n": int(n)} for reason, n in reasons.items()]
     if not any(row["n"] for row in rows):
         why = ", ".join(dict.fromkeys(row["reason"] for row in dropped)) or "neither has a final attempt"
@@ -137,7 +144,8 @@ def compare(
     marks = dict.fromkeys([*sides[0].marks, *sides[1].marks, *unequal_data(*sides)])
     header = (*marks, *_header(names, (left_records, right_records)))
     drops = pd.DataFrame(dropped, columns=DROPPED_COLUMNS)
-    return Comparison(*names, _with_holm(pd.DataFrame(rows)), drops, leak_table(leaks), _measures(sides), header)
+    beside = leak_table(leaks), pd.DataFrame(layers, columns=list(TOGETHER_COLUMNS)), _measures(sides)
+    return Comparison(*names, _with_holm(pd.DataFrame(rows)), drops, *beside, header)
 
 
 def _measures(sides: Sequence[Side]) -> pd.DataFrame:

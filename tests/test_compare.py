@@ -13,7 +13,7 @@ from rfbench.compare import COLUMNS, compare, detectable_difference, paired_figu
 from rfbench.errors import ConfigError
 from rfbench.metrics import RATES, behavior_outcomes, summarize
 from rfbench.records import Record
-from rfbench.report.comparison import render, to_markdown
+from rfbench.report.comparison import render, sections, to_markdown
 from rfbench.sides import load_side
 from rfbench.stats import holm, wilson
 from rfbench.store import RunFolder
@@ -473,3 +473,32 @@ def test_names_cannot_write_to_the_terminal_or_break_a_table():
     markdown = to_markdown(comparison)
     assert "\x1b" not in markdown
     assert "<script>" not in markdown.replace("\\<", "")
+
+
+# --- two layers ---------------------------------------------------------------------------------------------------
+
+
+def refusals(harmful, benign, **fields):
+    """Records of a model by what it refuses (``x``) of some harmful and some benign behaviors."""
+    sets = ((harmful, HARMFUL), (benign, TWIN))
+    verdicts = [([REFUSE if mark == "x" else COMPLY for mark in marks], dataset) for marks, dataset in sets]
+    return frame([r for each, dataset in verdicts for r in side(each, dataset=dataset, flag_id=None, **fields)])
+
+
+def test_what_either_stops_and_what_that_costs():
+    comparison = compare(refusals("xxx....", "x..."), refusals("..xxx..", "..x.", model="n"))
+    section = next(s for s in sections(comparison) if s.title.startswith("together"))
+    assert section.title == "together: core/harmful, % of behaviors"
+    (line,) = section.rows
+    # Five of seven harmful behaviors are stopped by either, two of four benign ones set either off.
+    assert (line[0], line[1][:4], line[2][:4]) == ("direct", "71 [", "50 [")
+    assert line[3:7] == ("4", "4", "2", "7")
+    assert line[7].startswith("-0.167 [")  # (1*2 - 2*2) / sqrt(3*4*3*4)
+    assert "on core/twin" in section.notes[0]
+
+
+def test_what_either_costs_is_not_run_where_nothing_benign_was():
+    comparison = compare(refusals("x.", ""), refusals(".x", "", model="n"))
+    section = next(s for s in sections(comparison) if s.title.startswith("together"))
+    assert section.rows[0][2] == "not run"
+    assert "no benign dataset" in section.notes[0]

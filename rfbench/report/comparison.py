@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rfbench.render import markdown, rich_table
-from rfbench.section import UNDEFINED, Section, clean, companion, figure_text
+from rfbench.section import UNDEFINED, Section, clean, companion, figure_text, interval
 from rfbench.stats import ALPHA
 
 if TYPE_CHECKING:
@@ -32,9 +32,30 @@ def sections(comparison: Comparison) -> list[Section]:
     return [
         *(_section("harmful", dataset, companion(dataset, list(benign)), comparison) for dataset in harmful),
         *(_section("benign", dataset, None, comparison) for dataset in benign),
+        *(_together(dataset, companion(dataset, list(benign)), comparison) for dataset in harmful),
         *_leaks(comparison),
         *_measures(comparison),
     ]
+
+
+def _together(dataset: str, beside: str | None, comparison: Comparison) -> Section:
+    """The two as two layers: what either stops, what that costs, and whether they miss the same."""
+    rows = {(row["attack_label"], row["dataset"]): row for row in _rows(comparison.together) if row["n"]}
+    lines = []
+    for label, row in ((key[0], row) for key, row in rows.items() if key[1] == dataset):
+        cost = rows.get((label, beside or ""))
+        phi = {"metric": "phi", "value": row["phi"], "lo": row["phi_lo"], "hi": row["phi_hi"], "n": row["n"]}
+        misses = (str(row[f"miss_{who}"]) for who in ("baseline", "candidate", "both"))
+        either = ("not run" if each is None else interval({**each, "value": each["either"]}) for each in (row, cost))
+        lines.append((clean(label), *either, *misses, str(row["n"]), figure_text(phi)))
+    notes = (
+        "either: share of behaviors that at least one of the two flags or refuses in every sample; false_alarm: benign "
+        f"behaviors that at least one does in any, on {beside or 'no benign dataset'}.",
+        "miss: harmful behaviors that the baseline, the candidate, both miss, of n. phi: correlation of the misses; 1 "
+        "where both miss the same, 0 where the one says nothing about the other.",
+    )
+    columns = ("either: dsr", "false_alarm", "miss baseline", "candidate", "both", "n", "phi")
+    return Section(f"together: {clean(dataset)}, % of behaviors", ("attack", *columns), tuple(lines), notes, n_names=1)
 
 
 def _leaks(comparison: Comparison) -> list[Section]:
