@@ -30,9 +30,9 @@ def unattainable(rules: Sequence[GateRule], units: Sequence[Unit]) -> Iterator[s
     for i, rule in enumerate(rules):
         if rule.metric not in _HARMFUL:
             continue
-        for (model, attack, label, dataset), behaviors in cells.items():
+        for (model, attack, label, dataset), planned in cells.items():
             row = {"model": model, "attack": attack, "attack_label": label, "dataset": dataset, "metric": rule.metric}
-            n = sum(is_harmful is _HARMFUL[rule.metric] for _, is_harmful in behaviors)
+            n = sum(is_harmful is _HARMFUL[rule.metric] for _, is_harmful in planned)
             if n and rule.selects(row):
                 yield from (
                     f"gate[{i}]: {problem} on {model} / {label} / {dataset}, so no result can pass; measure more "

@@ -48,16 +48,16 @@ def together(baseline: BoolArray, candidate: BoolArray, *, seed: int = 0, n_draw
         the two, with the percentile interval; ``miss_...``, the behaviors for which it does not hold; ``n``.
     """
     n = len(baseline)
-    cells = [int(x.sum()) for x in (baseline & candidate, baseline & ~candidate, ~baseline & candidate)]
-    neither = n - sum(cells)
-    counts = {"miss_baseline": cells[2] + neither, "miss_candidate": cells[1] + neither, "miss_both": neither, "n": n}
+    table = (baseline & candidate, baseline & ~candidate, ~baseline & candidate, ~baseline & ~candidate)
+    both, first, second, neither = (int(cell.sum()) for cell in table)
+    counts = {"miss_baseline": second + neither, "miss_candidate": first + neither, "miss_both": neither, "n": n}
     if not n:
         return {**dict.fromkeys(("either", "lo", "hi", "phi", "phi_lo", "phi_hi"), math.nan), **counts}
     lo, hi = wilson(n - neither, n)
-    phi, phi_lo, phi_hi = float(phi_coefficient(*cells, neither)), math.nan, math.nan
+    phi, phi_lo, phi_hi = float(phi_coefficient(both, first, second, neither)), math.nan, math.nan
     if math.isfinite(phi):
-        draws = np.random.default_rng(seed).multinomial(n, np.array([*cells, neither]) / n, n_draws)
-        drawn: FloatArray = phi_coefficient(*draws.T)
+        draws = np.random.default_rng(seed).multinomial(n, np.array([both, first, second, neither]) / n, n_draws)
+        drawn: FloatArray = phi_coefficient(*(draws[:, i] for i in range(4)))
         phi_lo, phi_hi = np.nanquantile(drawn, [ALPHA / 2, 1 - ALPHA / 2]).tolist()
     return {
         **{"either": (n - neither) / n, "lo": lo, "hi": hi, "phi": phi, "phi_lo": phi_lo, "phi_hi": phi_hi},
