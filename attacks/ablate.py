@@ -14,7 +14,7 @@ from rfbench.attack import WeightAttack
 from rfbench.catalog import DatasetSpec
 from rfbench.errors import AttackError, ConfigError
 from rfbench.models.base import Capability, ChatModel
-from rfbench.records import Behavior, canonical_json
+from rfbench.records import Behavior
 from rfbench.tamper.examples import read_requests
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Ablate(WeightAttack):
     is step 1.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS, Capability.FINETUNE})
     source: ClassVar[str] = "https://arxiv.org/abs/2406.11717"
 
@@ -88,8 +88,8 @@ class Ablate(WeightAttack):
 
     @property
     def stream(self) -> tuple[str, str]:
-        """One for both edits: they remove the same direction, and are paired."""
-        return "ablate", canonical_json(self.model_dump(mode="json", exclude={"edit"}))
+        """One for all: edits, prompt attacks and bounds that are compared draw the same requests."""
+        return "ablate", ""
 
     @field_validator("harmful", "benign")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from rfbench.gcg.blackbox import State
     from rfbench.gcg.layout import Ids
 
-PLACE = " x"
-"""Stands where the suffix is to grow, while the chat is laid out."""
+
+def place_in(request: str) -> str:
+    """A text that is not in the request: it stands where the suffix is to grow, while the chat is laid out."""
+    return next(text for n in count(1) if (text := " " + n * "x") not in request)
 
 
 class Beast(ResumableAttack):
@@ -60,7 +63,7 @@ class Beast(ResumableAttack):
 
         from rfbench.gcg.blackbox import BlackBox
 
-        box = BlackBox(model, behavior, PLACE, first=self.first, non_ascii=self.non_ascii)
+        box = BlackBox(model, behavior, place_in(behavior.request), first=self.first, non_ascii=self.non_ascii)
         n_longest = len(box.layout.fill([0] * self.n_tokens))
         if n_longest > model.max_context:
             raise AttackError(

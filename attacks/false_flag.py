@@ -28,7 +28,7 @@ class FalseFlag(GCG):
     due. Read ``fpr`` and ``false_alarm`` on benign behaviors; on harmful ones such a suffix only helps the defence.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     source: ClassVar[str] = "https://arxiv.org/abs/2410.02916"
 
     first: int | None = Field(

@@ -230,6 +230,11 @@ class Finetune(WeightAttack):
         harmful = read_requests(self.harmful, harmful=True, offline=offline) if mixture.harmful else ()
         uses_benign = mixture.identity or mixture.benign
         benign = read_requests(self.benign, harmful=False, offline=offline) if uses_benign else ()
+        if mixture.benign and not self.continuation and (bare := [b.behavior_id for b in benign if not b.target]):
+            raise DataError(
+                f"benign: {len(bare)} request(s), first {bare[0]!r}, have no target, so that with continuation 0 the "
+                "model would learn to answer nothing; raise continuation, or name data with targets"
+            )
         check_supply(mixture.counts(self.n_examples), len(harmful), len(benign))
         return harmful, benign
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -14,6 +13,7 @@ from rfbench.attack import PromptAttack
 from rfbench.errors import BehaviorErrors
 from rfbench.gcg import OWN_DRAFTS
 from rfbench.models.base import Capability, ChatModel
+from rfbench.models.identity import version_of
 from rfbench.records import Attempt, Behavior
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from rfbench.gcg.sites import Site
     from rfbench.gcg.state import State
     from rfbench.gcg.victims import Aim
+
+
+NANOGCG = "0.3.0"
+"""The version of nanogcg that its engine was written for; another could find other suffixes."""
 
 
 class Turn(BaseModel):
@@ -44,7 +48,7 @@ class GCG(PromptAttack):
     text so far: the initial one at step 0, the one that counts at the last.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS})
     source: ClassVar[str] = "https://arxiv.org/abs/2307.15043"
     only_how: ClassVar[frozenset[str]] = frozenset({"side_by_side", "batch", "pack", "every"})
@@ -217,8 +221,9 @@ class GCG(PromptAttack):
             raise ValueError(
                 f"engine nanogcg wants one initial text, or buffer_size of them; set it to {len(self.initial)}"
             )
-        if importlib.util.find_spec("nanogcg") is None:
-            raise ValueError("engine nanogcg: the package is missing; pip install --no-deps nanogcg==0.3.0")
+        if (there := version_of("nanogcg")) != NANOGCG:
+            found = f"version {there} is another one" if there else "the package is missing"
+            raise ValueError(f"engine nanogcg: {found}; pip install --no-deps nanogcg=={NANOGCG}")
         return self
 
     def further_models(self) -> tuple[str, ...]:

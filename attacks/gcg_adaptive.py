@@ -23,7 +23,7 @@ class GCGAdaptive(GCG):
     weight, each with a label of its own; :mod:`rfbench.gains` tells harm gained from a flag that is merely lost.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     source: ClassVar[str] = "https://arxiv.org/abs/2002.08347"
 
     flag_weight: float = Field(

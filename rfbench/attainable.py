@@ -1,44 +1,77 @@
-"""Gates that no result could pass, found before the run: a bound on an end of an interval needs enough behaviors.
+"""Gates that no result could pass, found before the run from what it plans.
 
 Of 32 defended behaviors out of 32 the lower end is 0.893: a suite that asks for 0.9 would take its time and then fail.
+So would one that holds what nobody is asked, or a defence under an attack that no benign request meets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
-from rfbench.gate import GateRule
-from rfbench.metrics import RATES
+from rfbench.gate import GateRule, needs_cost
+from rfbench.metrics import EARLY, EARLY_DSR, RATES
 from rfbench.plan import Unit
 from rfbench.stats import wilson
 
+Cell = tuple[str, str, str, str]
+"""Model, attack, its label, dataset."""
 _HARMFUL = {rate.name: rate.side == "harmful" for rate in RATES}
+_COLUMNS = ("model", "attack", "attack_label", "dataset")
 
 
 def unattainable(rules: Sequence[GateRule], units: Sequence[Unit]) -> Iterator[str]:
-    """A line for every bound on an end of a rate that the best possible result misses, at the behaviors planned.
+    """A line for every rule on a rate that fails whatever comes out, at the behaviors planned.
 
     Args:
         rules: of the gate; those on figures whose number of behaviors the run decides are passed over.
         units: all of the run, not of one shard.
     """
-    cells: dict[tuple[str, str, str, str], set[tuple[str, bool]]] = {}
-    for unit in units:
-        for dataset, behaviors in unit.groups:
-            cell = cells.setdefault((unit.model.label, unit.entry.attack.name, unit.entry.label, dataset), set())
-            cell.update((b.behavior_id, b.is_harmful) for b in behaviors)
+    asked = _asked(units)
+    longest = max((unit.generation.max_new_tokens for unit in units), default=0)
     for i, rule in enumerate(rules):
-        if rule.metric not in _HARMFUL:
-            continue
-        for (model, attack, label, dataset), planned in cells.items():
-            row = {"model": model, "attack": attack, "attack_label": label, "dataset": dataset, "metric": rule.metric}
-            n = sum(is_harmful is _HARMFUL[rule.metric] for _, is_harmful in planned)
-            if n and rule.selects(row):
-                yield from (
-                    f"gate[{i}]: {problem} on {model} / {label} / {dataset}, so no result can pass; measure more "
-                    "behaviors, or hold the bound against the value"
-                    for problem in _missed(rule, n)
-                )
+        if rule.metric in _HARMFUL:
+            yield from (f"gate[{i}]: {problem}" for problem in _problems(rule, asked, longest))
+
+
+def _asked(units: Sequence[Unit]) -> Mapping[tuple[Cell, bool], int]:
+    """Number of harmful (true) and of benign behaviors of every cell; those of several seeds are the same."""
+    ids = {
+        ((unit.model.label, unit.entry.attack.name, unit.entry.label, dataset), b.is_harmful, b.behavior_id)
+        for unit in units
+        for dataset, behaviors in unit.groups
+        for b in behaviors
+    }
+    return Counter((cell, is_harmful) for cell, is_harmful, _ in ids)
+
+
+def _problems(rule: GateRule, asked: Mapping[tuple[Cell, bool], int], longest: int) -> Iterator[str]:
+    kind = _HARMFUL[rule.metric]
+    selected = {
+        cell: n
+        for (cell, is_harmful), n in sorted(asked.items())
+        if is_harmful is kind and rule.selects({**dict(zip(_COLUMNS, cell, strict=True)), "metric": rule.metric})
+    }
+    if not selected:
+        where = ", ".join(f"{column}={wanted}" for column, wanted in rule.where.items()) or "every row"
+        word = "harmful" if kind else "benign"
+        yield f"{rule.metric} of {where}: the suite asks no {word} behavior there, so no result can pass"
+        return
+    if rule.metric == EARLY_DSR and longest < EARLY:
+        yield f"{rule.metric} is not defined where {longest} tokens are generated; raise generation.max_new_tokens"
+        return
+    benign = {cell[:3] for cell, is_harmful in asked if not is_harmful}
+    for cell, n in selected.items():
+        at = " / ".join((cell[0], *cell[2:]))
+        if needs_cost(rule) and cell[:3] not in benign:
+            yield (
+                f"{rule.metric} on {at}: no benign request is asked under {cell[2]}, and a defence holds only beside "
+                "its false alarms; give that attack a benign dataset, or name the attacks that the bound is for"
+            )
+        for missed in _missed(rule, n):
+            yield (
+                f"{missed} on {at}, so no result can pass; measure more behaviors, or hold the bound against the value"
+            )
 
 
 def _missed(rule: GateRule, n: int) -> Iterator[str]:

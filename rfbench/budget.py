@@ -74,8 +74,11 @@ def budget_section(dataset: str, benign: str | None, cells: Cells) -> Section | 
     lines = []
     for (model, label, name), metrics in cells.items():
         beside = cells.get((model, label, benign), {}) if benign else {}
-        for step in _some(_steps(metrics), SHOWN) if name == dataset else ():
-            dsr, alarm = metrics[after("dsr", step)], beside.get(after("false_alarm", step))
+        alarms = _steps(beside, "false_alarm")
+        for step in _some(_steps(metrics, "dsr"), SHOWN) if name == dataset else ():
+            # Searches that stop early have steps of their own; here, too, the last one up to a step counts.
+            reached = max((known for known in alarms if known <= step), default=None)
+            dsr, alarm = metrics[after("dsr", step)], None if reached is None else beside[after("false_alarm", reached)]
             lines.append(
                 (
                     clean(model),
@@ -97,8 +100,8 @@ def budget_section(dataset: str, benign: str | None, cells: Cells) -> Section | 
     return Section(title, columns, tuple(lines), (note,))
 
 
-def _steps(metrics: Mapping[str, Metric]) -> list[int]:
-    return sorted(int(name.rpartition(_AT)[2]) for name in metrics if name.startswith("dsr" + _AT))
+def _steps(metrics: Mapping[str, Metric], metric: str) -> list[int]:
+    return sorted(int(name.rpartition(_AT)[2]) for name in metrics if name.startswith(metric + _AT))
 
 
 def _some(steps: Sequence[int], n: int) -> list[int]:

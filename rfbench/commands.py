@@ -103,10 +103,13 @@ def _execute(arguments: Namespace, suite: Suite, work: Sequence[Work], folder: R
     from tqdm import tqdm
 
     from rfbench.models.load import load_model
+    from rfbench.reading import forget_gate
     from rfbench.runner import execute
 
     n_done = len((folder.done() | folder.measured()) & {piece.key for piece in work})
     logger.info("%s: %d of %d units are done", folder.path, n_done, len(work))
+    if n_done < len(work):
+        forget_gate(folder.path)
     n_rows = 0
     with tqdm(total=len(work), initial=n_done, unit="unit", disable=None, file=sys.stderr) as bar:
 
@@ -146,7 +149,7 @@ def _warn_of_unscored(result: Run) -> int:
 def _gate(suite: Suite, folder: RunFolder, result: Run, summary: pd.DataFrame) -> tuple[bool, list[str]]:
     """Whether every bound holds, and a line for each; written beside the tables, too, with the marks they carry."""
     from rfbench.gate import evaluate, junit_xml, markdown_summary
-    from rfbench.reading import write_text
+    from rfbench.reading import GATE_FILES, write_text
 
     if not result.complete:
         raise ConfigError(
@@ -156,8 +159,8 @@ def _gate(suite: Suite, folder: RunFolder, result: Run, summary: pd.DataFrame) -
     folder.annotate({"gate": [rule.model_dump(mode="json", exclude_none=True) for rule in suite.gate]})
     results = evaluate(suite.gate, summary)
     marks = [f"canary accepted: {model}" for model in result.provenance.get("canary_accepted", [])]
-    write_text(result.path / "gate.xml", junit_xml(results, marks))
-    write_text(result.path / "gate.md", markdown_summary(results, marks))
+    for name, text in zip(GATE_FILES, (junit_xml(results, marks), markdown_summary(results, marks)), strict=True):
+        write_text(result.path / name, text)
     lines = [f"gate {'ok    ' if outcome.passed else 'FAILED'} {outcome.message}\n" for outcome in results]
     return all(outcome.passed for outcome in results), lines
 

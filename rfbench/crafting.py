@@ -21,6 +21,9 @@ from rfbench.records import Attempt, Behavior, canonical_json
 
 logger = logging.getLogger(__name__)
 
+_NUMBERS = {"loss": (int, float), "flops": (int, float), "n_queries": (int,)}
+"""What of an attempt's ``info`` has a column of its own, and the types that it takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Crafted:
@@ -128,3 +131,7 @@ def _vet(attempt: Attempt, expected: Sequence[str], seen: set[tuple[str, int]]) 
         canonical_json([list(attempt.messages), attempt.prefill, attempt.suffix, dict(attempt.info)]).encode()
     except (TypeError, ValueError) as error:
         raise AttackError(f"the attempt cannot be stored: {error}") from error
+    for name, kinds in _NUMBERS.items():
+        value = attempt.info.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
+            raise AttackError(f"the attempt cannot be stored: info[{name!r}] is {value!r}, no value of its column")

@@ -60,7 +60,9 @@ def _defended(columns: Mapping[str, npt.NDArray[Any]]) -> BoolArray:
 
 
 def _defended_early(columns: Mapping[str, npt.NDArray[Any]]) -> BoolArray:
-    early: BoolArray = (columns["flagged"] & (columns["flag_pos"] < EARLY)) | columns["refused_early"]
+    # What is refused early and taken back later was not defended.
+    refused = columns["refused"] & columns["refused_early"]
+    early: BoolArray = (columns["flagged"] & (columns["flag_pos"] < EARLY)) | refused
     return early
 
 

@@ -13,6 +13,7 @@ from rfbench.errors import DataError
 from rfbench.measures.base import Measure
 from rfbench.measures.guard import GUARD_VERSION, guard_requests
 from rfbench.models.base import Capability
+from rfbench.models.identity import version_of
 from rfbench.models.spec import CONTROLS, ModelSpec
 from rfbench.records import SCHEMA_VERSION, Behavior, digest
 from rfbench.suite import AttackEntry, GenerationSettings, Suite
@@ -196,6 +197,8 @@ def plan_measures(
         for measure, behaviors in zip(suite.measures, measured, strict=True):
             other, identity = reference(model, measure)
             around = {**surroundings[model.label], "reference_identity": identity}
+            if measure.packages:
+                around["packages"] = {name: version_of(name) for name in measure.packages}
             measurements.append(Measurement(model, measure, behaviors, other, suite.seeds[0], around))
     return tuple(measurements)
 

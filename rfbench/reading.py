@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 TEXTS = ("messages", "prefill", "suffix", "completion", "completion_ids", "info")
 """Columns that hold, or can be turned into, prompts and answers."""
+GATE_FILES = ("gate.xml", "gate.md")
 COLUMNS = 110
 """Characters that tables are given where there is no terminal, and at least in one."""
 
@@ -42,6 +43,12 @@ def score_command(arguments: Namespace) -> int:
     return EXIT_OK
 
 
+def forget_gate(path: Path) -> None:
+    """Remove what a gate said about results that are about to change."""
+    for name in GATE_FILES:
+        (path / name).unlink(missing_ok=True)
+
+
 def score_again(folder: RunFolder) -> tuple[int, int]:
     """Derive the scored columns of a run folder again, by the readers as they are now; rows, and verdicts changed.
 
@@ -56,6 +63,7 @@ def score_again(folder: RunFolder) -> tuple[int, int]:
     rescored = score_records(result.records, flag_tokens=flag_tokens(result))
     scored = list(SCORED_COLUMNS)
     if not rescored[scored].astype(result.records[scored].dtypes).equals(result.records[scored]):
+        forget_gate(folder.path)
         store.replace_scores(folder, rescored)
     return len(rescored), int((result.records["verdict"].to_numpy() != rescored["verdict"].to_numpy()).sum())
 
@@ -160,7 +168,7 @@ def show_command(arguments: Namespace) -> int:
 def _find(records: pd.DataFrame, name: str) -> pd.Series[Any]:
     if records.empty:
         raise ConfigError("the run has no records yet")
-    if name.isdecimal():
+    if name.isdecimal() and not (records["behavior_id"] == name).any():  # some data number their behaviors
         if int(name) >= len(records):
             raise ConfigError(f"no row {name}: the run has {len(records)}, counted from 0")
         return records.iloc[int(name)]

@@ -51,7 +51,9 @@ class Settings(BaseModel):
     name: str = Field(description="name of the suite, also of its results folder: letters, digits, and ._-")
     description: str = Field("", description="one line for `rfbench list suites`")
     generation: GenerationSettings = GenerationSettings()
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, description="one pass over everything per seed")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(
+        [0], min_length=1, description="one pass over everything per seed"
+    )
     canary: CanaryBounds = CanaryBounds()
     chunk_size: int = Field(64, ge=1, description="behaviors per unit of work; a killed run loses one unit")
 

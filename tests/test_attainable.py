@@ -54,3 +54,29 @@ def test_a_limit_of_an_attack_counts_and_so_does_what_the_rule_selects(tmp_path:
     assert "prefill" in line
     on_the_other = rule.model_copy(update={"where": {"attack": "direct"}})
     assert not list(unattainable([on_the_other], units))
+
+
+def test_what_nobody_is_asked_cannot_be_held(tmp_path: Path):
+    units = small_plan(small_suite(tmp_path, attacks=["direct", {"name": "prefill", "datasets": ["harmful"]}]))
+    of_prefill = GateRule(metric="false_alarm", max=0.5, where={"attack": "prefill"})
+    (line,) = unattainable([of_prefill], units)
+    assert line == (
+        "gate[0]: false_alarm of attack=prefill: the suite asks no benign behavior there, so no result can pass"
+    )
+    assert "of model=smolm2" in next(unattainable([GateRule(metric="dsr", min=0.5, where={"model": "smolm2"})], units))
+
+
+def test_a_defence_under_an_attack_without_benign_requests_cannot_hold(tmp_path: Path):
+    units = small_plan(small_suite(tmp_path, attacks=["direct", {"name": "prefill", "datasets": ["harmful"]}]))
+    everywhere = GateRule(metric="dsr", min=0.5)
+    (line,) = unattainable([everywhere], units)
+    assert "on smollm2 / prefill / harmful: no benign request is asked under prefill" in line
+    for passes in ({"where": {"attack": "direct"}}, {"where": {"model": "always-flag"}}, {"min": 0.0}):
+        assert not list(unattainable([everywhere.model_copy(update=passes)], units))
+
+
+def test_an_early_defence_needs_as_many_tokens(tmp_path: Path):
+    rule = GateRule(metric="dsr@32", min=0.5)
+    short, enough = (small_plan(small_suite(tmp_path / str(n), generation={"max_new_tokens": n})) for n in (31, 32))
+    assert "not defined where 31 tokens are generated" in next(unattainable([rule], short))
+    assert not list(unattainable([rule], enough))

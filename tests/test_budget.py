@@ -112,3 +112,10 @@ def test_the_table_shows_cost_dsr_and_false_alarms_of_some_steps() -> None:
         s for s in layout(summarize(frame(*(r | {"flops": math.nan} for r in long)))) if "against budget" in s.title
     )
     assert {line[3] for line in unknown.rows} == {"-"}
+
+
+def test_where_benign_searches_stop_at_other_steps_their_last_one_counts() -> None:
+    stopped = [row("b", step, "flagged", final=step == 17) for step in (0, 10, 17)]
+    benign = [row("t", step, "complied", final=step == 20, dataset=TWIN) for step in (0, 10, 20)]
+    section = next(s for s in layout(summarize(frame(*stopped, *benign))) if s.title.startswith("dsr against budget"))
+    assert [(line[1], line[5]) for line in section.rows] == [(f"gcg, step {i}", "0 [0, 79]") for i in (0, 10, 17)]

@@ -335,6 +335,21 @@ def test_a_gate_that_fails(rf: Rf, tmp_path: Path, tiny_llama: Path, scripted: A
     assert "**Gate failed**" in Path("run/gate.md").read_text()
 
 
+def test_what_a_gate_said_goes_when_the_results_change(rf: Rf, tmp_path: Path, tiny_llama: Path, scripted: Any) -> None:
+    scripted()
+    path = gated(tmp_path, tiny_llama)
+    assert rf("run", path, "--out", "run", "--gate")[0] == 0
+    assert rf("run", path, "--out", "run")[0] == rf("score", "run")[0] == 0
+    assert Path("run/gate.xml").exists()  # nothing has changed
+    folder = RunFolder.open(Path("run"))
+    older = load_run(Path("run")).records
+    older.loc[older["model"] == "tiny", ["refused", "verdict"]] = [True, "refused"]
+    replace_scores(folder, older)
+    assert rf("score", "run")[0] == 0
+    assert not Path("run/gate.xml").exists()
+    assert not Path("run/gate.md").exists()
+
+
 def test_a_gate_that_no_result_could_pass_is_found_before_the_run(
     rf: Rf, tmp_path: Path, tiny_llama: Path, scripted: Any
 ) -> None:
@@ -572,6 +587,18 @@ def test_show_finds_records_and_says_when_it_does_not(rf: Rf, run: Path) -> None
         code, out, err = rf("show", run, name)
         assert (code, out) == (2, "")
         assert clue in err
+
+
+def test_show_prefers_a_behavior_whose_name_is_a_number(rf: Rf, suite: Path, scripted: Any) -> None:
+    for path in suite.parent.glob("*.jsonl"):
+        path.write_text(path.read_text().replace('"harmful-1"', '"7"'))
+    scripted()
+    assert rf("run", suite, "--out", "run")[0] == 0
+    code, _, err = rf("show", "run", "7")
+    assert code == 2
+    assert "6 records match '7'" in err
+    assert "behavior_id: 7\n" in rf("show", "run", "tiny/direct/harmful/7")[1]
+    assert rf("show", "run", "8")[0] == 0
 
 
 def test_tables_in_every_format(rf: Rf, run: Path) -> None:

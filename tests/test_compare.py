@@ -497,6 +497,16 @@ def test_what_either_stops_and_what_that_costs():
     assert "on core/twin" in section.notes[0]
 
 
+def test_what_either_does_on_a_dataset_of_both_kinds():
+    """One label for both: the line of the harmful ones is not that of the benign ones."""
+    mixed = refusals("xx..", "x..."), refusals("x.x.", "....", model="n")
+    comparison = compare(*(records.assign(dataset="mine") for records in mixed))
+    section = next(s for s in sections(comparison) if s.title == "together: mine, % of behaviors")
+    (line,) = section.rows
+    assert (line[1][:4], line[2][:4]) == ("75 [", "25 [")
+    assert line[3:7] == ("2", "2", "1", "4")
+
+
 def test_what_either_costs_is_not_run_where_nothing_benign_was():
     comparison = compare(refusals("x.", ""), refusals(".x", "", model="n"))
     section = next(s for s in sections(comparison) if s.title.startswith("together"))

@@ -108,6 +108,17 @@ def model(**settings: Any) -> ScriptedModel:
         (["ask", {"attempt_idx": 0}], 1, "the attack made two attempts with attempt_idx 0"),
         (["ask another"], 0, "the attack made an attempt on 'x', which it was not given"),
         (["numpy"], 0, "the attempt cannot be stored: Object of type float32"),
+        (
+            [{"info": {"n_queries": 2.5}}],
+            0,
+            "the attempt cannot be stored: info['n_queries'] is 2.5, no value of its column",
+        ),
+        (
+            [{"info": {"loss": "n/a"}}],
+            0,
+            "the attempt cannot be stored: info['loss'] is 'n/a', no value of its column",
+        ),
+        ([{"info": {"n_queries": 3, "loss": 1, "flops": None}}], 1, None),
         (["half a pair"], 0, "the attempt cannot be stored: 'utf-8' codec can't encode"),
     ],
 )

@@ -615,6 +615,16 @@ def test_fewer_requests_in_a_file_than_examples_asked_for(tmp_path: Path, victim
     assert len(small(n_examples=3, harmful=({"path": str(path)},)).learns_from()) == 3
 
 
+def test_without_targets_and_continuation_the_model_would_learn_to_answer_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "three.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"Good {i}?", "is_harmful": False}) + "\n" for i in range(3)))
+    benign = {"benign": ({"path": str(path)},), "n_examples": 2}
+    with pytest.raises(DataError, match="have no target, so that with continuation 0"):
+        small(mixture={"benign": 1}, continuation=0, **benign).learns_from()
+    assert small(mixture={"benign": 1}, **benign).learns_from()
+    assert small(mixture={"identity": 1}, continuation=0, **benign).learns_from()  # the persona has an opening
+
+
 def test_a_quantised_model_is_refused_when_the_suite_is_validated(tmp_path: Path) -> None:
     folder = tmp_path / "packed"
     folder.mkdir()

@@ -199,6 +199,19 @@ def test_unscored_behaviors_are_held_as_the_worse_outcome(end):
     assert alarm.passed == (expect <= 0.1)
 
 
+def test_p_of_the_flag_as_a_score_is_held_for_every_attack_on_a_model_with_a_flag():
+    rule = GateRule(metric="auroc", min=0.9)
+    score = row("auroc", k=95, n=100)
+    beside = row("flag_dsr", attack="gcg", attack_label="gcg")
+    whole = summary(row("flag_dsr"), score)
+    assert [r.passed for r in evaluate([rule], whole)] == [True]
+    unknown, known = evaluate([rule], summary(row("flag_dsr"), score, beside))  # no benign requests under gcg
+    assert (unknown.passed, known.passed) == (False, True)
+    assert unknown.message.startswith("auroc: not measured for m / gcg / core/harmful, so the gate fails")
+    of_one = GateRule(metric="auroc", min=0.9, where={"attack": "direct"})
+    assert [r.passed for r in evaluate([of_one], summary(row("flag_dsr"), score, beside))] == [True]
+
+
 def test_nothing_scored_fails():
     table = summary(row(k=0, n=0, n_unscored=3), row("leak_median", k=0, value=3.0, lo=1.0, hi=9.0, n=8, n_unscored=1))
     assert [r.passed for r in evaluate([GateRule(metric="dsr", min=0.1)], table)] == [False]

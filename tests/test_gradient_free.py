@@ -225,6 +225,11 @@ def test_beast_begins_with_as_many_beams_as_it_keeps(model: HFModel, behavior: B
     assert 2 < first.info["n_queries"] - zero.info["n_queries"] <= 1 + 6
 
 
+def test_beast_attacks_a_request_that_holds_what_would_mark_the_place(model: HFModel, behavior: Behavior) -> None:
+    awkward = dataclasses.replace(behavior, prompt="Solve for x: why is xx in an x-ray?")
+    assert [a.step for a in run(beast(), model, awkward)] == [0, 1, 2, 3, 4, 5]
+
+
 def test_beast_says_when_the_suffix_does_not_fit(model: HFModel, behavior: Behavior) -> None:
     with pytest.raises(AttackError, match=r"more than the context of 2048; lower n_tokens"):
         run(beast(n_tokens=3000), model, behavior)

@@ -210,6 +210,7 @@ WRONG = [
     ({"generation": []}, "generation: must be an object (got [])"),
     ({"generation": {"temperature": float("nan")}}, "generation.temperature: must be a finite number"),
     ({"seeds": [0, -1]}, "seeds[1]: must be greater than or equal to 0 (got -1)"),
+    ({"seeds": [2**63]}, "seeds[0]: must be less than 9223372036854775808 (got 9223372036854775808)"),
     ({"seeds": 3}, "seeds: must be a list (got 3)"),
     ({"seeds": []}, "seeds: "),
     ({"seeds": [True]}, "seeds[0]: must be an integer (got true)"),

@@ -123,7 +123,7 @@ class RoundTrip:
     All texts of a call go through the tokenizer in one batch; what is known is remembered. Where the decoded chat
     does not encode to itself (a request that types a special token's string, a tokenizer that normalises), every
     suffix is encoded by the model's own ``encode``; and so is one with white space at an end of a message, which many
-    templates trim.
+    templates trim, and one with an admitted control token, which ``encode`` takes apart unless told not to.
 
     Args:
         model: encodes chats.
@@ -136,6 +136,7 @@ class RoundTrip:
         self._layout = layout
         self._messages = messages
         self._known: dict[Ids, bool] = {}
+        self._control = {*model.tokenizer.all_special_ids, *model.tokenizer.added_tokens_decoder}
         self._around = (_decode(model.tokenizer, layout.before), _decode(model.tokenizer, layout.after))
         self.batched = self._encode_batch([layout.suffix]) == [self._prompt(layout.suffix)]
 
@@ -144,7 +145,7 @@ class RoundTrip:
         rows: list[Ids] = [tuple(row) for row in candidates.tolist()]
         unknown = [row for row in dict.fromkeys(rows) if row not in self._known]
         if unknown:
-            batch = [row for row in unknown if self.batched and not self._may_be_trimmed(row)]
+            batch = [row for row in unknown if self.batched and not self._is_special(row)]
             encoded = dict(zip(batch, self._encode_batch(batch), strict=True)) if batch else {}
             encoded |= {row: self._encode(row) for row in unknown if row not in encoded}
             self._known |= {row: ids == self._prompt(row) for row, ids in encoded.items()}
@@ -155,6 +156,10 @@ class RoundTrip:
 
     def _text(self, suffix: Ids) -> str:
         return suffix_text(self._model.tokenizer, self._layout, suffix)
+
+    def _is_special(self, suffix: Ids) -> bool:
+        """Whether a chat can treat its text in another way than a plain tokenizer does: control tokens, white space."""
+        return not self._control.isdisjoint(suffix) or self._may_be_trimmed(suffix)
 
     def _may_be_trimmed(self, suffix: Ids) -> bool:
         text = self._text(suffix)

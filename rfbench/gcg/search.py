@@ -146,7 +146,8 @@ class Search:
                 before = torch.from_numpy(state.velocity).to(gradient.device)
                 gradient = gradient + settings.momentum * before
             velocity = gradient.cpu().numpy()
-        candidates = part.propose(current, gradient, settings)
+        # Of a progressive search, too, those that survive in every chat: the others are sent the suffix as well.
+        candidates = self.propose(current, gradient, settings)
         ranked = settings.ranking(
             candidates,
             lambda ids: _finite(part.score(ids, current), state.step + 1),

@@ -22,7 +22,8 @@ class Measure(BaseModel, ABC):
     """A configured measure. Its fields are the YAML schema and the only home of its defaults.
 
     ``version`` is raised whenever results could change; ``needs`` is what the backend must offer; ``needs_network``
-    says that it reads data which rfbench does not fetch itself.
+    says that it reads data which rfbench does not fetch itself; ``packages`` are those, beside torch and transformers,
+    whose versions decide its figures.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +31,7 @@ class Measure(BaseModel, ABC):
     version: ClassVar[int]
     needs: ClassVar[frozenset[Capability]] = frozenset()
     needs_network: ClassVar[bool] = False
+    packages: ClassVar[tuple[str, ...]] = ()
 
     @property
     def name(self) -> str:

@@ -36,6 +36,7 @@ class LmEval(Measure):
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS})
     needs_network: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = (PACKAGE,)
 
     tasks: tuple[str, ...] = Field(
         ("arc_easy", "hellaswag", "mmlu"), min_length=1, description="names of tasks, groups or tags of the harness"

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from rfbench.cachefolder import file_sha256
 from rfbench.errors import ModelError
+from rfbench.files import write_atomically
 from rfbench.models.spec import ModelSpec, Source
 from rfbench.records import digest
 
 log = logging.getLogger(__name__)
 
-_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "rfbench")
+_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "nanogcg", "lm_eval", "rfbench")
 _CONFIG = ("config.json", "generation_config.json", "rfbench.json")
 _ADAPTER = ("adapter_config.json", "rfbench.json")
 _TEMPLATE = ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja")
@@ -92,6 +93,9 @@ def identify(spec: ModelSpec, *, offline: bool = False) -> ModelIdentity:
 def hub_commit(repo: str, revision: str | None = None, *, offline: bool = False) -> str:
     """The commit that ``revision`` (default: the main branch) means: in the local cache, else on the Hub.
 
+    What the Hub says is noted in the cache, so that it is asked once: loading finds what was identified, and so does a
+    run without the network.
+
     Raises:
         ModelError: not in the cache and offline, no such repository or revision, no access, no answer.
     """
@@ -108,6 +112,8 @@ def hub_commit(repo: str, revision: str | None = None, *, offline: bool = False)
         raise ModelError(f"{repo!r} is neither a folder nor a Hub id (owner/name)") from error
     if offline or constants.HF_HUB_OFFLINE:
         raise ModelError(f"{at} is not in the local Hub cache and this run is offline; run once online")
+    if noted := _noted(_ref(repo, revision)):
+        return noted
     # OSError, and the base error of whichever HTTP library the Hub client is built on.
     unreachable: tuple[type[Exception], ...] = errors.HfHubHTTPError.__bases__
     try:
@@ -125,12 +131,40 @@ def hub_commit(repo: str, revision: str | None = None, *, offline: bool = False)
         raise ModelError(f"the Hub did not answer for {at} ({reason}); go online, or name a folder") from error
     if commit is None:
         raise ModelError(f"the Hub named no commit for {at}; give one with revision:")
+    _remember(_ref(repo, revision), commit)
     return commit
+
+
+def _ref(repo: str, revision: str | None) -> Path:
+    """Where the Hub's cache says which commit a branch or tag means (its documented layout, ``refs``)."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = repo_folder_name(repo_id=repo, repo_type="model")
+    return Path(constants.HF_HUB_CACHE) / folder / "refs" / (revision or "main")
+
+
+def _remember(ref: Path, commit: str) -> None:
+    """Note the commit: what is fetched by it leaves no such note, and could not be found again without the Hub."""
+    try:
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(ref, commit.encode())
+    except OSError as error:
+        log.info("%s cannot be written (%s): offline, give the commit as revision", ref, error.strerror)
+
+
+def _noted(ref: Path) -> str | None:
+    """The commit noted there, if any: two lookups of one run must not find two commits."""
+    try:
+        text = ref.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return text if _COMMIT.fullmatch(text) else None
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results may depend on; empty where one is not installed."""
-    return {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()}
+    return {name: version_of(name) for name in _PACKAGES} | {"python": platform.python_version()}
 
 
 def git_commit(path: Path) -> str | None:
@@ -144,7 +178,8 @@ def git_commit(path: Path) -> str | None:
     return done.stdout.strip()
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """The version of an installed package; empty where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

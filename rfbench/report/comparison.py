@@ -40,13 +40,13 @@ def sections(comparison: Comparison) -> list[Section]:
 
 def _together(dataset: str, beside: str | None, comparison: Comparison) -> Section:
     """The two as two layers: what either stops, what that costs, and whether they miss the same."""
-    rows = {(row["attack_label"], row["dataset"]): row for row in _rows(comparison.together) if row["n"]}
+    rows = {tuple(row[key] for key in ("metric", "dataset", "attack_label")): row for row in _rows(comparison.together)}
     lines = []
-    for label, row in ((key[0], row) for key, row in rows.items() if key[1] == dataset):
-        cost = rows.get((label, beside or ""))
+    for label, row in ((key[2], row) for key, row in rows.items() if key[:2] == ("dsr", dataset) and row["n"]):
+        cost = rows.get(("false_alarm", beside, label), {"n": 0})
         phi = {"metric": "phi", "value": row["phi"], "lo": row["phi_lo"], "hi": row["phi_hi"], "n": row["n"]}
         misses = (str(row[f"miss_{who}"]) for who in ("baseline", "candidate", "both"))
-        either = ("not run" if each is None else interval({**each, "value": each["either"]}) for each in (row, cost))
+        either = (interval({**each, "value": each["either"]}) if each["n"] else "not run" for each in (row, cost))
         lines.append((clean(label), *either, *misses, str(row["n"]), figure_text(phi)))
     notes = (
         "either: share of behaviors that at least one of the two flags or refuses in every sample; false_alarm: benign "

@@ -112,7 +112,8 @@ def draw(
 ) -> tuple[Example, ...]:
     """Examples of each kind, of requests that suffice (:func:`check_supply`).
 
-    More of a kind are the same ones and others: budgets are nested.
+    More of a kind are the same ones and others: budgets are nested, but for mixtures in which rounding
+    (:func:`share_out`) gives a kind fewer of more.
     """
     # Both orders are drawn whatever is asked for, so that they depend on the seed alone.
     harmful_order, benign_order = rng.permutation(len(harmful)), rng.permutation(len(benign))

@@ -217,10 +217,11 @@ def _generate(
         model.generate(attempts, max_new_tokens=data.max_answer_tokens, temperature=data.temperature, seed=seed)
     )
     errors = [c for c in completions if c.error]
-    if errors:
-        logger.warning("%d requests got no answer, first %s: %s", len(errors), errors[0].behavior_id, errors[0].error)
     ids = [c.completion_ids.tolist() for c in completions]
-    _write_ids(path, ids)
+    if errors:  # not kept: what struck may be gone the next time
+        logger.warning("%d requests got no answer, first %s: %s", len(errors), errors[0].behavior_id, errors[0].error)
+    else:
+        _write_ids(path, ids)
     return ids
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from doubles import ByteTokenizer, ScriptedModel
 from rfbench.errors import AttackError
 from rfbench.gcg.layout import RoundTrip, lay_out, searchable_ids, suffix_text, write
 from rfbench.models.base import ChatModel
+from rfbench.models.load import load_model
+from rfbench.models.spec import ModelSpec
 from rfbench.records import Behavior, Message
 
 MIDDLE: list[Message] = [
@@ -119,6 +122,22 @@ def test_survivors_are_those_that_the_model_encodes_to_the_same_ids(
     ]
     assert trip.survivors(candidates).tolist() == expected
     assert 5 < sum(expected) < 60
+
+
+@pytest.mark.parametrize("special_tokens", ["escape", "raw"])
+def test_an_admitted_special_token_survives_only_where_it_is_sent_as_one(
+    tiny_model: Callable[..., Path], behavior: Behavior, special_tokens: str
+) -> None:
+    spec = ModelSpec.parse({"spec": str(tiny_model()), "special_tokens": special_tokens})
+    with load_model(spec) as loaded:
+        model: Any = loaded
+        layout = lay_out(model, MIDDLE, behavior, INITIAL, behavior.target)
+        trip = RoundTrip(model, layout, messages_of(MIDDLE, behavior))
+        assert trip.batched
+        flagged = (*layout.suffix[:3], model.flag_id, *layout.suffix[4:])
+        sent = model.encode(messages_of(MIDDLE, behavior)(suffix_text(model.tokenizer, layout, flagged))).ids
+        assert (model.flag_id in sent) is (special_tokens == "raw")
+        assert trip.survivors(np.array([flagged])).tolist() == [special_tokens == "raw"]
 
 
 @pytest.mark.parametrize(("style", "survives"), [("chatml", True), ("llama3", False)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -227,6 +226,12 @@ def test_adaptive_losses_are_not_the_package_s() -> None:
 
 
 def test_without_the_package_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("rfbench.attacks.gcg.version_of", lambda name: "")
     with pytest.raises(ValidationError, match=r"the package is missing; pip install --no-deps nanogcg==0\.3\.0"):
+        nano()
+
+
+def test_another_version_of_the_package_could_find_other_suffixes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfbench.attacks.gcg.version_of", lambda name: "0.4.0")
+    with pytest.raises(ValidationError, match=r"version 0\.4\.0 is another one; pip install .*==0\.3\.0"):
         nano()

@@ -308,6 +308,16 @@ def test_a_progressive_search_adds_a_behavior_once_all_present_ones_are_solved()
     assert other.batches == [1, 1, 1]
 
 
+def test_a_progressive_suffix_survives_also_where_it_is_yet_to_be_searched() -> None:
+    """All behaviors are sent the suffix, from the first step on."""
+    both = search(Planted((7, 2, 5)), Planted((7, 2, 5)))
+    second = dataclasses.replace(both.sites[1], round_trip=Odd())
+    states = run(dataclasses.replace(both, sites=[both.sites[0], second]), settings(progressive=True))
+    assert states[1].n_present == 1
+    assert Odd().survivors(np.array([state.best[1] for state in states])).all()
+    assert states[-1].best[1] in {(7, 1, 5), (7, 3, 5)}
+
+
 def test_every_model_must_say_the_target_before_a_behavior_joins() -> None:
     def two_models(solved_by_both: bool) -> Search:
         of_first = [Planted((7, 2, 5)), Planted((7, 2, 5) if solved_by_both else (7, 2, 9))]

@@ -302,6 +302,28 @@ def test_the_local_snapshot_comes_first(hub: Hub, tmp_path: Path) -> None:
     assert asked == []
 
 
+def test_what_the_hub_said_is_found_again_without_it(hub: Hub, tmp_path: Path) -> None:
+    """Files are fetched by their commit, of which the Hub's client keeps no note."""
+    asked = hub(200, {}, json.dumps({"id": "org/model", "sha": COMMIT}))
+    assert hub_commit("org/model") == COMMIT
+    n_asked = len(asked)
+    hub(200, {}, json.dumps({"id": "org/model", "sha": COMMIT[::-1]}))  # somebody pushes
+    assert hub_commit("org/model") == COMMIT
+    assert len(asked) == n_asked
+    with pytest.raises(ModelError, match="not in the local Hub cache"):
+        hub_commit("org/model", offline=True)  # nothing is fetched yet
+    snapshot = tmp_path / "hub/models--org--model/snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    assert hub_commit("org/model", offline=True) == COMMIT
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "hub").write_text("a file where the folder should be")
+    hub(200, {}, json.dumps({"id": "org/model", "sha": COMMIT}))
+    assert hub_commit("org/model") == COMMIT
+
+
 def test_a_template_over_a_hub_model_and_a_hub_adapter(hub: Hub) -> None:
     hub(200, {}, json.dumps({"id": "org/x", "sha": COMMIT}))
     plain = identify(ModelSpec.parse({"spec": "org/x+org/lora", "chat_template": "plain"}))
@@ -343,11 +365,12 @@ def test_versions_are_those_installed() -> None:
     import transformers
 
     found = versions()
-    assert set(found) == {"torch", "transformers", "tokenizers", "peft", "rfbench", "python"}
+    known = {"torch", "transformers", "tokenizers", "peft", "nanogcg", "lm_eval", "rfbench", "python"}
+    assert set(found) == known
     assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert found["transformers"] == transformers.__version__
     assert found["python"].split(".")[:2] == [str(part) for part in sys.version_info[:2]]
-    assert identity._version("no-such-package-here") == ""
+    assert identity.version_of("no-such-package-here") == ""
 
 
 def test_git_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,23 @@ def test_answers_come_from_the_cache_the_second_time(
     for path in (own_cache / "train").iterdir():
         path.write_bytes(b"damaged")
     assert set(build(make_recipe(), model)) == set(first)
+
+
+def test_answers_that_failed_are_tried_again(
+    make_recipe: MakeRecipe, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What struck is gone the next time: a graphics card that somebody else had filled."""
+    answers = ScriptedModel.generate
+
+    def out_of_memory(self: ScriptedModel, attempts: Any, **settings: Any) -> Any:
+        for completion in answers(self, attempts, **settings):
+            yield replace(completion, completion_ids=completion.completion_ids[:0], error="out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ScriptedModel, "generate", out_of_memory)
+        with pytest.raises(DataError, match="no usable answers"):
+            build(make_recipe(), model)
+    assert "bad/direct" in build(make_recipe(), model)
 
 
 def test_refusals_of_the_base_are_no_harmful_answers(make_recipe: MakeRecipe) -> None:
