@@ -159,14 +159,15 @@ def _unmeasured(rule: GateRule, rows: Sequence[Mapping[str, Any]]) -> Iterator[s
 
     Figures about models are not known of every model.
     """
+    known = {_cell(row) for row in rows if rule.selects(row)}
     if rule.metric in DETECTION:
-        known = {_cell(row) for row in rows if row["metric"] == rule.metric}
-        attacked = {_cell(row): {**row, "metric": rule.metric} for row in rows if row["metric"] == "flag_dsr"}
-        yield from (" / ".join(cell) for cell, row in attacked.items() if cell not in known and rule.selects(row))
-    models = {str(row["model"]): None for row in rows if row["model"] not in CONTROLS}
-    if "model" in rule.where or rule.metric not in METRICS:
-        return
-    yield from (model for model in models if not any(rule.selects(row) for row in rows if row["model"] == model))
+        flagged = (row for row in rows if row["metric"] == "flag_dsr" and _cell(row) not in known)
+        absent = [_cell(row) for row in flagged if rule.selects({**row, "metric": rule.metric})]
+        yield from map(" / ".join, absent)
+        known.update(absent)  # told of already
+    models = dict.fromkeys(str(row["model"]) for row in rows if row["model"] not in CONTROLS)
+    if "model" not in rule.where and rule.metric in METRICS:
+        yield from (model for model in models if not any(cell[0] == model for cell in known))
 
 
 def needs_cost(rule: GateRule) -> bool:

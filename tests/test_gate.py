@@ -208,6 +208,9 @@ def test_p_of_the_flag_as_a_score_is_held_for_every_attack_on_a_model_with_a_fla
     unknown, known = evaluate([rule], summary(row("flag_dsr"), score, beside))  # no benign requests under gcg
     assert (unknown.passed, known.passed) == (False, True)
     assert unknown.message.startswith("auroc: not measured for m / gcg / core/harmful, so the gate fails")
+    other = {"model": "n", "attack": "gcg", "attack_label": "gcg"}
+    told = evaluate([rule], summary(row("flag_dsr"), score, row("flag_dsr", **other), row("dsr", model="no flag")))
+    assert [r.selector for r in told if not r.passed] == ["n / gcg / core/harmful", "no flag"]  # each once
     of_one = GateRule(metric="auroc", min=0.9, where={"attack": "direct"})
     assert [r.passed for r in evaluate([of_one], summary(row("flag_dsr"), score, beside))] == [True]
 
