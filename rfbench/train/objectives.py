@@ -22,7 +22,7 @@ from rfbench.train.network import Network
 from rfbench.train.recipe import ObjectiveSettings, PerturbationSettings, Recipe
 
 Part = Literal["harmful", "benign", "after_flag"]
-_OF_HARMFUL = frozenset({"flag", "hazard", "missed", "harmful_kl", "refusal"})
+_OF_HARMFUL = frozenset({"flag", "hazard", "missed", "harmful_kl", "refusal", "opening"})
 """Terms that are means over harmful conversations; the others are over benign ones."""
 Terms = dict[str, Tensor]
 """Loss terms by name, each ``(c,)``."""
@@ -37,7 +37,12 @@ def term_weights(recipe: Recipe) -> dict[str, float]:
     """
     o = recipe.objective
     if recipe.kind == "refusal":
-        weights = {"refusal": o.refusal_weight, "kl": o.kl_weight, "kl_peak": o.kl_peak_weight}
+        weights = {
+            "refusal": o.refusal_weight,
+            "opening": o.opening_weight,
+            "kl": o.kl_weight,
+            "kl_peak": o.kl_peak_weight,
+        }
     else:
         weights = {}
         if o.form != "dense":
@@ -95,9 +100,11 @@ def compute_terms(
 def _refusal_terms(net: Network, batch: Batch, part: Part, names: Collection[str]) -> Terms:
     logits = net.logits(net.hidden(net.states(batch))[batch.row, batch.position])
     if part == "harmful":
-        return {"refusal": losses.masked_mean(batch.pad(losses.answer_cross_entropy(logits, batch.target)), batch.mask)}
-    kl = batch.pad(losses.kl_given_no_flag(logits, net.logits(net.reference(batch))))
-    terms = {"kl": losses.masked_mean(kl, batch.mask), "kl_peak": losses.masked_max(kl, batch.mask)}
+        loss = batch.pad(losses.answer_cross_entropy(logits, batch.target))
+        terms = {"refusal": losses.masked_mean(loss, batch.mask), "opening": loss[:, 0]}
+    else:
+        kl = batch.pad(losses.kl_given_no_flag(logits, net.logits(net.reference(batch))))
+        terms = {"kl": losses.masked_mean(kl, batch.mask), "kl_peak": losses.masked_max(kl, batch.mask)}
     return {name: values for name, values in terms.items() if name in names}
 
 

@@ -110,6 +110,9 @@ class ObjectiveSettings(_Settings):
     refusal_weight: float = Field(
         1.0, ge=0.0, description="refusal: cross-entropy of the refusal, mean over its tokens"
     )
+    opening_weight: float = Field(
+        0.0, ge=0.0, description="refusal: the same of its first token alone, which decides it (arXiv 2406.05946)"
+    )
     perturbation: PerturbationSettings | None = Field(None, description="perturb harmful prompts; null: do not")
 
 
@@ -205,7 +208,7 @@ class Recipe(_Settings):
     def _teaching(self) -> tuple[str, ...]:
         """Weights of the terms that teach what is to be learned; the others only hold the rest in place."""
         if self.kind == "refusal":
-            return ("refusal_weight",)
+            return ("refusal_weight", "opening_weight")
         insertion, dense = ("flag_weight",), ("hazard_weight", "missed_weight")
         return {"insertion": insertion, "dense": dense, "both": insertion + dense}[self.objective.form]
 

@@ -147,8 +147,22 @@ def test_refusal_terms(make_network: MakeNetwork, make_recipe: MakeRecipe, conve
     log_p = log_probabilities(net, c.ids.tolist())[c.start - 1 : -1]
     wanted = -log_p.gather(1, torch.from_numpy(c.ids[c.start :].astype(np.int64))[:, None]).mean()
     terms = compute_terms(net, [c], "harmful", recipe, index)
+    assert set(terms) == {"refusal"}
     assert terms["refusal"].item() == pytest.approx(wanted.item(), rel=1e-3)
     assert set(compute_terms(net, [conversations[-1]], "benign", recipe, index)) == {"kl"}
+
+
+def test_the_opening_is_the_first_token_of_each_refusal(
+    make_network: MakeNetwork, make_recipe: MakeRecipe, conversations: list[Conversation]
+) -> None:
+    net = shaken(make_network(flag=False)[0])
+    recipe = make_recipe("refusal", objective={"refusal_weight": 0.0, "opening_weight": 1.0})
+    wanted = [
+        -log_probabilities(net, c.ids.tolist())[c.start - 1, int(c.ids[c.start])].item() for c in conversations[:2]
+    ]
+    terms = compute_terms(net, conversations[:2], "harmful", recipe, np.zeros(2, dtype=np.int64))
+    assert set(terms) == {"opening"}
+    assert terms["opening"].tolist() == pytest.approx(wanted, rel=1e-3)
 
 
 def test_the_peak_of_the_kl_is_the_worst_position(

@@ -20,7 +20,7 @@ def test_shipped_recipes_load(name: str) -> None:
 
 def test_the_shipped_pair_differs_in_what_is_taught_and_not_in_the_requests() -> None:
     redflag, refusal = load_recipe("smollm2-redflag"), load_recipe("smollm2-refusal")
-    for name in ("harmful", "benign", "max_answer_tokens", "max_prompt_tokens", "temperature"):
+    for name in ("harmful", "benign", "max_prompt_tokens", "temperature"):
         assert getattr(redflag.data, name) == getattr(refusal.data, name), name
     assert (redflag.lora, redflag.validation.share, redflag.seed) == (
         refusal.lora,
@@ -83,7 +83,7 @@ def test_what_is_wrong_is_one_line(override: str, message: str) -> None:
         ("redflag", ["form=dense", "hazard_weight=0"], "hazard_weight, missed_weight"),
         ("redflag", ["form=insertion", "flag_weight=0"], "flag_weight"),
         ("redflag", ["flag_weight=0", "hazard_weight=0"], "flag_weight, hazard_weight, missed_weight"),
-        ("refusal", ["refusal_weight=0"], "refusal_weight"),
+        ("refusal", ["refusal_weight=0", "opening_weight=0"], "refusal_weight, opening_weight"),
     ],
 )
 def test_a_recipe_teaches_something(name: str, overrides: list[str], weights: str) -> None:
