@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from rfbench.models.batching import is_out_of_memory
 from rfbench.models.halfprecision import multiplies
+
+logger = logging.getLogger(__name__)
 
 _TYPICAL_ROWS = 512
 """Rows of a product that the layout is chosen for; it holds for any number."""
+_PROBE = 8
+"""Ids on which packed weights are held against plain ones."""
+_ROUNDING, _COARSE_ROUNDING = 1e-3, 0.1
+"""How far apart the two may be, as a share of the length of all logits or gradients; in 16 bits the second."""
 
 
 class PackedLinear(nn.Module):
@@ -29,11 +37,23 @@ class PackedLinear(nn.Module):
         self._packed_back: Tensor | None = None
         self._bias = None if bias is None else bias.detach()
 
+    @property
+    def weight(self) -> Tensor:
+        """``(d_out, d_in)``: some layers read it by themselves."""
+        return self._weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """``(d_out,)``, if there is one."""
+        return self._bias
+
     def forward(self, inputs: Tensor) -> Tensor:
         """``(..., d_in)`` to ``(..., d_out)``."""
         if torch.is_grad_enabled() and inputs.requires_grad:
-            product: Tensor = _Product.apply(inputs, self)  # type: ignore[no-untyped-call]
-            return product
+            # The rows of a matrix: of more dimensions the product is a view, which nobody could change in place later.
+            rows = inputs.reshape(-1, inputs.shape[-1])
+            product: Tensor = _Product.apply(rows, self)  # type: ignore[no-untyped-call]
+            return product.view(*inputs.shape[:-1], product.shape[-1])
         return self.multiply(inputs)
 
     def multiply(self, inputs: Tensor) -> Tensor:
@@ -80,6 +100,41 @@ def packed(module: Any, known: dict[nn.Linear, PackedLinear] | None = None) -> A
     if next(module.parameters()).device.type != "cpu" or not _works():
         return module
     return _shadow(module, {} if known is None else known)
+
+
+def packed_if_right(module: Any) -> Any:
+    """:func:`packed` of a causal language model, if logits and the gradient of its inputs come out the same.
+
+    Returns:
+        ``module`` itself where they do not, or its layers do not bear packed products; that is logged.
+    """
+    reader = packed(module)
+    if reader is module:
+        return module
+    embedding = module.get_input_embeddings()
+    ids = torch.arange(_PROBE, device=embedding.weight.device)[None] % len(embedding.weight)
+
+    def figures(network: Any) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            vectors = embedding(ids)
+        vectors.requires_grad_()
+        with torch.enable_grad():
+            logits: Tensor = network(inputs_embeds=vectors, use_cache=False).logits.float()
+            (gradient,) = torch.autograd.grad(logits.logsumexp(dim=-1).sum(), vectors)
+        return logits.detach(), gradient.float()
+
+    tolerance = _ROUNDING if module.dtype == torch.float32 else _COARSE_ROUNDING
+    try:
+        pairs = zip(figures(reader), figures(module), strict=True)
+        alike = all(bool((a - b).norm() <= tolerance * b.norm().clamp(min=1e-30)) for a, b in pairs)
+        problem = "" if alike else "give other logits or gradients"
+    except Exception as error:  # layers do with their parts what they like
+        if is_out_of_memory(error):
+            raise
+        problem = f"are not borne ({' '.join(str(error).split())[:100]})"
+    if problem:
+        logger.warning("%s: packed weights %s; computing without", type(module).__name__, problem)
+    return module if problem else reader
 
 
 def _pack(weight: Tensor) -> Tensor:

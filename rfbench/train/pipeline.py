@@ -264,10 +264,10 @@ def _converse(
     requests: Requests, recipe: Recipe, model: HFModel, identity: str, *, progress: bool
 ) -> tuple[tuple[Conversation, ...], tuple[Conversation, ...]]:
     """Conversations to learn from and to validate on; the base answers them with packed weights."""
-    from rfbench.models.packed import packed
+    from rfbench.models.packed import packed_if_right
 
     reader = copy.copy(model)  # gone before the training, whose changes packed weights would not follow
-    reader.module = packed(model.module)
+    reader.module = packed_if_right(model.module)
     end = model.encoder.end_of_turn_id()
     end = model.tokenizer.eos_token_id if end is None else end
     learned, measured = (

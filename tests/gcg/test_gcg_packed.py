@@ -18,7 +18,7 @@ from rfbench.gcg.objectives import cross_entropy
 from rfbench.gcg.ranking import rank_correlation
 from rfbench.models import packed as packed_module
 from rfbench.models.base import ChatModel
-from rfbench.models.packed import PackedLinear, packed
+from rfbench.models.packed import PackedLinear, packed, packed_if_right
 from rfbench.records import Behavior
 
 needs_onednn = pytest.mark.skipif(not packed_module._works(), reason="this build of PyTorch has no oneDNN products")
@@ -158,3 +158,37 @@ def test_a_draft_in_another_dtype_ranks_nearly_as_the_model_does(
     )
     assert 0 < np.abs(cheap - dear).max() < 0.5
     assert rank_correlation(cheap, dear) > 0.95
+
+
+# --- layers that do more with a product than read it ---------------------------------------------------------------
+
+
+@needs_onednn
+@pytest.mark.parametrize("shape", [(3, 8), (2, 3, 8), (2, 2, 3, 8)])
+def test_a_product_may_be_changed_in_place(shape: tuple[int, ...]) -> None:
+    plain = frozen_linear(8, 4)
+    layer = PackedLinear(plain.weight, plain.bias)
+    gradients = []
+    for linear in (plain, layer):
+        inputs = torch.arange(float(torch.Size(shape).numel())).reshape(shape).div(50).requires_grad_()
+        product = linear(inputs)
+        product *= 2
+        product += 1
+        product.square().sum().backward()
+        gradients.append(inputs.grad)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-4)
+
+
+@needs_onednn
+def test_packed_weights_that_give_something_else_are_not_used(
+    loaded: Callable[..., ChatModel], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = loaded().module  # type: ignore[attr-defined]
+    assert products(packed_if_right(module)) == {PackedLinear}
+    multiply = PackedLinear.multiply
+    for wrong in (lambda self, inputs: 1.1 * multiply(self, inputs), lambda self, inputs: inputs.no_such_thing):
+        monkeypatch.setattr(PackedLinear, "multiply", wrong)
+        monkeypatch.setattr(packed_module, "_works", lambda: True)
+        assert packed_if_right(module) is module
+    assert "packed weights give other logits or gradients; computing without" in caplog.text
+    assert "packed weights are not borne" in caplog.text
