@@ -50,6 +50,9 @@ class ModelError(ConfigError):
     """A model that cannot be found, loaded, or used as a chat model."""
 
 
+NOT_FINITE = "the model's logits are not finite (too small a dtype, broken weights?)"
+
+
 class BrokenLogits(ModelError):
     """A model whose logits are not finite: too small a dtype, or weights that are broken."""
 

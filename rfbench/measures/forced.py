@@ -6,7 +6,7 @@ Letters: ``b`` spans of a batch, ``n`` scored positions of one span, ``v`` the v
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,8 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rfbench.errors import BrokenLogits, ModelError
+from rfbench.errors import NOT_FINITE, BrokenLogits, ModelError
 from rfbench.models.batching import BatchSizer, in_batches
+from rfbench.models.ways import by_kin
 from rfbench.train.losses import answer_cross_entropy, kl_given_no_flag
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def over_batches(
     Raises:
         ModelError: a single span does not fit the memory.
     """
-    return _in_batches(score, spans, _rows(model, spans), model.name)
+    return _in_batches(score, spans, _rows(model, spans), [model])
 
 
 def padded_ids(batch: Sequence[Span]) -> Tensor:
@@ -113,7 +114,7 @@ def compare(model: HFModel, reference: HFModel, spans: Sequence[Span]) -> list[t
         pairs = zip(_logits(model, batch), _logits(reference, batch), strict=True)
         return [_held_against(mine, theirs.to(mine.device), _flags(model, reference)) for mine, theirs in pairs]
 
-    return _in_batches(score, spans, min(_rows(model, spans), _rows(reference, spans)), model.name)
+    return _in_batches(score, spans, min(_rows(model, spans), _rows(reference, spans)), [model, reference])
 
 
 def _nll(model: HFModel, span: Span, logits: Tensor) -> FloatArray:
@@ -146,7 +147,7 @@ def _logits(model: HFModel, batch: Sequence[Span]) -> list[Tensor]:
     output = model.module(input_ids=padded_ids(batch).to(model.device), use_cache=False, logits_to_keep=last - first)
     logits = [output.logits[row, s.start - 1 - first : s.stop - 1 - first].float() for row, s in enumerate(batch)]
     if not all(bool(part.isfinite().all()) for part in logits):
-        raise BrokenLogits(f"{model.name}: its logits are not finite (too small a dtype, broken weights?)")
+        raise BrokenLogits(f"{model.name}: {NOT_FINITE}")
     return logits
 
 
@@ -160,15 +161,23 @@ def _rows(model: HFModel, spans: Sequence[Span]) -> int:
 
 
 def _in_batches(
-    score: Callable[[Sequence[Span]], list[Result]], spans: Sequence[Span], limit: int, name: str
+    score: Callable[[Sequence[Span]], list[Result]], spans: Sequence[Span], limit: int, models: Sequence[HFModel]
 ) -> list[Result]:
-    """``score`` on batches of spans of like length, results in the order of ``spans``; halved when memory runs out."""
-    order = sorted(range(len(spans)), key=lambda i: -spans[i].stop)
-    ordered = [spans[i] for i in order]
+    """``score`` on batches of spans of like length, results in the order of ``spans``; halved when memory runs out.
+
+    Only spans that bear each other's company under all ``models`` share a batch.
+    """
+
+    def kin(span: Span) -> Hashable:
+        return tuple(model.ways.kin(span.stop - 1) for model in models)
 
     def too_large(span: Span) -> ModelError:
-        return ModelError(f"{name}: out of memory with a single text of {span.stop} tokens")
+        return ModelError(f"{models[0].name}: out of memory with a single text of {span.stop} tokens")
 
-    scored = itertools.chain.from_iterable(in_batches(ordered, score, BatchSizer(limit), too_large=too_large))
-    results = dict(zip(order, scored, strict=True))
+    results: dict[int, Result] = {}
+    sizer = BatchSizer(limit)
+    for group in by_kin(spans, kin):
+        order = sorted(group, key=lambda i: -spans[i].stop)
+        parts = in_batches([spans[i] for i in order], score, sizer, too_large=too_large)
+        results.update(zip(order, itertools.chain.from_iterable(parts), strict=True))
     return [results[i] for i in range(len(spans))]

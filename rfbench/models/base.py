@@ -87,6 +87,8 @@ class ChatModel(ABC):
     tokenizer: Any
     max_context: int
     """Longest sequence, prompt and generated together, in tokens."""
+    misplaced_words: str = ""
+    """How forced words stand in another place than the chat template's own; empty where they do not."""
 
     @abstractmethod
     def encode(self, messages: Sequence[Message], prefill: str = "", *, suffix: str = "") -> EncodedChat:
@@ -143,6 +145,10 @@ class ChatModel(ABC):
             ModelError: the backend lacks ``LOGPROBS``.
         """
         raise ModelError(f"model {self.name!r} gives no log-probabilities; use backend hf")
+
+    def why_not_vectors(self) -> str:
+        """Why this model can be given no vectors in place of ids, nor gradients be asked of it; empty where it can."""
+        return ""
 
     def describe(self) -> Mapping[str, object]:
         """Facts for the provenance of a run: revision, hashes, dtype, device, flag, system prompt."""

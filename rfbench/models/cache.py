@@ -72,6 +72,12 @@ class SlabCache(Cache):  # type: ignore[misc]
     def __init__(self, n_layers: int, capacity: int) -> None:
         super().__init__(layers=[SlabLayer(capacity) for _ in range(n_layers)])
 
+    @property
+    def n_bytes(self) -> int:
+        """What its keys and values take, room that is not filled included."""
+        held = [tensor for layer in self.layers if layer.is_initialized for tensor in (layer.keys, layer.values)]
+        return sum(tensor.numel() * tensor.itemsize for tensor in held)
+
     def truncate(self, length: int) -> None:
         """Forget all positions from ``length`` on."""
         for layer in self.layers:

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from rfbench.models.cache import SlabCache
-from rfbench.models.sampling import draw, row_uniforms
+from rfbench.models.sampling import Settings, draw
+from rfbench.models.ways import Ways
+from rfbench.models.whole import Whole
 from rfbench.records import Finish, SoftTokens
 
 COMPACT_BELOW = 0.75
@@ -78,9 +79,11 @@ class PrefixMemory:
 
     Args:
         config: of the model; says how many layers there are, and how far attention reaches.
+        ways: in which the model may be run.
     """
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, ways: Ways | None = None) -> None:
+        self.ways = ways or Ways()
         text = config.get_text_config(decoder=True)
         self.n_layers: int = text.num_hidden_layers
         reaches = (getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size"))
@@ -93,10 +96,13 @@ class PrefixMemory:
 
     def shared(self, prompts: Sequence[tuple[int, ...]], length: int) -> int:
         """How many leading tokens of ``prompts`` to compute once, in sequences of up to ``length`` tokens."""
+        longest, shortest = max(map(len, prompts)), min(map(len, prompts))
+        if not self.ways.shares(longest, shortest, length - longest):
+            return 0
         # Padding comes to stand between a shared prefix and the rest, and limited attention counts it as distance.
         if self.reach is not None and length > self.reach:
             return 0
-        return min(common_prefix(prompts), min(map(len, prompts)) - 1)  # the last token gives the first logits
+        return min(common_prefix(prompts), shortest - 1)  # the last token gives the first logits
 
     def prefill(self, module: torch.nn.Module, ids: tuple[int, ...], device: torch.device) -> SlabCache:
         """A single-row cache that holds exactly ``ids``; only what the last prefix lacks is computed."""
@@ -161,19 +167,16 @@ def generate_batch(
     """
     started = time.perf_counter()
     numbers = {ids: i for i, ids in enumerate(dict.fromkeys(row.ids for row in rows))}
-    if rows[0].soft is None:
-        logits, state = _prefill(module, tuple(numbers), memory, stop.max_new_tokens, device)
-    else:
-        logits, state = _prefill_soft(module, rows[0].ids, rows[0].soft, memory, stop.max_new_tokens, device)
+    logits, state = start(module, tuple(numbers), memory, stop.max_new_tokens, device, rows[0].soft)
     if len(logits) < len(rows):
         prompt_of = torch.tensor([numbers[row.ids] for row in rows], device=device)
         logits, state = logits[prompt_of], state.keep(prompt_of)
-    settings = _Settings.of(rows, seed, stop.max_new_tokens, device)
+    settings = Settings.of(rows, seed, stop.max_new_tokens, device)
 
     growths = [_Growth() for _ in rows]
     batch = growths  # in the order of the rows that the state holds, finished ones included
     for step in range(stop.max_new_tokens):
-        sound = logits[:, 0].isfinite().tolist()  # a hidden state that overflowed spoils all logits of its row
+        sound = logits.isfinite().all(dim=-1).tolist()  # one broken row of the output head spoils one column
         p_flag = _add_bias(logits, stop)  # minus infinity where the flag is suppressed, whatever its id
         next_ids = draw(logits, settings.uniforms[:, step], settings.temperature, settings.top_p, settings.top_k)
         for growth, token, probability, is_sound in zip(batch, next_ids.tolist(), p_flag, sound, strict=True):
@@ -235,6 +238,25 @@ def _add_bias(logits: torch.Tensor, stop: StopRules) -> list[float]:
     return p_flag
 
 
+def start(
+    module: Any,
+    prompts: Sequence[tuple[int, ...]],
+    memory: PrefixMemory,
+    max_new_tokens: int,
+    device: torch.device,
+    soft: SoftTokens | None = None,
+) -> tuple[torch.Tensor, _State | Whole]:
+    """Logits ``(b, v)`` after each prompt, and the state of the batch, in a way that the module bears."""
+    lengths = [len(prompt) for prompt in prompts]
+    if memory.ways.serves(max(lengths) + max_new_tokens, min(lengths)):
+        if soft is None:
+            return _prefill(module, prompts, memory, max_new_tokens, device)
+        return _prefill_soft(module, prompts[0], soft, memory, max_new_tokens, device)
+    ids = torch.tensor(prompts, device=device)
+    inputs = ids if soft is None else _with_vectors(module, ids, soft)
+    return Whole(inputs, None, lengths[0] + max_new_tokens, memory.n_layers, memory.ways).compute(module, device)
+
+
 def _prefill(
     module: torch.nn.Module,
     prompts: Sequence[tuple[int, ...]],
@@ -270,8 +292,7 @@ def _prefill_soft(
     device: torch.device,
 ) -> tuple[torch.Tensor, _State]:
     """Logits ``(1, v)`` after a prompt that reads vectors, and the state of a batch of it alone."""
-    inputs = module.get_input_embeddings()(torch.tensor([ids], device=device)).clone()
-    inputs[0, soft.start : soft.start + soft.shape[0]] = torch.tensor(soft.vectors, device=device).to(inputs.dtype)
+    inputs = _with_vectors(module, torch.tensor([ids], device=device), soft)
     cache = SlabCache(memory.n_layers, len(ids) + max_new_tokens)
     output = module(inputs_embeds=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
     mask = torch.ones((1, len(ids) + max_new_tokens), dtype=torch.int64, device=device)
@@ -279,31 +300,8 @@ def _prefill_soft(
     return output.logits[:, -1].to(device, torch.float32), _State(cache, mask, position)
 
 
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """Sampling settings of the rows of a batch, each ``(b,)``; ``uniforms`` is ``(b, n)``."""
-
-    uniforms: torch.Tensor
-    temperature: torch.Tensor
-    top_p: torch.Tensor
-    top_k: torch.Tensor
-
-    @classmethod
-    def of(cls, rows: Sequence[Row], seed: int, n: int, device: torch.device) -> _Settings:
-        uniforms = np.stack(
-            [  # greedy rows draw nothing
-                row_uniforms(seed, row.behavior_id, row.attempt_idx, row.sample_idx, n)
-                if row.temperature > 0
-                else np.zeros(n)
-                for row in rows
-            ]
-        )
-        return cls(
-            torch.from_numpy(uniforms).to(device, torch.float32),
-            torch.tensor([row.temperature for row in rows], device=device),
-            torch.tensor([row.top_p for row in rows], device=device),
-            torch.tensor([row.top_k for row in rows], device=device),
-        )
-
-    def keep(self, rows: torch.Tensor) -> _Settings:
-        return _Settings(self.uniforms[rows], self.temperature[rows], self.top_p[rows], self.top_k[rows])
+def _with_vectors(module: Any, ids: torch.Tensor, soft: SoftTokens) -> torch.Tensor:
+    """What the module reads for ids ``(1, p)``, vectors in their place: ``(1, p, d)``."""
+    inputs: torch.Tensor = module.get_input_embeddings()(ids).clone()
+    inputs[0, soft.start : soft.start + soft.shape[0]] = torch.tensor(soft.vectors, device=ids.device).to(inputs.dtype)
+    return inputs

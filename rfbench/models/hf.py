@@ -12,13 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rfbench.errors import EncodingError, ModelError
+from rfbench.errors import NOT_FINITE, EncodingError, ModelError
+from rfbench.models import logprobs
 from rfbench.models.base import Capability, ChatModel, EncodedChat, Ids
 from rfbench.models.batching import BatchSizer
 from rfbench.models.encoding import ChatEncoder
 from rfbench.models.generation import Generation, Row, StopRules
-from rfbench.models.logprobs import read_log_probs
 from rfbench.models.schedule import generate_rows
+from rfbench.models.selfcheck import SelfCheck
+from rfbench.models.ways import Ways
 from rfbench.records import EARLY_TOKENS, Attempt, Completion, Message, OnFlag, digest
 
 DEFAULT_BATCH_SIZE = 64
@@ -46,9 +48,15 @@ class HFModel(ChatModel):
         batch_size: int | None = None,
         facts: Mapping[str, object] | None = None,
         offline: bool = False,
+        checked: SelfCheck | None = None,
     ) -> None:
         self.offline = offline
         """Whether models that are loaded beside it may not be fetched either."""
+        checked = checked or SelfCheck(Ways())
+        self.ways = checked.ways
+        """In which the module may be run; every forward pass keeps to it."""
+        self.self_check = checked.summary
+        self.misplaced_words = checked.words
         self.module = module
         self.tokenizer = tokenizer
         self.encoder = encoder
@@ -124,19 +132,21 @@ class HFModel(ChatModel):
             if isinstance(outcome, str):
                 yield _failed(attempt, sample, outcome)
             elif outcome.finish == "error":
-                yield _failed(attempt, sample, "the model's logits are not finite (too small a dtype, broken weights?)")
+                yield _failed(attempt, sample, NOT_FINITE)
             else:
                 yield self._completion(attempt, sample, chat, outcome)
 
     def target_log_probs(self, prompts: Sequence[Ids], targets: Sequence[Ids]) -> list[npt.NDArray[np.float64]]:
         """See :meth:`ChatModel.target_log_probs`."""
-        rows = [(tuple(prompt), tuple(target)) for prompt, target in zip(prompts, targets, strict=True)]
-        return read_log_probs(self.module, rows, self._sizer, (self.flag_id, self.flag_bias), self.device)
+        rows: list[logprobs.Row] = [
+            (tuple(prompt), tuple(target)) for prompt, target in zip(prompts, targets, strict=True)
+        ]
+        return self._read_log_probs(rows)
 
     def next_log_probs(self, prompts: Sequence[Ids]) -> npt.NDArray[np.float64]:
         """See :meth:`ChatModel.next_log_probs`."""
-        rows = [(tuple(prompt), None) for prompt in prompts]
-        return np.stack(read_log_probs(self.module, rows, self._sizer, (self.flag_id, self.flag_bias), self.device))
+        rows: list[logprobs.Row] = [(tuple(prompt), None) for prompt in prompts]
+        return np.stack(self._read_log_probs(rows))
 
     def continue_ids(
         self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, suppress_flag: bool = False
@@ -171,6 +181,12 @@ class HFModel(ChatModel):
             continuations.append(outcome.ids)
         return continuations
 
+    def why_not_vectors(self) -> str:
+        """See :meth:`ChatModel.why_not_vectors`."""
+        if self.ways.vectors:
+            return ""
+        return f"{self.name}: its answer to vectors differs from its answer to the same ids; attack it with ids alone"
+
     def describe(self) -> Mapping[str, object]:
         """Facts for the provenance of a run; see :meth:`ChatModel.describe`."""
         before, after = self.encoder.template_text()
@@ -184,6 +200,7 @@ class HFModel(ChatModel):
             "tokenizer_sha256": digest(self.tokenizer.backend_tokenizer.to_str()),
             "template_before": before,
             "template_after": after,
+            "self_check": self.self_check,
             **self._facts,
         }
 
@@ -201,6 +218,8 @@ class HFModel(ChatModel):
             return None, str(error)
         if problem := self._too_long(len(chat.ids), max_new_tokens):
             return None, problem
+        if attempt.soft is not None and (reason := self.why_not_vectors()):
+            return None, reason
         if attempt.soft is not None:
             n, width = attempt.soft.shape
             if width != self.embedding.weight.shape[1] or not 0 <= attempt.soft.start <= len(chat.ids) - n:
@@ -216,9 +235,22 @@ class HFModel(ChatModel):
             return ""
         return f"prompt of {n_prompt} tokens and {max_new_tokens} new ones exceed the context of {self.max_context}"
 
+    def _read_log_probs(self, rows: Sequence[logprobs.Row]) -> list[npt.NDArray[np.float64]]:
+        flag = self.flag_id, self.flag_bias
+        return logprobs.read_log_probs(self.module, rows, self._sizer, flag, self.device, self.ways)
+
     def _generate_rows(self, rows: Sequence[Row], stop: StopRules, seed: int) -> list[Generation | str]:
         """One generation, or the text of an error, per row."""
-        return generate_rows(self.module, rows, stop, seed=seed, sizer=self._sizer, device=self.device, name=self.name)
+        return generate_rows(
+            self.module,
+            rows,
+            stop,
+            seed=seed,
+            sizer=self._sizer,
+            device=self.device,
+            name=self.name,
+            ways=self.ways,
+        )
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -94,6 +94,7 @@ def _load_hf(spec: ModelSpec, *, batch_size: int | None, offline: bool) -> ChatM
 
     from rfbench.models.encoding import ChatEncoder
     from rfbench.models.hf import HFModel
+    from rfbench.models.loaded import check_loaded
 
     base = _locate(spec.base_source, spec.revision, offline=offline)
     adapter = _locate(spec.adapter_source, None, offline=offline) if spec.adapter_source is not None else None
@@ -121,6 +122,9 @@ def _load_hf(spec: ModelSpec, *, batch_size: int | None, offline: bool) -> ChatM
             template_args=spec.template_args,
             escape=spec.special_tokens == "escape",
         )
+        checked = check_loaded(module, encoder)
+    for remark in checked.remarks:
+        logger.warning("%s: %s", spec.label, remark)
     if flag_id is None:
         logger.warning("%s has no flag token: only refusal columns are computed", spec.label)
     bias = said.flag_bias if spec.flag_bias is None else spec.flag_bias
@@ -133,8 +137,13 @@ def _load_hf(spec: ModelSpec, *, batch_size: int | None, offline: bool) -> ChatM
         flag_id=flag_id,
         flag_bias=0.0 if flag_id is None else bias,
         batch_size=batch_size,
-        facts={"spec": spec.model_dump(mode="json"), "system": spec.system, "revision": base.revision},
+        facts={
+            "spec": spec.model_dump(mode="json"),
+            "system": spec.system,
+            "revision": base.revision,
+        },
         offline=offline,
+        checked=checked,
     )
 
 
@@ -182,8 +191,6 @@ def _load_weights(base: _Place, spec: ModelSpec) -> Any:
         raise ModelError(f"its files lack {len(absent)} weights, the first is {absent[0]}; save or download it again")
     if any(parameter.device.type == "meta" for parameter in module.parameters()):
         raise ModelError("it does not fit the devices whole; use more of them, or a smaller dtype")
-    if getattr(module, "_is_stateful", False):
-        raise ModelError(f"{type(module).__name__} keeps a recurrent state, which this backend does not handle")
     return module
 
 

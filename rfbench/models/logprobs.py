@@ -12,15 +12,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rfbench.errors import ModelError
+from rfbench.errors import NOT_FINITE, BrokenLogits, ModelError
 from rfbench.models.batching import BatchSizer, in_batches
+from rfbench.models.ways import Ways, by_kin
 
 Row = tuple[tuple[int, ...], tuple[int, ...] | None]
 """Ids of a prompt, and those of an answer, or ``None`` for all ids that may come next."""
 
 
 def read_log_probs(
-    module: Any, rows: Sequence[Row], sizer: BatchSizer, flag: tuple[int | None, float], device: torch.device
+    module: Any,
+    rows: Sequence[Row],
+    sizer: BatchSizer,
+    flag: tuple[int | None, float],
+    device: torch.device,
+    ways: Ways,
 ) -> list[npt.NDArray[np.float64]]:
     """For each row the log-probabilities of its answer's ids ``(t,)``, or of every next id ``(v,)``.
 
@@ -30,9 +36,10 @@ def read_log_probs(
         sizer: rows at a time, fewer while memory runs out.
         flag: id whose logit gets a bias, and the bias.
         device: where inputs go.
+        ways: in which the model may be run.
 
     Raises:
-        ModelError: memory does not suffice for one row.
+        ModelError: memory does not suffice for one row, or logits are not finite (``BrokenLogits``).
     """
 
     def read(batch: Sequence[Row]) -> list[npt.NDArray[np.float64]]:
@@ -41,7 +48,11 @@ def read_log_probs(
     def too_large(_: Row) -> ModelError:
         return ModelError("out of memory with a single sequence; take a smaller dtype or a shorter prompt")
 
-    return [row for part in in_batches(rows, read, sizer, too_large=too_large) for row in part]
+    found: dict[int, npt.NDArray[np.float64]] = {}
+    for group in by_kin(rows, lambda row: ways.kin(len(row[0]) + len(row[1] or ()))):
+        parts = in_batches([rows[i] for i in group], read, sizer, too_large=too_large)
+        found.update(zip(group, (row for part in parts for row in part), strict=True))
+    return [found[i] for i in range(len(rows))]
 
 
 @torch.inference_mode()
@@ -63,6 +74,8 @@ def _read_batch(
     results = []
     for i, ((_, answer), (start, stop)) in enumerate(zip(rows, spans, strict=True)):
         of_row = log_p[i, start - first : stop - first]
+        if not bool(logits[i, start - first : stop - first].isfinite().all()):
+            raise BrokenLogits(NOT_FINITE)
         if answer is not None:
             of_row = of_row.gather(-1, torch.tensor(answer, device=device)[:, None]).T
         results.append(of_row[0].double().cpu().numpy())

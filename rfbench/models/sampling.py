@@ -7,6 +7,9 @@ in any batch (up to floating-point ties).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +17,46 @@ import torch
 
 from rfbench.records import canonical_json
 
+if TYPE_CHECKING:
+    from rfbench.models.generation import Row
+
 
 def row_uniforms(seed: int, behavior_id: str, attempt_idx: int, sample_idx: int, n: int) -> npt.NDArray[np.float64]:
     """The first ``n`` uniform draws in [0, 1) of the stream that belongs to one (seed, behavior, attempt, sample)."""
     key = hashlib.sha256(canonical_json([seed, behavior_id, attempt_idx, sample_idx]).encode()).digest()
     return np.random.Generator(np.random.Philox(int.from_bytes(key[:16], "big"))).random(n)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Sampling settings of the rows of a batch, each ``(b,)``; ``uniforms`` is ``(b, n)``."""
+
+    uniforms: torch.Tensor
+    temperature: torch.Tensor
+    top_p: torch.Tensor
+    top_k: torch.Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], seed: int, n: int, device: torch.device) -> Settings:
+        """Those of ``rows``, for ``n`` draws each."""
+        uniforms = np.stack(
+            [  # greedy rows draw nothing
+                row_uniforms(seed, row.behavior_id, row.attempt_idx, row.sample_idx, n)
+                if row.temperature > 0
+                else np.zeros(n)
+                for row in rows
+            ]
+        )
+        return cls(
+            torch.from_numpy(uniforms).to(device, torch.float32),
+            torch.tensor([row.temperature for row in rows], device=device),
+            torch.tensor([row.top_p for row in rows], device=device),
+            torch.tensor([row.top_k for row in rows], device=device),
+        )
+
+    def keep(self, rows: torch.Tensor) -> Settings:
+        """Of the rows named by index."""
+        return Settings(self.uniforms[rows], self.temperature[rows], self.top_p[rows], self.top_k[rows])
 
 
 def draw(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
 from functools import partial
 from itertools import takewhile
@@ -12,6 +13,7 @@ import torch
 
 from rfbench.models.batching import BatchSizer, unless_out_of_memory
 from rfbench.models.generation import Generation, PrefixMemory, Row, StopRules, generate_batch
+from rfbench.models.ways import Ways
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +26,15 @@ one is computed, too, and one prompt of thousands of tokens would slow down all 
 
 
 def generate_rows(
-    module: Any, rows: Sequence[Row], stop: StopRules, *, seed: int, sizer: BatchSizer, device: torch.device, name: str
+    module: Any,
+    rows: Sequence[Row],
+    stop: StopRules,
+    *,
+    seed: int,
+    sizer: BatchSizer,
+    device: torch.device,
+    name: str,
+    ways: Ways,
 ) -> list[Generation | str]:
     """One generation, or the text of an error, per row, in their order.
 
@@ -36,18 +46,19 @@ def generate_rows(
         sizer: rows at a time, fewer while memory runs out.
         device: where inputs go.
         name: what the model is called in warnings.
+        ways: in which the model may be run.
     """
     outcomes: list[Generation | str] = [""] * len(rows)
     pending = sorted(range(len(rows)), key=lambda i: rows[i].order)
-    memory = PrefixMemory(module.config)
+    memory = PrefixMemory(module.config, ways)
     while pending:
         longest = len(rows[pending[0]].ids)
-        n_rows = min(sizer.size, rows_that_fit(module, device, longest + stop.max_new_tokens))
-        batch = _first_batch(rows, pending, n_rows)
+        n_rows = min(sizer.size, rows_that_fit(ways, device, longest + stop.max_new_tokens))
+        batch = _first_batch(rows, pending, n_rows, ways, stop.max_new_tokens)
         generate = partial(generate_batch, module, stop=stop, seed=seed, memory=memory, device=device)
         results: Sequence[Generation | str] | None = unless_out_of_memory(generate, [rows[i] for i in batch])
         if results is None:
-            memory = PrefixMemory(module.config)
+            memory = PrefixMemory(module.config, ways)
             if sizer.ran_out(len(batch)):
                 logger.warning("%s: out of memory with %d rows, going on with half", name, len(batch))
                 continue
@@ -60,19 +71,17 @@ def generate_rows(
     return outcomes
 
 
-def rows_that_fit(module: Any, device: torch.device, length: int) -> int:
+def rows_that_fit(ways: Ways, device: torch.device, length: int) -> int:
     """Rows of ``length`` tokens whose keys and values stay within the budget, at least one."""
-    config = module.config.get_text_config(decoder=True)
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if not ways.token_bytes:
+        return sys.maxsize
     budget = KEY_VALUE_BUDGET
     if device.type == "cuda":
         budget = max(budget, torch.cuda.get_device_properties(device).total_memory // 4)
-    per_row = 2 * config.num_hidden_layers * heads * head_dim * module.dtype.itemsize * length
-    return int(max(1, budget // per_row))
+    return max(1, budget // (ways.token_bytes * length))
 
 
-def _first_batch(rows: Sequence[Row], pending: Sequence[int], size: int) -> list[int]:
+def _first_batch(rows: Sequence[Row], pending: Sequence[int], size: int, ways: Ways, n_new: int) -> list[int]:
     """The first of ``pending`` that may stand in one batch: a prompt that reads vectors shares it with none.
 
     ``pending`` falls in length: a batch ends where the padding would begin to cost more than a batch of its own.
@@ -81,7 +90,9 @@ def _first_batch(rows: Sequence[Row], pending: Sequence[int], size: int) -> list
 
     def fits(i: int) -> bool:
         if first.soft is not None:
-            return (rows[i].ids, rows[i].soft) == (first.ids, first.soft)
-        return rows[i].soft is None and SPREAD * len(rows[i].ids) + SLACK >= len(first.ids)
+            return ways.batches and (rows[i].ids, rows[i].soft) == (first.ids, first.soft)
+        if rows[i].soft is not None or SPREAD * len(rows[i].ids) + SLACK < len(first.ids):
+            return False
+        return ways.mates(len(first.ids), len(rows[i].ids), n_new)
 
-    return list(takewhile(fits, pending[:size]))
+    return [pending[0], *takewhile(fits, pending[1:size])]

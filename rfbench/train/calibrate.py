@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from rfbench.errors import ConfigError, DataError, ModelError
 from rfbench.models.hf import HFModel
+from rfbench.models.ways import by_kin
 from rfbench.records import Attempt, Behavior
 from rfbench.refusal import read_refusal
 from rfbench.stats import wilson
@@ -220,12 +221,12 @@ def flag_margins(model: HFModel, prompts: Sequence[Sequence[int]], answers: Sequ
 
     assert model.flag_id is not None
     largest = np.empty(len(prompts))
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(answers[i]))
+    lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    order = sorted(range(len(prompts)), key=lengths.__getitem__)
+    kin = by_kin(order, lambda i: model.ways.kin(lengths[i] - 1))
     with torch.inference_mode():
-        for batch in _batched(order, 8):
-            ids = torch.zeros(
-                (len(batch), max(len(prompts[i]) + len(answers[i]) for i in batch) - 1), dtype=torch.int64
-            )
+        for batch in (batch for group in kin for batch in _batched([order[i] for i in group], 8)):
+            ids = torch.zeros((len(batch), max(lengths[i] for i in batch) - 1), dtype=torch.int64)
             for r, i in enumerate(batch):
                 row = [*prompts[i], *answers[i]][:-1]
                 ids[r, : len(row)] = torch.tensor(row)

@@ -163,6 +163,8 @@ def test_an_untrained_output_row(copy: TinyModel, tied: bool, spoil: Any, reason
     with pytest.raises(CanaryError, match=reason) as error:
         load(folder)
     assert "never trained" in one_line(error, folder)
+    if spoil is not_a_number:
+        return  # no model at all, with or without a flag; see test_loaded
     assert load(folder, "none").flag_id is None
 
 
@@ -395,13 +397,6 @@ def test_a_model_that_is_no_causal_language_model(copy: TinyModel) -> None:
     refuse(folder, "nothing-known")
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "vit", "architectures": ["ViTModel"]}))
     refuse(folder, "Unrecognized configuration class")
-
-
-def test_a_model_that_keeps_a_recurrent_state(tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import LlamaForCausalLM
-
-    monkeypatch.setattr(LlamaForCausalLM, "_is_stateful", True)
-    refuse(tiny_model(), "recurrent state")
 
 
 def test_a_model_that_does_not_fit_whole(tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:

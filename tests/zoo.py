@@ -1,0 +1,154 @@
+"""Tiny random models of many architectures, made in process: what a loaded model may be like inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+LENGTH = 2048
+
+
+def randomise(model: Any, seed: int = 0, std: float = 0.35) -> Any:
+    """Weights large enough for logits some units apart, so that greedy ids do not hang on rounding."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim >= 2:
+                parameter.normal_(0.0, std, generator=generator)
+            elif "norm" not in name and "ln_" not in name:
+                parameter.normal_(0.0, 0.1, generator=generator)
+    return model.eval()
+
+
+def build(name: str, tokenizer: Any, **changes: Any) -> Any:
+    """The architecture ``name`` of :data:`ZOO`, with weights of its own; ``changes`` go into its configuration."""
+    import transformers
+
+    family, settings = ZOO[name]
+    config_class = f"{family}TextConfig" if hasattr(transformers, f"{family}TextConfig") else f"{family}Config"
+    shape = SHAPES.get(family, _usual)(tokenizer)
+    special = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": 0}
+    values = {"vocab_size": len(tokenizer), **shape, **special, **settings, **changes}
+    values = {key: value(len(tokenizer)) if callable(value) else value for key, value in values.items()}
+    model = getattr(transformers, f"{family}ForCausalLM", None) or getattr(transformers, f"{family}LMHeadModel")
+    made = randomise(model(getattr(transformers, config_class)(**values)))
+    made.generation_config.eos_token_id = tokenizer.eos_token_id
+    return made
+
+
+def _usual(tokenizer: Any) -> dict[str, Any]:
+    return {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": LENGTH,
+    }
+
+
+SHAPES: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "Mpt": lambda _: {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": LENGTH},
+    "Bloom": lambda _: {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "Falcon": lambda _: {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "GPT2": lambda _: {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": LENGTH},
+    "GPTNeo": lambda _: {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "max_position_embeddings": LENGTH},
+}
+
+_LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.1, 1.2, 1.3],
+    "long_factor": [1.0, 3.0, 9.0, 27.0],
+    "original_max_position_embeddings": 64,
+}
+_MIXED = ["sliding_attention", "full_attention"]
+_MLA = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+    "n_routed_experts": 4,
+    "n_group": 1,
+    "topk_group": 1,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "first_k_dense_replace": 1,
+}
+
+ZOO: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("Llama", {}),
+    "qwen2": ("Qwen2", {}),
+    "qwen3": ("Qwen3", {"head_dim": 8}),
+    "gemma2": ("Gemma2", {"head_dim": 8, "sliding_window": 16}),
+    "gemma3": ("Gemma3", {"head_dim": 8, "sliding_window": 16, "layer_types": _MIXED}),
+    "mistral": ("Mistral", {"sliding_window": 16}),
+    "phi3": (
+        "Phi3",
+        {"original_max_position_embeddings": 64, "rope_parameters": _LONGROPE, "max_position_embeddings": 4096},
+    ),
+    "mpt": ("Mpt", {}),
+    "gpt_neo": ("GPTNeo", {"attention_types": [[["global", "local"], 1]], "window_size": 16}),
+    "falcon_alibi": ("Falcon", {"alibi": True, "new_decoder_architecture": False, "multi_query": True}),
+    "bloom": ("Bloom", {}),
+    "olmo2": ("Olmo2", {}),
+    "gpt_oss": (
+        "GptOss",
+        {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16, "layer_types": _MIXED},
+    ),
+    "deepseek_v2": ("DeepseekV2", {**_MLA, "n_shared_experts": 1, "head_dim": 8}),
+    "cohere2": ("Cohere2", {"head_dim": 8, "sliding_window": 16, "layer_types": _MIXED}),
+    "gpt2": ("GPT2", {}),
+    "neox": ("GPTNeoX", {}),
+    "lfm2": ("Lfm2", {"layer_types": ["conv", "full_attention"]}),
+    "minimax": (
+        "MiniMax",
+        {"head_dim": 8, "num_local_experts": 2, "layer_types": ["linear_attention", "full_attention"]},
+    ),
+    "deepseek_v32": ("DeepseekV32", {**_MLA, "index_topk": 8, "index_head_dim": 16, "index_n_heads": 2}),
+    "gemma3n": (
+        "Gemma3n",
+        {
+            "num_hidden_layers": 4,
+            "head_dim": 8,
+            "sliding_window": 16,
+            "num_kv_shared_layers": 2,
+            "laurel_rank": 4,
+            "hidden_size_per_layer_input": 8,
+            "vocab_size_per_layer_input": lambda n: n,
+            "layer_types": _MIXED * 2,
+            "activation_sparsity_pattern": [0.0] * 4,
+            "altup_num_inputs": 2,
+        },
+    ),
+    "gemma4": (
+        "Gemma4",
+        {
+            "sliding_window": 16,
+            "layer_types": _MIXED,
+            "vocab_size_per_layer_input": lambda n: n,
+            "hidden_size_per_layer_input": 8,
+            "num_kv_shared_layers": 0,
+        },
+    ),
+    "llama4": (
+        "Llama4",
+        {
+            "num_hidden_layers": 4,
+            "head_dim": 8,
+            "intermediate_size_mlp": 64,
+            "num_local_experts": 2,
+            "attention_chunk_size": 16,
+            "no_rope_layers": [1, 1, 1, 0],
+            "attn_temperature_tuning": True,
+            "floor_scale": 8,
+            "attn_scale": 0.5,
+        },
+    ),
+    "mamba": ("Mamba", {"state_size": 4}),
+}
+"""By name: the family as transformers spells it, and what its configuration needs beyond the usual shape."""
