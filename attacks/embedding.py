@@ -91,10 +91,14 @@ class Embedding(ResumableAttack):
         victim: Any = model
         if not self.needs <= model.capabilities:
             raise AttackError(f"model {model.name!r} does not give gradients and read vectors; use backend hf")
+        if reason := model.why_not_vectors():
+            raise AttackError(reason)
         template, text = self._place(behavior)
         layout = lay_out(model, template, behavior, text, behavior.target)
         objective, readings = self._objectives(model)
-        evaluator = Evaluator(victim.module, objective, flag_id=model.flag_id, flag_bias=model.flag_bias)
+        evaluator = Evaluator(
+            victim.module, objective, flag_id=model.flag_id, flag_bias=model.flag_bias, ways=victim.ways
+        )
         table = evaluator.token_vectors()
         unit = typical_size(table)
         origin = table[list(layout.suffix)].float()

@@ -23,7 +23,8 @@ from rfbench.gcg.objectives import Objective
 from rfbench.gcg.scores import Scores
 from rfbench.models.batching import BatchSizer, in_batches
 from rfbench.models.generation import PrefixMemory, common_prefix
-from rfbench.models.packed import packed
+from rfbench.models.packed import packed_if_right
+from rfbench.models.ways import Ways, by_kin
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -58,6 +59,7 @@ class Evaluator:
             :data:`DEVICE_BATCH` elsewhere.
         costs: what a token costs, where it cannot be read from the weights (a quantised copy).
         pack: on CPUs, compute with packed weights; see :func:`rfbench.models.packed.packed`.
+        ways: in which the module may be run.
     """
 
     def __init__(
@@ -70,11 +72,13 @@ class Evaluator:
         batch: int | None = None,
         costs: Costs | None = None,
         pack: bool = True,
+        ways: Ways | None = None,
     ) -> None:
         self.module = module
-        self._reader = packed(module) if pack else module
+        self.ways = ways or Ways()
+        self._reader = packed_if_right(module) if pack else module
         self.objective = objective
-        self.shares_prefixes = shares_prefixes(module)
+        self.shares_prefixes = self.ways.caches and shares_prefixes(module)
         self._flag = (flag_id, flag_bias)
         embedding = module.get_input_embeddings()
         self.device: torch.device = embedding.weight.device
@@ -116,12 +120,15 @@ class Evaluator:
         Raises:
             AttackError: memory does not suffice for one sequence.
         """
-        gradients: list[torch.Tensor] = []
+        gradients: dict[int, torch.Tensor] = {}
         flops = 0.0
-        for part, cost in self.batches(suffixes, self._differentiate):
-            gradients += part
-            flops += cost
-        return gradients, flops
+        for group in by_kin(suffixes, lambda pair: self.ways.kin(len(pair[0].fill(pair[1])))):
+            found: list[torch.Tensor] = []
+            for part, cost in self.batches([suffixes[i] for i in group], self._differentiate):
+                found += part
+                flops += cost
+            gradients.update(zip(group, found, strict=True))
+        return [gradients[i] for i in range(len(suffixes))], flops
 
     @torch.no_grad()
     def read(self, layout: Layout, suffix: Ids, readings: Mapping[str, Objective]) -> dict[str, float]:
@@ -180,18 +187,21 @@ class Evaluator:
     def _at_targets(self, rows: Sequence[Ids], layout: Layout, limit: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Logits ``(b, t, v)`` and ids ``(b, t)`` of the target, and how many tokens had to be computed."""
         length, n_target = len(rows[0]), len(layout.target)
-        # Nothing of the target follows its last token, which therefore is no input.
-        ids, cache, shared, n_new = self.share([row[:-1] for row in rows], limit, len(layout.before))
+        ids, cache, shared, n_new = self.share(self._inputs(rows), limit, len(layout.before))
         keep = torch.arange(length - n_target - 1, length - 1, device=self.device) - shared
         logits = self.logits(keep, input_ids=ids, past_key_values=cache, use_cache=cache is not None)
         targets = torch.tensor([layout.target], device=self.device).expand(len(rows), n_target)
         return logits, targets, n_new + ids.numel()
 
+    def _inputs(self, rows: Sequence[Ids]) -> Sequence[Ids]:
+        """Nothing of a target follows its last token, which is no input, but where the length itself counts."""
+        return rows if self.ways.border is not None else [row[:-1] for row in rows]
+
     def _differentiate(self, suffixes: Sequence[tuple[Layout, Ids]]) -> tuple[list[torch.Tensor], float]:
         rows = [layout.fill(suffix) for layout, suffix in suffixes]
         with torch.no_grad():
             limit = min(len(layout.before) for layout, _ in suffixes)
-            ids, cache, shared, _ = self.share([row[:-1] for row in rows], limit, limit)
+            ids, cache, shared, _ = self.share(self._inputs(rows), limit, limit)
             embeddings = self.module.get_input_embeddings()(ids)
         embeddings.requires_grad_()
         wanted = [
@@ -233,6 +243,10 @@ class Evaluator:
         vectors: torch.Tensor = embedding(torch.arange(len(weight), device=self.device))
         return vectors
 
+    def shares(self, length: int) -> bool:
+        """Whether chats of so many tokens may go on from keys and values of what they have in common."""
+        return self.shares_prefixes and self.ways.serves(length, 0)
+
     def share(self, rows: Sequence[Ids], limit: int, n_root: int) -> tuple[torch.Tensor, Any, int, int]:
         """What is left to compute of rows once their shared prefix, of up to ``limit`` tokens, is cached.
 
@@ -244,7 +258,7 @@ class Evaluator:
             one; its length; how many of its tokens, the root's aside, had to be computed now.
         """
         longest = max(map(len, rows))
-        shared = min(common_prefix(rows), limit) if self.shares_prefixes else 0
+        shared = min(common_prefix(rows), limit) if self.shares(longest) else 0
         cache, n_new = None, 0
         if shared:
             root = rows[0][: min(n_root, shared)]
@@ -283,6 +297,8 @@ class Evaluator:
 
     def sizer(self, batch: int | None, on_cpu: int) -> BatchSizer:
         """Sizes of batches: as asked, or ``on_cpu`` on CPUs and :data:`DEVICE_BATCH` elsewhere."""
+        if not self.ways.batches:
+            return BatchSizer(1)
         return BatchSizer(batch or (on_cpu if self.device.type == "cpu" else DEVICE_BATCH))
 
     def batches(

@@ -80,10 +80,16 @@ class Glimpse:
                 f"draft glimpse: the chat is longer than the {evaluator.reach} tokens that attention reaches; "
                 "take draft int8"
             )
+        limits = [limit for limit in (evaluator.ways.between, evaluator.ways.border) if limit is not None]
+        if limits and length > min(limits):
+            raise AttackError(
+                f"draft glimpse: in chats of more than {min(limits)} tokens this model's distances hang on places and "
+                "lengths, not on positions alone; take draft int8"
+            )
         evaluator.rewind(layout)
         (view,) = evaluator.batches([suffix], lambda batch: self._look(layout, batch[0]))
         rows = min(
-            rows_that_fit(evaluator.module, evaluator.device, length),
+            rows_that_fit(evaluator.ways, evaluator.device, length),
             max(1, MOST_LOGITS // (len(view.wanted) * len(evaluator.module.get_input_embeddings().weight))),
         )
         self._sizer.limit = min(self._most, rows)  # or it would grow beyond them again

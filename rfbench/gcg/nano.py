@@ -23,7 +23,6 @@ import torch
 
 from rfbench.errors import AttackError
 from rfbench.gcg.costs import Costs
-from rfbench.gcg.evaluator import shares_prefixes
 from rfbench.gcg.layout import Ids, suffix_text
 from rfbench.gcg.search import Search, Settings, finished
 from rfbench.gcg.sites import Site
@@ -135,14 +134,14 @@ def open_engine(
         num_steps=n_steps,
         optim_str_init=INITIAL if len(initial) == 1 else [f"{INITIAL}{i}" for i in range(len(initial))],
         search_width=settings.width,
-        batch_size=batch,
+        batch_size=batch if site.evaluator.ways.batches else 1,
         topk=min(settings.topk, int(search.allowed.sum())),
         n_replace=settings.n_replace,
         buffer_size=settings.buffer_size,
         use_mellowmax=mellowmax_alpha is not None,
         mellowmax_alpha=mellowmax_alpha or 1.0,
         early_stop=settings.early_stop,
-        use_prefix_cache=shares_prefixes(site.evaluator.module),
+        use_prefix_cache=site.evaluator.shares(len(site.layout.fill(site.layout.suffix))),
         allow_non_ascii=True,  # its search space is set below
         filter_ids=site.round_trip is not None,
     )

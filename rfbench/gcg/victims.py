@@ -71,10 +71,13 @@ def open_victims(
         for other in [*models, *([ranker] if ranker is not None else [])]:
             if Capability.GRADIENTS not in other.capabilities:
                 raise AttackError(f"model {other.name!r} gives no gradients; use a gradient-free attack, or backend hf")
+            if other is not ranker and (reason := other.why_not_vectors()):
+                raise AttackError(reason)
             _check_same_tokenizer(model, other)
         victims = []
         for each in models:
-            operating_point = {"flag_id": each.flag_id, "flag_bias": each.flag_bias, "batch": batch, "pack": pack}
+            flag = {"flag_id": each.flag_id, "flag_bias": each.flag_bias}
+            operating_point = {**flag, "batch": batch, "pack": pack, "ways": each.ways}
             exact = Evaluator(each.module, objective(each), **operating_point)
             cheap: Scorer | None = None
             if ranker is not None:
@@ -165,6 +168,7 @@ def _named_draft(ranker: Any, model: Any, objective: Objective, operating_point:
         AttackError: the objective reads the flag, and ``ranker`` has none.
     """
     n_ids = len(ranker.embedding.weight)
+    operating_point = {**operating_point, "ways": ranker.ways}
     if model.flag_id is not None and model.flag_id >= n_ids:
         operating_point = {**operating_point, "flag_id": None}
         try:
