@@ -1,0 +1,51 @@
+"""Whether forced words land where the template itself would place an assistant's: the check at load."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rfbench.models.encoding import ChatEncoder
+    from rfbench.records import Message
+
+PROBES = ("Sure, here is", "I cannot help with that")
+"""Answers that every template can carry: no mark of a thought, no white space at an end."""
+_SHOWN = 4
+
+
+def check_forced_words(encoder: ChatEncoder) -> str:
+    """How forced words differ from transformers' ``continue_final_message``, in one line; empty where they agree.
+
+    A template that cannot continue an answer gives nothing to compare with, and an empty string.
+    """
+    tokenizer = encoder.tokenizer
+    messages: list[Message] = [{"role": "user", "content": "How do I bake bread?"}]
+    if encoder.system is not None:
+        messages.insert(0, {"role": "system", "content": encoder.system})
+    for words in PROBES:
+        turns: list[Message] = [*messages, {"role": "assistant", "content": words}]
+        try:
+            expected = tokenizer.apply_chat_template(
+                turns,
+                chat_template=encoder.template,
+                tokenize=True,
+                return_dict=False,
+                continue_final_message=True,
+                **encoder.template_args,
+            )
+        except Exception:  # templates are programs: they raise what they like
+            continue
+        ids = encoder.encode(messages, words).ids
+        mine = ids if not expected or ids[0] == expected[0] else ids[1:]  # a beginning of text that it does not write
+        if list(mine) != list(expected):
+            return (
+                f"forced words {words!r} end in {_shown(tokenizer, ids)}, where the chat template "
+                f"writes {_shown(tokenizer, expected)}"
+            )
+    return ""
+
+
+def _shown(tokenizer: object, ids: Sequence[int]) -> str:
+    return repr(tokenizer.convert_ids_to_tokens(list(ids))[-_SHOWN:])  # type: ignore[attr-defined]
