@@ -27,6 +27,8 @@ PLAIN_TEMPLATE = "plain"
 
 _ADAPTERS = Path(__file__).parent / "adapters"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+# No suffix of a file: a name such as `rag` that no file has is one of the tokenizer's own templates.
+_TEMPLATE_NAME = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
 _CAPABILITIES = {"hf": frozenset(Capability), "control": frozenset({Capability.PREFILL})}
 
 
@@ -58,7 +60,10 @@ class ModelSpec(BaseModel):
         "auto", description="number format of the weights; auto: float32 on a CPU, elsewhere as saved"
     )
     chat_template: str | None = Field(
-        None, min_length=1, description="`plain`, a path to a Jinja file, or a Jinja template; default: the tokenizer's"
+        None,
+        min_length=1,
+        description="`plain`, a name that the tokenizer has, a path to a Jinja file, or a Jinja template; default: the "
+        "tokenizer's own",
     )
     template_args: dict[str, Any] = Field(
         default_factory=dict, description="variables for the chat template, such as enable_thinking"
@@ -180,17 +185,17 @@ class ModelSpec(BaseModel):
                 str(_path(p, base_dir).resolve()) if is_local else p for p, is_local in zip(parts, local, strict=True)
             ),
         }
-        if self.chat_template is not None and _is_template_path(self.chat_template):
+        if self.chat_template is not None and _is_template_path(self.chat_template, base_dir):
             changes["chat_template"] = str(_path(self.chat_template, base_dir).resolve())
         return self if self.backend == "control" else self.model_copy(update=changes)
 
     def template_text(self) -> str | None:
-        """The chat template asked for: Jinja text, the word ``plain``, or ``None`` for the tokenizer's own.
+        """The chat template asked for: Jinja text, the word ``plain``, a name, or ``None`` for the tokenizer's own.
 
         Raises:
             ModelError: the template file cannot be read.
         """
-        if self.chat_template is None or not _is_template_path(self.chat_template):
+        if self.chat_template is None or not _is_template_path(self.chat_template, Path()):
             return self.chat_template
         try:
             return _path(self.chat_template, Path()).read_text(encoding="utf-8")
@@ -269,8 +274,11 @@ def folder_spec(path: Path) -> str:
     return str(path) if path.is_absolute() or "/" in str(path) else f"./{path}"
 
 
-def _is_template_path(text: str) -> bool:
-    return text != PLAIN_TEMPLATE and not any(mark in text for mark in ("{{", "{%", "\n"))
+def _is_template_path(text: str, base_dir: Path) -> bool:
+    """A path that exists, or a text that can be neither a name nor a template."""
+    if text == PLAIN_TEMPLATE or any(mark in text for mark in ("{{", "{%", "\n")):
+        return False
+    return _TEMPLATE_NAME.fullmatch(text) is None or _path(text, base_dir).is_file()
 
 
 def _folder_problem(role: str, source: Source | None) -> str | None:
