@@ -244,7 +244,7 @@ def behavior_outcomes(rows: pd.DataFrame, rate: RateMetric) -> pd.Series[Any]:
     final = rows[rows["final"].astype(bool)]
     columns = {name: final[name].fillna(False).to_numpy(dtype=bool) for name in ("flagged", "refused")}
     columns["refused_early"] = final["refused_early"].fillna(final["refused"]).fillna(False).to_numpy(dtype=bool)
-    outcome = rate.outcome({**columns, "flag_pos": final["flag_pos"].fillna(-1).to_numpy(dtype=np.int64)})
+    outcome = rate.outcome({**columns, "flag_pos": _flag_pos_in_answer(final)})
     scored = (final["verdict"] != "unscored").to_numpy(dtype=bool)
     settling = scored & (outcome if rate.fold == "any" else ~outcome)
     samples = pd.DataFrame({"behavior_id": final["behavior_id"].to_numpy(), "settled": settling, "scored": scored})
@@ -252,6 +252,16 @@ def behavior_outcomes(rows: pd.DataFrame, rate: RateMetric) -> pd.Series[Any]:
     holds = (folded["settled"] if rate.fold == "any" else ~folded["settled"]).astype("boolean")
     known = holds.where(folded["settled"] | folded["scored"])
     return known.reindex(pd.Index(sorted(rows["behavior_id"].unique()), name="behavior_id"))
+
+
+def _flag_pos_in_answer(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Ids of the answer before the first flag, at most; below 0 where it stands in a thought, or is none."""
+    flag_pos = rows["flag_pos"].fillna(-1).to_numpy(dtype=np.int64)
+    if "answer_start" not in rows:
+        return flag_pos
+    # An answer that has not begun begins after the flag.
+    starts = rows["answer_start"].fillna(np.iinfo(np.int32).max).to_numpy(dtype=np.int64)
+    return flag_pos - starts
 
 
 def _rate(rows: pd.DataFrame, rate: RateMetric) -> tuple[float, float, float, int, int]:

@@ -78,6 +78,8 @@ class ChatModel(ABC):
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
     is_control: ClassVar[bool] = False
+    thinks: bool = False
+    """Whether thoughts are told from answers by id: ``generate`` then takes ``max_thinking_tokens``, too."""
 
     name: str
     flag_token: str | None
@@ -122,6 +124,9 @@ class ChatModel(ABC):
         on its batch. Generation stops by id: at an end-of-text id and, with ``on_flag="stop"``, at
         the flag. An attempt that cannot be encoded yields completions with ``finish="error"``. One with ``soft``
         vectors asks for the capability ``EMBEDS``.
+
+        A model that ``thinks`` takes one more argument, ``max_thinking_tokens``: ``max_new_tokens`` then counts ids of
+        the answer alone. Default: :data:`rfbench.records.MAX_THINKING_TOKENS`.
         """
 
     def target_log_probs(self, prompts: Sequence[Ids], targets: Sequence[Ids]) -> list[npt.NDArray[np.float64]]:

@@ -6,7 +6,7 @@ Shapes: ``b`` rows, ``p`` prompt tokens, ``n`` new tokens, ``v`` vocabulary.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 
 from rfbench.models.cache import SlabCache
 from rfbench.models.sampling import draw, row_uniforms
+from rfbench.models.thinking import Meter
 from rfbench.records import Finish, SoftTokens
 
 COMPACT_BELOW = 0.75
@@ -33,6 +34,10 @@ class Row:
     top_p: float
     top_k: int
     soft: SoftTokens | None = None
+    thinking: Callable[[], Meter] | None = None
+    """Gives a count of thought and answer, where the model thinks."""
+    max_thinking_tokens: int = 0
+    """How many ids of thought there may be beside ``max_new_tokens`` of the answer."""
 
     @property
     def order(self) -> tuple[int, tuple[int, ...], bytes]:
@@ -55,7 +60,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopRules:
-    """Where a row ends: by id, or after ``max_new_tokens``; with what is added to the flag's logit."""
+    """Where a row ends: by id, or after ``max_new_tokens`` of its answer; with what is added to the flag's logit."""
 
     max_new_tokens: int
     eos_ids: frozenset[int]
@@ -68,6 +73,10 @@ class StopRules:
         if self.stop_on_flag and token == self.flag_id:
             return "flag"
         return "eos" if token in self.eos_ids else None
+
+    def longest(self, rows: Sequence[Row]) -> int:
+        """How many ids any of the rows may come to."""
+        return self.max_new_tokens + max(row.max_thinking_tokens for row in rows)
 
 
 class PrefixMemory:
@@ -160,29 +169,29 @@ def generate_batch(
         One :class:`Generation` per row, in the order of ``rows``.
     """
     started = time.perf_counter()
+    most = stop.longest(rows)
     numbers = {ids: i for i, ids in enumerate(dict.fromkeys(row.ids for row in rows))}
     if rows[0].soft is None:
-        logits, state = _prefill(module, tuple(numbers), memory, stop.max_new_tokens, device)
+        logits, state = _prefill(module, tuple(numbers), memory, most, device)
     else:
-        logits, state = _prefill_soft(module, rows[0].ids, rows[0].soft, memory, stop.max_new_tokens, device)
+        logits, state = _prefill_soft(module, rows[0].ids, rows[0].soft, memory, most, device)
     if len(logits) < len(rows):
         prompt_of = torch.tensor([numbers[row.ids] for row in rows], device=device)
         logits, state = logits[prompt_of], state.keep(prompt_of)
-    settings = _Settings.of(rows, seed, stop.max_new_tokens, device)
+    settings = _Settings.of(rows, seed, most, device)
 
-    growths = [_Growth() for _ in rows]
+    growths = [_Growth.of(row) for row in rows]
     batch = growths  # in the order of the rows that the state holds, finished ones included
-    for step in range(stop.max_new_tokens):
+    for step in range(most):
         sound = logits[:, 0].isfinite().tolist()  # a hidden state that overflowed spoils all logits of its row
         p_flag = _add_bias(logits, stop)  # minus infinity where the flag is suppressed, whatever its id
         next_ids = draw(logits, settings.uniforms[:, step], settings.temperature, settings.top_p, settings.top_k)
         for growth, token, probability, is_sound in zip(batch, next_ids.tolist(), p_flag, sound, strict=True):
             if growth.finish is None:
-                growth.ids.append(token)
-                growth.flag_prob.append(probability)
-                growth.finish = stop.finish(token) if is_sound else "error"
+                growth.take(token, probability, stop)
+                growth.finish = growth.finish if is_sound else "error"
         alive = [i for i, growth in enumerate(batch) if growth.finish is None]
-        if not alive or step + 1 == stop.max_new_tokens:
+        if not alive or step + 1 == most:
             break
         if len(alive) < COMPACT_BELOW * len(batch):
             kept = torch.tensor(alive, device=device)
@@ -200,9 +209,33 @@ def generate_batch(
 class _Growth:
     """A row while it grows."""
 
+    meter: Meter | None
+    max_thinking_tokens: int
     ids: list[int] = field(default_factory=list)
     flag_prob: list[float] = field(default_factory=list)
     finish: Finish | None = None
+
+    @classmethod
+    def of(cls, row: Row) -> _Growth:
+        return cls(None if row.thinking is None else row.thinking(), row.max_thinking_tokens)
+
+    def take(self, token: int, probability: float, stop: StopRules) -> None:
+        """Append an id; ``finish`` says whether it was the last."""
+        self.ids.append(token)
+        self.flag_prob.append(probability)
+        self.finish = stop.finish(token)
+        if self.meter is None:
+            n_answer, n_thought = len(self.ids), 0
+        else:
+            if self.meter.feed(token) and self.finish == "eos":
+                self.finish = None  # the end of a message that was a thought
+            n_answer, n_thought = self.meter.n_answer, self.meter.n_thought
+        # The answer of a thought that ends at its limit is still due, and ids of the answer are not held against it.
+        if self.finish is None and (
+            n_answer >= stop.max_new_tokens
+            or (self.meter is not None and self.meter.inside and n_thought >= self.max_thinking_tokens)
+        ):
+            self.finish = "length"
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,15 @@ class Source:
     where: str
 
 
+class ThinkingMarks(BaseModel):
+    """How a model marks its thoughts, where no known form does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    open: str = Field(min_length=1, description="what opens a thought, one token or several")
+    close: str = Field(min_length=1, description="what closes it")
+
+
 class ModelSpec(BaseModel):
     """A model as a suite or the command line names it: a string, or a mapping with these keys."""
 
@@ -67,6 +76,10 @@ class ModelSpec(BaseModel):
     )
     template_args: dict[str, Any] = Field(
         default_factory=dict, description="variables for the chat template, such as enable_thinking"
+    )
+    thinking: Literal["none"] | ThinkingMarks | None = Field(
+        None,
+        description="the marks of thoughts, {open: ..., close: ...}, or `none`; default: as tokenizer and template say",
     )
     device: str | None = Field(None, description="torch device; default: the best one there is")
     device_map: str | None = Field(None, description="split over several devices, such as auto; excludes device")
@@ -274,11 +287,16 @@ def folder_spec(path: Path) -> str:
     return str(path) if path.is_absolute() or "/" in str(path) else f"./{path}"
 
 
+def is_template_name(text: str) -> bool:
+    """Whether a chat template may be the name of one that the tokenizer has."""
+    return text != PLAIN_TEMPLATE and _TEMPLATE_NAME.fullmatch(text) is not None
+
+
 def _is_template_path(text: str, base_dir: Path) -> bool:
     """A path that exists, or a text that can be neither a name nor a template."""
     if text == PLAIN_TEMPLATE or any(mark in text for mark in ("{{", "{%", "\n")):
         return False
-    return _TEMPLATE_NAME.fullmatch(text) is None or _path(text, base_dir).is_file()
+    return not is_template_name(text) or _path(text, base_dir).is_file()
 
 
 def _folder_problem(role: str, source: Source | None) -> str | None:
