@@ -232,9 +232,12 @@ class ModelSpec(BaseModel):
         if self.hub and self.base != EMBEDDED:
             problems.append(f"hub: true is for {EMBEDDED}; a Hub id needs no such key")
         try:
-            resolved.template_text()
+            template = resolved.template_text()
         except ModelError as error:
             problems.append(str(error))
+        else:
+            if template is not None and is_template_name(template) and source.kind == "folder" and not self.adapter:
+                problems += _unknown_template(template, Path(source.where))
         return problems
 
 
@@ -285,6 +288,21 @@ def _is_local(text: str, base_dir: Path) -> bool:
 def folder_spec(path: Path) -> str:
     """``path`` as a part of a spec: a bare name is written ``./name``, as names alone may stand for something else."""
     return str(path) if path.is_absolute() or "/" in str(path) else f"./{path}"
+
+
+def _unknown_template(name: str, folder: Path) -> list[str]:
+    """A line where a folder is known to hold no chat template of this name, and none of it is a file."""
+    try:
+        own = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template")
+        names = {str(each["name"]) for each in own} if isinstance(own, list) else {"default"} if own else set()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []  # what cannot be read is the loader's affair
+    names |= {path.stem for path in (folder / "additional_chat_templates").glob("*.jinja")}
+    names |= {"default"} if (folder / "chat_template.jinja").is_file() else set()
+    if name in names:
+        return []
+    there = f"it has: {', '.join(sorted(names))}" if names else "it has none"
+    return [f"chat_template {name!r} cannot be read: no such file, and the tokenizer has none of that name ({there})"]
 
 
 def is_template_name(text: str) -> bool:

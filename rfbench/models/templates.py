@@ -50,6 +50,8 @@ def find_template(tokenizer: Any, asked: str | None) -> str:
     if asked is not None:
         if asked in named:
             return named[asked]
+        if asked == "default" and isinstance(own, str) and own:
+            return own
         if any(mark in asked for mark in ("{{", "{%", "\n")):
             return asked
         there = f"it has: {', '.join(sorted(named))}" if named else "it has no named templates"

@@ -81,6 +81,8 @@ class ThoughtReader:
         self._ends = frozenset(
             mark[-1] for each in self._declared for mark in each.form.marks if mark not in self._vocabulary
         )
+        if not "".join(self._ends).isascii():
+            self._ends |= {"\ufffd"}  # the last of several ids that make one character
         self._is_end = lru_cache(maxsize=65_536)(self._holds_an_end)
 
     @property
@@ -182,17 +184,20 @@ class ThoughtReader:
     def _first_id(self, runs: Sequence[_Run], ids: Sequence[int], char: int) -> int:
         """The id that holds a character of the shadow."""
         at, first, stop = max((run for run in runs if run[0] <= char), default=(0, 0, 0))
-        return first + bisect_right(range(1, stop - first), char - at, key=lambda n: self._length(ids, first, n))
+        lengths = range(1, stop - first)
+        return first + bisect_right(lengths, char - at, key=lambda n: len(self._decode(ids[first : first + n])))
 
     def _id_after(self, runs: Sequence[_Run], ids: Sequence[int], char: int) -> int:
         """The first id that begins at a character of the shadow, or later."""
         at, first, stop = max((run for run in runs if run[0] < char), default=(0, 0, 0))
         if stop == first:
             return 0
-        return first + 1 + bisect_left(range(1, stop - first), char - at, key=lambda n: self._length(ids, first, n))
+        # By its characters, as an id that is part of one counts as one, too.
+        before = self._decode(ids[first:stop])[: char - at]
+        return first + 1 + bisect_left(range(1, stop - first), True, key=lambda n: self._begins(ids, first, n, before))
 
-    def _length(self, ids: Sequence[int], first: int, n: int) -> int:
-        return len(self._decode(ids[first : first + n]))
+    def _begins(self, ids: Sequence[int], first: int, n: int, text: str) -> bool:
+        return self._decode(ids[first : first + n]).startswith(text)
 
 
 class Meter:

@@ -280,6 +280,7 @@ def test_one_long_prompt_does_not_pad_the_short_ones(
 
 # --- thinking ----------------------------------------------------------------------------------------------------
 
+
 def test_thinking_model(loaded: Callable[..., HFModel]) -> None:
     template = (
         "{% for m in messages %}{{ '<|im_start|>' + m['content'] + '<|im_end|>' }}{% endfor %}"
