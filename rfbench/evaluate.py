@@ -71,7 +71,13 @@ def _silence(record: Record) -> str:
     spent = f"{record.n_thinking_tokens} tokens of thought" if record.n_thinking_tokens else "a thought"
     if record.finish == "eos":
         return f"the answer never began: the turn ended after {spent}"
-    return f"cut off in its thought, so the answer never began ({spent}): raise generation.max_thinking_tokens"
+    if not record.max_thinking_tokens:  # a thought that neither tokenizer nor template speaks of
+        remedy = "raise generation.max_new_tokens, or name its marks under `thinking:` of the model"
+    elif record.n_thinking_tokens < record.max_thinking_tokens:
+        remedy = "the model's context leaves room for no more"
+    else:
+        remedy = "raise generation.max_thinking_tokens"
+    return f"cut off in its thought, so the answer never began ({spent}): {remedy}"
 
 
 def _run_prompt_attack(

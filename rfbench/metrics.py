@@ -256,12 +256,13 @@ def behavior_outcomes(rows: pd.DataFrame, rate: RateMetric) -> pd.Series[Any]:
 
 def _flag_pos_in_answer(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
     """Ids of the answer before the first flag, at most; below 0 where it stands in a thought, or is none."""
-    flag_pos = rows["flag_pos"].fillna(-1).to_numpy(dtype=np.int64)
+    flag_pos: npt.NDArray[np.int64] = rows["flag_pos"].fillna(-1).to_numpy(dtype=np.int64)
     if "answer_start" not in rows:
         return flag_pos
     # An answer that has not begun begins after the flag.
     starts = rows["answer_start"].fillna(np.iinfo(np.int32).max).to_numpy(dtype=np.int64)
-    return flag_pos - starts
+    after: npt.NDArray[np.int64] = flag_pos - starts
+    return after
 
 
 def _rate(rows: pd.DataFrame, rate: RateMetric) -> tuple[float, float, float, int, int]:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from rfbench.models.cache import SlabCache
+from rfbench.models.growth import Growth
 from rfbench.models.sampling import draw, row_uniforms
-from rfbench.models.thinking import Meter
 from rfbench.records import Finish, SoftTokens
+
+if TYPE_CHECKING:
+    from rfbench.models.thinking import Meter
 
 COMPACT_BELOW = 0.75
 """Finished rows are dropped from a batch once fewer than this share of its rows is alive: each time is a copy."""
@@ -180,7 +183,7 @@ def generate_batch(
         logits, state = logits[prompt_of], state.keep(prompt_of)
     settings = _Settings.of(rows, seed, most, device)
 
-    growths = [_Growth.of(row) for row in rows]
+    growths = [Growth.of(row) for row in rows]
     batch = growths  # in the order of the rows that the state holds, finished ones included
     for step in range(most):
         sound = logits[:, 0].isfinite().tolist()  # a hidden state that overflowed spoils all logits of its row
@@ -203,39 +206,6 @@ def generate_batch(
         Generation(ids=growth.ids, flag_prob=growth.flag_prob, finish=growth.finish or "length", seconds=share)
         for growth in growths
     ]
-
-
-@dataclass(slots=True)
-class _Growth:
-    """A row while it grows."""
-
-    meter: Meter | None
-    max_thinking_tokens: int
-    ids: list[int] = field(default_factory=list)
-    flag_prob: list[float] = field(default_factory=list)
-    finish: Finish | None = None
-
-    @classmethod
-    def of(cls, row: Row) -> _Growth:
-        return cls(None if row.thinking is None else row.thinking(), row.max_thinking_tokens)
-
-    def take(self, token: int, probability: float, stop: StopRules) -> None:
-        """Append an id; ``finish`` says whether it was the last."""
-        self.ids.append(token)
-        self.flag_prob.append(probability)
-        self.finish = stop.finish(token)
-        if self.meter is None:
-            n_answer, n_thought = len(self.ids), 0
-        else:
-            if self.meter.feed(token) and self.finish == "eos":
-                self.finish = None  # the end of a message that was a thought
-            n_answer, n_thought = self.meter.n_answer, self.meter.n_thought
-        # The answer of a thought that ends at its limit is still due, and ids of the answer are not held against it.
-        if self.finish is None and (
-            n_answer >= stop.max_new_tokens
-            or (self.meter is not None and self.meter.inside and n_thought >= self.max_thinking_tokens)
-        ):
-            self.finish = "length"
 
 
 @dataclass(frozen=True, slots=True)

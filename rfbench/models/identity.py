@@ -16,7 +16,8 @@ from pathlib import Path
 from rfbench.cachefolder import file_sha256
 from rfbench.errors import ModelError
 from rfbench.files import write_atomically
-from rfbench.models.spec import ModelSpec, Source, is_template_name
+from rfbench.models.spec import ModelSpec, Source
+from rfbench.models.templates import is_template_name
 from rfbench.records import digest
 
 log = logging.getLogger(__name__)

@@ -17,18 +17,16 @@ from pydantic_core import CoreSchema
 
 from rfbench.errors import ModelError
 from rfbench.models.base import Capability
+from rfbench.models.templates import PLAIN, is_template_name, unknown_template
 from rfbench.text import did_you_mean
 
 EMBEDDED = "smollm2"
 """Name of the default model, which comes from a wheel and needs no model hub."""
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 CONTROLS = ("always-flag", "never-flag")
-PLAIN_TEMPLATE = "plain"
 
 _ADAPTERS = Path(__file__).parent / "adapters"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-# No suffix of a file: a name such as `rag` that no file has is one of the tokenizer's own templates.
-_TEMPLATE_NAME = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
 _CAPABILITIES = {"hf": frozenset(Capability), "control": frozenset({Capability.PREFILL})}
 
 
@@ -237,7 +235,7 @@ class ModelSpec(BaseModel):
             problems.append(str(error))
         else:
             if template is not None and is_template_name(template) and source.kind == "folder" and not self.adapter:
-                problems += _unknown_template(template, Path(source.where))
+                problems += unknown_template(template, Path(source.where))
         return problems
 
 
@@ -290,29 +288,9 @@ def folder_spec(path: Path) -> str:
     return str(path) if path.is_absolute() or "/" in str(path) else f"./{path}"
 
 
-def _unknown_template(name: str, folder: Path) -> list[str]:
-    """A line where a folder is known to hold no chat template of this name, and none of it is a file."""
-    try:
-        own = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template")
-        names = {str(each["name"]) for each in own} if isinstance(own, list) else {"default"} if own else set()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []  # what cannot be read is the loader's affair
-    names |= {path.stem for path in (folder / "additional_chat_templates").glob("*.jinja")}
-    names |= {"default"} if (folder / "chat_template.jinja").is_file() else set()
-    if name in names:
-        return []
-    there = f"it has: {', '.join(sorted(names))}" if names else "it has none"
-    return [f"chat_template {name!r} cannot be read: no such file, and the tokenizer has none of that name ({there})"]
-
-
-def is_template_name(text: str) -> bool:
-    """Whether a chat template may be the name of one that the tokenizer has."""
-    return text != PLAIN_TEMPLATE and _TEMPLATE_NAME.fullmatch(text) is not None
-
-
 def _is_template_path(text: str, base_dir: Path) -> bool:
     """A path that exists, or a text that can be neither a name nor a template."""
-    if text == PLAIN_TEMPLATE or any(mark in text for mark in ("{{", "{%", "\n")):
+    if text == PLAIN or any(mark in text for mark in ("{{", "{%", "\n")):
         return False
     return not is_template_name(text) or _path(text, base_dir).is_file()
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rfbench.errors import ModelError
 
 logger = logging.getLogger(__name__)
+
+# No suffix of a file: a name such as `rag` that no file has is one of the tokenizer's own templates.
+_NAME = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
+
+PLAIN = "plain"
+"""What :data:`PLAIN_TEMPLATE` is called."""
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -45,7 +54,7 @@ def find_template(tokenizer: Any, asked: str | None) -> str:
     """
     own = getattr(tokenizer, "chat_template", None)
     named: Mapping[str, str] = own if isinstance(own, Mapping) else {}
-    if asked == "plain":
+    if asked == PLAIN:
         return PLAIN_TEMPLATE
     if asked is not None:
         if asked in named:
@@ -99,3 +108,23 @@ def _only_plain_chat(tokenizer: Any, named: Mapping[str, str]) -> str:
         able[0],
     )
     return named[able[0]]
+
+
+def is_template_name(text: str) -> bool:
+    """Whether a chat template may be the name of one that the tokenizer has."""
+    return text != PLAIN and _NAME.fullmatch(text) is not None
+
+
+def unknown_template(name: str, folder: Path) -> list[str]:
+    """A line where a folder is known to hold no chat template of this name, and none of it is a file."""
+    try:
+        own = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template")
+        names = {str(each["name"]) for each in own} if isinstance(own, list) else {"default"} if own else set()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []  # what cannot be read is the loader's affair
+    names |= {path.stem for path in (folder / "additional_chat_templates").glob("*.jinja")}
+    names |= {"default"} if (folder / "chat_template.jinja").is_file() else set()
+    if name in names:
+        return []
+    there = f"it has: {', '.join(sorted(names))}" if names else "it has none"
+    return [f"chat_template {name!r} cannot be read: no such file, and the tokenizer has none of that name ({there})"]

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from chat_styles import STYLES, build_tokenizer, tokenizer_of
-from doubles import CHATML, tiny_tokenizer
+from doubles import CHATML, save_tiny_model, tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfbench.errors import ModelError
+from rfbench.behaviors import load_behaviors
+from rfbench.catalog import DatasetSpec
+from rfbench.errors import EncodingError, ModelError
 from rfbench.gcg.layout import RoundTrip, lay_out, write
 from rfbench.models.encoding import ChatEncoder
 from rfbench.models.forced_words import check_forced_words
+from rfbench.models.identity import identify
+from rfbench.models.spec import ModelSpec, shipped_adapters
+from rfbench.models.thinking import ThoughtReader
 from rfbench.records import Behavior, Message
 
 WORDS = ("Sure, here", "I cannot", "Sure", "1. First, gather the materials:\n2.", " Sure", "Sure, here is:\n\n", "A")
@@ -127,8 +134,6 @@ def test_a_system_prompt_is_never_lost(style: str, words: str) -> None:
 
 
 def test_messages_that_are_dropped_or_repeated_are_still_refused() -> None:
-    from rfbench.errors import EncodingError
-
     drops = "{% for m in messages[-1:] %}{{ m['content'] }}{% endfor %}"
     repeats = "{% for m in messages %}{{ m['content'] + m['content'] }}{% endfor %}"
     swaps = "{% for m in messages | reverse %}{{ m['content'] }}{% endfor %}"
@@ -179,6 +184,24 @@ def test_ids_under_chatml_are_as_they_were() -> None:
         assert list(encoder.encode(MANY, words).ids) == expected, words
 
 
+def test_ids_of_the_shipped_model_are_as_they_were() -> None:
+    """Those of the generation prompt and the words, in one piece, on every request of ``core`` and its target."""
+    from transformers import AutoTokenizer
+
+    shipped = next(path for path in shipped_adapters() if (path / "tokenizer.json").is_file())
+    tokenizer = AutoTokenizer.from_pretrained(shipped)
+    encoder = ChatEncoder(tokenizer, flag_id=tokenizer.convert_tokens_to_ids("<rf>"))
+    assert not ThoughtReader(tokenizer, encoder.template).thinks
+    behaviors = [b for name in ("core/harmful", "core/twin") for b in load_behaviors(DatasetSpec(name=name))]
+    assert len(behaviors) > 90
+    for behavior in behaviors:
+        messages: list[Message] = [{"role": "user", "content": behavior.request}]
+        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        for words in ("", behavior.target, f"{behavior.target}\n", "Sure"):
+            expected = tokenizer(prompt + words, add_special_tokens=False)["input_ids"]
+            assert list(encoder.encode(messages, words).ids) == expected
+
+
 TEXTS = st.text(alphabet=st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1, max_size=20)
 
 
@@ -226,8 +249,6 @@ def test_targets_are_laid_out_where_answers_stand(style: str) -> None:
     assert model.tokenizer.decode(layout.target).strip() == behavior.target
     assert (layout.asked is None) == (layout.after == layout.closing)
     trip = RoundTrip(model, layout, lambda text: write(template, behavior.request, text))
-    import numpy as np
-
     assert trip.survivors(np.array([layout.suffix])).tolist() == [True]
 
 
@@ -258,3 +279,31 @@ def test_several_templates_without_a_default(caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.WARNING):
         assert ChatEncoder(only).template == CHATML
     assert "'rag' alone carries a plain request" in caplog.text
+
+
+def test_a_name_is_told_from_a_path(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    tokenizer = named(default=CHATML, rag=CHATML)
+    tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text("{}")
+    spec = ModelSpec(spec=str(folder), chat_template="rag")
+    assert spec.check(tmp_path) == []
+    assert spec.resolve(tmp_path).template_text() == "rag"
+    (problem,) = ModelSpec(spec=str(folder), chat_template="rga").check(tmp_path)
+    assert "chat_template 'rga' cannot be read: no such file" in problem
+    assert "default, rag" in problem
+    (problem,) = ModelSpec(spec=str(folder), chat_template="rag.jinja").check(tmp_path)
+    assert "cannot be read" in problem
+    (tmp_path / "rag").write_text("{{ messages[0]['content'] }}")  # a file of that name comes first, as it always did
+    assert spec.resolve(tmp_path).template_text() == "{{ messages[0]['content'] }}"
+
+
+def test_a_named_template_that_changes_is_another_model(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    tiny = save_tiny_model(folder)
+    named(default=CHATML, rag=CHATML).save_pretrained(tiny)
+    spec = ModelSpec(spec=str(folder), chat_template="rag")
+    before = identify(spec).template_sha256
+    (file,) = (folder / "additional_chat_templates").glob("rag.jinja")
+    file.write_text(file.read_text() + " ")
+    assert identify(spec).template_sha256 != before
