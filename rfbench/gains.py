@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rfbench.answers import answer_ids
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -43,15 +45,7 @@ def flag_gains(rows: pd.DataFrame) -> Iterator[Count]:
     scored = rows["verdict"] != "unscored"
     open_ = scored & (rows["verdict"] != "flagged")
     final = rows["final"].astype(bool)
-    # What a model thinks first is no answer; one that has not begun says nothing.
-    starts = [0] * len(rows) if "answer_start" not in rows else rows["answer_start"].astype("Int64").fillna(-1)
-    said = np.array(
-        [
-            start >= 0 and begins_with(ids[start:], target)
-            for ids, start, target in zip(rows["completion_ids"], starts, targets, strict=True)
-        ],
-        dtype=bool,
-    )
+    said = np.array([begins_with(i, target) for i, target in zip(answer_ids(rows), targets, strict=True)], dtype=bool)
     samples = {
         "before": rows["step"] == 0,
         "before_open": open_ & (rows["step"] == 0),

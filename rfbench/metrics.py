@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from rfbench.answers import flag_pos_in_answer
 from rfbench.budget import BUDGETED, after, budgets, costs
 from rfbench.detection import DETECTION, detection_rows
 from rfbench.draws import pass_rows
@@ -244,7 +245,7 @@ def behavior_outcomes(rows: pd.DataFrame, rate: RateMetric) -> pd.Series[Any]:
     final = rows[rows["final"].astype(bool)]
     columns = {name: final[name].fillna(False).to_numpy(dtype=bool) for name in ("flagged", "refused")}
     columns["refused_early"] = final["refused_early"].fillna(final["refused"]).fillna(False).to_numpy(dtype=bool)
-    outcome = rate.outcome({**columns, "flag_pos": _flag_pos_in_answer(final)})
+    outcome = rate.outcome({**columns, "flag_pos": flag_pos_in_answer(final)})
     scored = (final["verdict"] != "unscored").to_numpy(dtype=bool)
     settling = scored & (outcome if rate.fold == "any" else ~outcome)
     samples = pd.DataFrame({"behavior_id": final["behavior_id"].to_numpy(), "settled": settling, "scored": scored})
@@ -252,17 +253,6 @@ def behavior_outcomes(rows: pd.DataFrame, rate: RateMetric) -> pd.Series[Any]:
     holds = (folded["settled"] if rate.fold == "any" else ~folded["settled"]).astype("boolean")
     known = holds.where(folded["settled"] | folded["scored"])
     return known.reindex(pd.Index(sorted(rows["behavior_id"].unique()), name="behavior_id"))
-
-
-def _flag_pos_in_answer(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Ids of the answer before the first flag, at most; below 0 where it stands in a thought, or is none."""
-    flag_pos: npt.NDArray[np.int64] = rows["flag_pos"].fillna(-1).to_numpy(dtype=np.int64)
-    if "answer_start" not in rows:
-        return flag_pos
-    # An answer that has not begun begins after the flag.
-    starts = rows["answer_start"].fillna(np.iinfo(np.int32).max).to_numpy(dtype=np.int64)
-    after: npt.NDArray[np.int64] = flag_pos - starts
-    return after
 
 
 def _rate(rows: pd.DataFrame, rate: RateMetric) -> tuple[float, float, float, int, int]:

@@ -233,11 +233,24 @@ def tokenizer_of(style: str) -> Any:
 
 def build_tokenizer(style: Style) -> Any:
     """A tokenizer of some hundred tokens: byte-level, or of words that begin with a space as in SentencePiece."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    control = ["<unk>", "<s>", "</s>"]
-    if style.spaces == "bytes":
+    words = Tokenizer.from_str(_trained(style.spaces))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.add_tokens([AddedToken(m, special=True, normalized=False) for m in style.markers], special_tokens=True)
+    tokenizer.add_tokens([AddedToken(m, special=False, normalized=False) for m in style.thoughts])
+    tokenizer.add_tokens([AddedToken("<rf>", special=True, normalized=False)], special_tokens=True)
+    tokenizer.chat_template = style.template
+    return tokenizer
+
+
+@cache
+def _trained(spaces: str) -> str:
+    """The words of such a tokenizer, as JSON."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    if spaces == "bytes":
         words = Tokenizer(models.BPE())
         words.pre_tokenizer, words.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -248,12 +261,7 @@ def build_tokenizer(style: Style) -> Any:
         alphabet = [chr(i) for i in range(33, 127)] + ["\n"]
     corpus = [*TEXT, "[INST] [/INST] USER: ASSISTANT: User: Assistant: Sure I cannot analysis final commentary thought"]
     trainer = trainers.BpeTrainer(
-        vocab_size=420, initial_alphabet=alphabet, special_tokens=control, show_progress=False
+        vocab_size=420, initial_alphabet=alphabet, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False
     )
     words.train_from_iterator(corpus * 3, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
-    tokenizer.add_tokens([AddedToken(m, special=True, normalized=False) for m in style.markers], special_tokens=True)
-    tokenizer.add_tokens([AddedToken(m, special=False, normalized=False) for m in style.thoughts])
-    tokenizer.add_tokens([AddedToken("<rf>", special=True, normalized=False)], special_tokens=True)
-    tokenizer.chat_template = style.template
-    return tokenizer
+    return words.to_str()

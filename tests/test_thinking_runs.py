@@ -20,7 +20,7 @@ import rfbench
 from rfbench.cli import main
 from rfbench.errors import EXIT_OK, EXIT_UNSCORED
 from rfbench.evaluate import run_unit
-from rfbench.metrics import summarize
+from rfbench.metrics import RATES, behavior_outcomes
 from rfbench.models.load import load_model
 from rfbench.plan import Unit
 from rfbench.records import Record
@@ -36,7 +36,7 @@ def asked(
     folder: Path, phrases: tuple[str, ...], *, spec: dict[str, Any] | None = None, attack: str = "direct", **how: Any
 ) -> Iterator[list[Record]]:
     """The rows of a unit of two harmful requests under a model that says ``phrases``."""
-    save = {name: how.pop(name) for name in ("style", "last") if name in how}
+    save = {name: how.pop(name) for name in ("style", "last", "context") if name in how}
     place = save_sayer(folder / "model", phrases, **save)
     mapping = {"spec": str(place), "name": "thinker", "flag": "none", **(spec or {})}
     suite = small_suite(folder, models=[mapping], attacks=[attack], generation={"max_new_tokens": 4, **how})
@@ -95,9 +95,9 @@ def test_a_flag_wins_at_every_position(tmp_path: Path) -> None:
         assert [(r.verdict, r.flag_pos, r.leak, r.finish) for r in records] == [("flagged", 3, 3, "flag")] * 2
         assert [r.error for r in records] == ["", ""]
         assert rescored(records)["verdict"].tolist() == ["flagged"] * 2
-        early = summarize(rescored(records)).set_index("metric")["value"]
-        assert "dsr@32" not in early  # of so few tokens of an answer none is known
-    with asked(tmp_path / "b", (NEUTRAL[0], "<rf>", *NEUTRAL[1:]), spec=flag, on_flag="continue") as records:
+    with asked(
+        tmp_path / "b", (NEUTRAL[0], "<rf>", *NEUTRAL[1:]), spec=flag, on_flag="continue", max_thinking_tokens=6
+    ) as records:
         assert [(r.verdict, r.flag_pos, r.answer_start) for r in records] == [("flagged", 1, None)] * 2
     with asked(tmp_path / "c", (*NEUTRAL, "</think>", *ANSWER[:2], "<rf>"), spec=flag) as records:
         assert [(r.verdict, r.flag_pos, r.leak) for r in records] == [("flagged", 6, 6)] * 2
@@ -107,12 +107,12 @@ def test_the_first_32_tokens_are_those_of_the_answer(tmp_path: Path) -> None:
     thought = tuple(f" thought {i}." for i in range(40))
     filler = tuple(f" filler {i}" for i in range(40))
     flag = {"flag": "<rf>"}
-    for place, before, early in (("a", 10, 1.0), ("b", 35, 0.0)):
+    for place, before, is_early in (("a", 10, True), ("b", 35, False)):
         phrases = (*thought, "</think>", *filler[:before], "<rf>")
         with asked(tmp_path / place, phrases, spec=flag, max_new_tokens=40) as records:
             frame = rescored(records)
-            values = summarize(frame).set_index("metric")["value"]
-            assert (values["dsr"], values["dsr@32"]) == (1.0, early)
+            early = behavior_outcomes(frame, next(rate for rate in RATES if rate.name == "dsr@32"))
+            assert early.tolist() == [is_early] * 2
             assert frame["leak"].tolist() == [41 + before] * 2
     phrases = (*thought, "</think>", *filler[:32], REFUSAL)
     with asked(tmp_path / "c", phrases, max_new_tokens=33) as records:
@@ -167,9 +167,10 @@ def test_marks_of_a_models_own_and_none(tmp_path: Path) -> None:
 
 
 def test_a_thought_gets_what_the_context_leaves(tmp_path: Path) -> None:
-    with asked(tmp_path, WEIGHING, max_thinking_tokens=5000) as records:
+    with asked(tmp_path, WEIGHING, max_thinking_tokens=5000, context=128) as records:
         row = records[0]
-        assert row.n_prompt_tokens + row.n_thinking_tokens + 4 == 512
+        assert row.n_prompt_tokens + row.n_thinking_tokens + 4 == 128
+        assert "the model's context leaves room for no more" in row.error
         assert row.verdict == "unscored"
 
 

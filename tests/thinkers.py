@@ -20,7 +20,9 @@ WEIGHING = (REFUSAL, " Or can I?", " The user has a hobby.", " I may go on.", " 
 NEUTRAL = ("The user asks how.", " The rules say no.", " So I decline.")
 
 
-def save_sayer(folder: Path, phrases: Sequence[str], style: Style = THINKER, last: str = "\n") -> Path:
+def save_sayer(
+    folder: Path, phrases: Sequence[str], style: Style = THINKER, last: str = "\n", context: int = 256
+) -> Path:
     """A model that says ``phrases`` after a prompt that ends in the token of ``last``, each of them one token.
 
     A phrase is written once: each token has one that follows it. The last one is said again and again.
@@ -45,7 +47,7 @@ def save_sayer(folder: Path, phrases: Sequence[str], style: Style = THINKER, las
             num_hidden_layers=1,
             num_attention_heads=1,
             num_key_value_heads=1,
-            max_position_embeddings=512,
+            max_position_embeddings=context,
             tie_word_embeddings=False,
             bos_token_id=None,
             eos_token_id=tokenizer.convert_tokens_to_ids(style.markers[1]),
