@@ -17,8 +17,7 @@ def answer_starts(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
     """Index of the first id of each answer, ``(r,)``; beyond all ids where it has not begun, 0 where nobody says."""
     if "answer_start" not in rows:
         return np.zeros(len(rows), dtype=np.int64)
-    starts: npt.NDArray[np.int64] = rows["answer_start"].astype("Int64").fillna(_NEVER).to_numpy(dtype=np.int64)
-    return starts
+    return np.asarray(rows["answer_start"].astype("Int64").fillna(_NEVER), dtype=np.int64)
 
 
 def answer_ids(rows: pd.DataFrame) -> list[Any]:
@@ -31,5 +30,5 @@ def answer_ids(rows: pd.DataFrame) -> list[Any]:
 
 def flag_pos_in_answer(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
     """Ids of the answer before the first flag, ``(r,)``; below 0 where the flag stands in a thought, or is none."""
-    flag_pos: npt.NDArray[np.int64] = rows["flag_pos"].fillna(-1).to_numpy(dtype=np.int64)
+    flag_pos = np.asarray(rows["flag_pos"].fillna(-1), dtype=np.int64)
     return np.where(flag_pos < 0, -1, flag_pos - answer_starts(rows))
