@@ -8,7 +8,7 @@ pieces closes nothing; a text alone is read by the marks themselves.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 Span = tuple[int, int]
@@ -67,6 +67,30 @@ FORMS: tuple[Form, ...] = (
     ),
 )
 """The known forms. Others are given as ``thinking: {open: ..., close: ...}`` in a model's mapping."""
+
+# A tag that says by its name what it marks.
+_NAME = r"[A-Za-z0-9_:.-]*(?i:think|thought|reason|scratchpad)[A-Za-z0-9_:.-]*"
+_TAG = re.compile(rf"(<\|?|\[|\u25c1)({_NAME})(\|?>|\]|\u25b7)")
+_ENDS = (("START", "END"), ("BEGIN", "END"), ("start", "end"), ("begin", "end"))
+TAGGED = Form("tagged", (), rf"<\|?{_NAME}\|?>", rf"</{_NAME}>|<\|/?{_NAME}\|>", "<think>")
+"""Any such tag: known where a text begins with one."""
+
+
+def forms_named(texts: Iterable[str]) -> tuple[Form, ...]:
+    """Forms that are not in the table, but whose tags say by their names what they are: ``<my:think>``, ``[THOUGHT]``.
+
+    Args:
+        texts: where tags may stand: a chat template, tokens of a vocabulary.
+    """
+    known = {mark for form in FORMS for mark in form.marks}
+    found: dict[str, Form] = {}
+    for text in texts:
+        for before, name, after in _TAG.findall(text):
+            opening = before + name + after
+            other = next((name.replace(a, b) for a, b in _ENDS if a in name), None)
+            if opening not in known and not any(end in name for _, end in _ENDS):  # else it is in the table, or closes
+                found[opening] = pair(opening, opening, before + (other or f"/{name}") + after)
+    return tuple(found.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +169,16 @@ def without(text: str, spans: Sequence[Span]) -> str:
     return "".join([*kept, text[at:]])
 
 
-_IN_TEXT = tuple(finder(form) for form in FORMS)
-_MARK = re.compile("|".join(sorted({re.escape(mark) for form in FORMS for mark in form.marks}, key=len, reverse=True)))
+_IN_TEXT = (*(finder(form) for form in FORMS), finder(TAGGED, at_start=True))
+_MARKS = sorted({re.escape(mark) for form in FORMS for mark in form.marks}, key=len, reverse=True)
+_MARK = re.compile("|".join(_MARKS))
 
 
 def spans_in_text(text: str) -> tuple[list[Span], bool]:
     """The thoughts of a text by the known marks alone, and whether it ends inside one."""
-    if not ("<" in text or "[" in text or "\u25c1" in text) or _MARK.search(text) is None:
+    if not ("<" in text or "[" in text or "\u25c1" in text):
+        return [], False
+    if _MARK.search(text) is None and _IN_TEXT[-1].opens.match(text) is None:
         return [], False
     spans, inside = find_thoughts(text, _IN_TEXT)
     return spans, inside is not None

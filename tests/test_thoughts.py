@@ -76,6 +76,13 @@ def test_an_opening_tag_of_the_answer_goes_with_the_thought() -> None:
     assert read_refusal(f"<think>a</think><response>{REFUSAL}</response>", REQUEST).refused
 
 
+def test_a_tag_that_says_what_it_marks_at_the_start_of_a_text() -> None:
+    assert read_answer(f"<my:think>{REFUSAL}</my:think>{ANSWER}") == (ANSWER, False)
+    assert read_answer(f"\n<|thinking|>{REFUSAL}") == ("", True)
+    aside = f"In XML: <my:think>a</my:think> {ANSWER}"
+    assert read_answer(aside) == (aside, False)
+
+
 @pytest.mark.parametrize("text", ["", ANSWER, "a < b > c [1] [/2] <b>bold</b>", "think, then </thin", "\u25c1"])
 def test_a_text_without_marks_is_as_it_was(text: str) -> None:
     assert read_answer(text) == (text, False)

@@ -49,7 +49,8 @@ class Segment:
 class EncodedChat:
     """A conversation as ids, with a segment for every position, in order and without gaps.
 
-    A token whose characters come from two sources belongs to the one it starts in.
+    A token whose characters come from two sources belongs to the one it starts in; but a forced word has the token
+    that it shares with the template's white space before it.
     """
 
     ids: tuple[int, ...]
@@ -98,7 +99,10 @@ class ChatModel(ABC):
 
         Args:
             messages: the turns; a template's default system prompt is added by the template.
-            prefill: forced start of the assistant turn, tokenised in one piece with what precedes it.
+            prefill: forced start of the assistant turn, tokenised in one piece with what precedes it. It stands where
+                the template itself places an assistant's words (``continue_final_message`` of transformers), which need
+                not be after the generation prompt; white space that the template trims is left out. Under a template
+                that cannot go on with an answer it follows the generation prompt.
             suffix: the part of a message to mark as its own segment: of the last user message where that holds it,
                 else of the last message that does.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from rfbench.thoughts import FORMS, Finder, Form, Span, find_thoughts, finder, pair
+from rfbench.thoughts import FORMS, TAGGED, Finder, Form, Span, find_thoughts, finder, forms_named, pair
 
 # A mark that is one token is one character while its form is looked for; no text holds these.
 _FIRST_STAND_IN = 0xF0000
@@ -77,6 +77,9 @@ class ThoughtReader:
         for form in forms:
             declared = form.name == "own" or self._is_declared(form, template)
             (self._declared if declared else self._others).append(finder(form, self._write, at_start=not declared))
+        if forms:
+            self._declared += [finder(form, self._write) for form in forms_named([template, *self._added])]
+            self._others.append(finder(TAGGED, at_start=True))
         self.thinks = bool(self._declared)
         self._ends = frozenset(
             mark[-1] for each in self._declared for mark in each.form.marks if mark not in self._vocabulary

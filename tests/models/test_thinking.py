@@ -171,6 +171,31 @@ def test_an_end_that_nothing_has_opened() -> None:
     assert tokenizer.decode(ids[reader.read(ids).answer_start :]) == "Sure"
 
 
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("<my:think>", "</my:think>"),
+        ("[THOUGHTS]", "[/THOUGHTS]"),
+        ("<|thinking_start|>", "<|thinking_end|>"),
+        ("<|scratchpad|>", "<|/scratchpad|>"),
+        ("<deep_reasoning>", "</deep_reasoning>"),
+    ],
+)
+@pytest.mark.parametrize("in_vocabulary", [True, False])
+def test_tags_that_say_what_they_mark(opening: str, closing: str, in_vocabulary: bool) -> None:
+    template = TURN + "{{ '" + opening + "\\n' }}"
+    marks = (opening, closing) if in_vocabulary else ()
+    tokenizer = build_tokenizer(Style(template, ("<|im_start|>", "<|im_end|>"), marks))
+    reader = ThoughtReader(tokenizer, template)
+    assert reader.thinks
+    opened = reader.open_after(ids_of(tokenizer, f"<|im_end|>{opening}\n"))
+    assert opened is not None
+    assert opened.form.lead == opening
+    assert reader.read(ids_of(tokenizer, "I cannot help"), opened).answer_start is None
+    ids = ids_of(tokenizer, f"I cannot help{closing}\n\nSure")
+    assert tokenizer.decode(ids[reader.read(ids, opened).answer_start :]) == "Sure"
+
+
 def test_white_space_around_a_thought_is_no_answer() -> None:
     tokenizer, reader = reader_of("think", "tokens")
     ids = ids_of(tokenizer, "\n<think>\nHm\n</think>\n\n")
