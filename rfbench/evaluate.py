@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
+from itertools import chain
 
 import numpy as np
 
@@ -23,7 +24,8 @@ from rfbench.measures.guard import Guard
 from rfbench.models.base import ChatModel
 from rfbench.plan import Unit
 from rfbench.records import SCORED_COLUMNS, Attempt, Behavior, Completion, Record, canonical_json
-from rfbench.scoring import RAW_COLUMNS, score_records
+from rfbench.scoring import RAW_COLUMNS, THOUGHT_COLUMNS, score_records
+from rfbench.thoughts import spans_in_text, without
 
 
 def run_unit(model: ChatModel, unit: Unit, checkpoints: Checkpoints | None = None) -> list[Record]:
@@ -52,13 +54,30 @@ def score(records: Sequence[Record], flag_tokens: Mapping[str, str | None]) -> l
     if not records:
         return []
     frame = pd.DataFrame({name: [getattr(r, name) for r in records] for name in RAW_COLUMNS})
+    for name in THOUGHT_COLUMNS:  # where some are null, the others must not become floats
+        frame[name] = pd.Series([getattr(r, name) for r in records], dtype=object)
     scored = score_records(frame, flag_tokens=flag_tokens)
     columns = ([None if pd.isna(value) else value for value in scored[name].tolist()] for name in SCORED_COLUMNS)
     rows = zip(*columns, strict=True)
-    return [
+    complete = [
         replace(record, **dict(zip(SCORED_COLUMNS, row, strict=True)))
         for record, row in zip(records, rows, strict=True)
     ]
+    return [replace(r, error=_silence(r)) if r.verdict == "unscored" and not r.error else r for r in complete]
+
+
+def _silence(record: Record) -> str:
+    """Why nothing was said, where nothing struck."""
+    spent = f"{record.n_thinking_tokens} tokens of thought" if record.n_thinking_tokens else "a thought"
+    if record.finish == "eos":
+        return f"the answer never began: the turn ended after {spent}"
+    if not record.max_thinking_tokens:  # a thought that neither tokenizer nor template speaks of
+        remedy = "raise generation.max_new_tokens, or name its marks under `thinking:` of the model"
+    elif record.n_thinking_tokens < record.max_thinking_tokens:
+        remedy = "the model's context leaves room for no more"
+    else:
+        remedy = "raise generation.max_thinking_tokens"
+    return f"cut off in its thought, so the answer never began ({spent}): {remedy}"
 
 
 def _run_prompt_attack(
@@ -89,6 +108,8 @@ def _run_on_dataset(
         n_samples=settings.n_samples,
         on_flag=settings.on_flag,
         seed=unit.seed,
+        # A backend that does not tell thoughts from answers need not know of the limit.
+        **({"max_thinking_tokens": settings.max_thinking_tokens} if model.thinks else {}),
     )
     asked = [
         (attempt, sample, seconds)
@@ -184,6 +205,7 @@ def _record(
     attack_seconds: float,
 ) -> Record:
     settings = unit.generation
+    thoughts, answer_start = _thoughts(completion)
     info = dict(attempt.info)
     if attempt.soft is not None:
         info["soft"] = attempt.soft.facts
@@ -208,6 +230,7 @@ def _record(
         top_p=attempt.top_p,
         top_k=attempt.top_k,
         max_new_tokens=settings.max_new_tokens,
+        max_thinking_tokens=settings.max_thinking_tokens if model.thinks else 0,
         on_flag=settings.on_flag,
         messages=json.dumps(list(attempt.messages), ensure_ascii=False),
         prefill=attempt.prefill,
@@ -223,6 +246,8 @@ def _record(
         n_prefill_tokens=completion.n_prefill_tokens,
         n_completion_tokens=len(completion.completion_ids),
         n_thinking_tokens=completion.n_thinking_tokens,
+        thoughts=thoughts,
+        answer_start=answer_start,
         n_early_chars=completion.n_early_chars,
         loss=info.pop("loss", None),
         n_queries=info.pop("n_queries", None),
@@ -234,3 +259,12 @@ def _record(
         error=completion.error,
         unit=unit.key,
     )
+
+
+def _thoughts(completion: Completion) -> tuple[tuple[int, ...], int | None]:
+    """The characters that are thought, and where the answer begins; from the text where the backend does not say."""
+    if completion.thoughts is not None:
+        return completion.thoughts, completion.answer_start
+    spans, inside = spans_in_text(completion.completion)
+    silent = inside and not without(completion.completion, spans).strip()
+    return tuple(chain.from_iterable(spans)), None if silent else completion.answer_start

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rfbench.answers import answer_ids
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -43,9 +45,7 @@ def flag_gains(rows: pd.DataFrame) -> Iterator[Count]:
     scored = rows["verdict"] != "unscored"
     open_ = scored & (rows["verdict"] != "flagged")
     final = rows["final"].astype(bool)
-    said = np.array(
-        [begins_with(i, target) for i, target in zip(rows["completion_ids"], targets, strict=True)], dtype=bool
-    )
+    said = np.array([begins_with(i, target) for i, target in zip(answer_ids(rows), targets, strict=True)], dtype=bool)
     samples = {
         "before": rows["step"] == 0,
         "before_open": open_ & (rows["step"] == 0),

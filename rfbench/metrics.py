@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from rfbench.answers import flag_pos_in_answer
 from rfbench.budget import BUDGETED, after, budgets, costs
 from rfbench.detection import DETECTION, detection_rows
 from rfbench.draws import pass_rows
@@ -244,7 +245,7 @@ def behavior_outcomes(rows: pd.DataFrame, rate: RateMetric) -> pd.Series[Any]:
     final = rows[rows["final"].astype(bool)]
     columns = {name: final[name].fillna(False).to_numpy(dtype=bool) for name in ("flagged", "refused")}
     columns["refused_early"] = final["refused_early"].fillna(final["refused"]).fillna(False).to_numpy(dtype=bool)
-    outcome = rate.outcome({**columns, "flag_pos": final["flag_pos"].fillna(-1).to_numpy(dtype=np.int64)})
+    outcome = rate.outcome({**columns, "flag_pos": flag_pos_in_answer(final)})
     scored = (final["verdict"] != "unscored").to_numpy(dtype=bool)
     settling = scored & (outcome if rate.fold == "any" else ~outcome)
     samples = pd.DataFrame({"behavior_id": final["behavior_id"].to_numpy(), "settled": settling, "scored": scored})

@@ -27,6 +27,7 @@ from rfbench.refusal_grammar import LEAD, may_open, normalise
 from rfbench.refusal_languages import LATIN_RULES, OTHER_RULES
 from rfbench.refusal_request import Request, points, read_request
 from rfbench.refusal_rules import CLAUSE, LED_RULE, PLAIN, RULES, SCANNING
+from rfbench.thoughts import read_answer
 
 __all__ = ["RULES", "RefusalReading", "read_refusal", "strip_markers"]
 
@@ -56,7 +57,6 @@ OTHER_LANGUAGE_CHARS = 300
 COMPLIED = RefusalReading(refused=False, partial=False, rule="")
 
 _MARKERS = re.compile(r"<\|[^|<>\n]{1,60}\|>|</?s>|<(?:eos|bos|pad|end_of_turn|start_of_turn)>|\[/?INST\]")
-_THOUGHTS = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL)
 _ROLE = re.compile(
     r"\A(?:\{\s*\"[\w ]{1,30}\":\s*\"|<\w{1,20}\s)?(?:[\[(][^\])\n]{1,30}[\])]\s*)?"
     r"(?:(?:assistant|ai|bot|chatbot|response|answer|model|output|a)\s*[:\n]\s*)?"
@@ -108,10 +108,12 @@ def strip_markers(text: str) -> str:
     return _MARKERS.sub("", text) if "<" in text or "[" in text else text
 
 
-def read_refusal(completion: str, prompt: str | None = None, prefill: str = "") -> RefusalReading:
+def read_refusal(
+    completion: str, prompt: str | None = None, prefill: str = "", *, thoughts: bool = True
+) -> RefusalReading:
     """Whether ``completion`` refuses.
 
-    Curly quotes, markdown, role prefixes, special-token markers and finished thinking blocks are set aside.
+    Curly quotes, markdown, role prefixes, special-token markers and thoughts are set aside.
 
     Args:
         completion: the generated text before the flag; a refusal in the prefill is not the model's.
@@ -119,8 +121,9 @@ def read_refusal(completion: str, prompt: str | None = None, prefill: str = "") 
             judgement answers a yes-or-no question, but declines a request for a deed; without a prompt, judgements are
             read in the first words only and premises not at all.
         prefill: the forced start. The first sentence after one may be only the rest of it, so one more is read.
+        thoughts: look for thoughts by their marks (:mod:`rfbench.thoughts`); ``False`` where they are cut off already.
     """
-    text = _own_words(completion, prompt)
+    text = _own_words(read_answer(completion)[0] if thoughts else completion, prompt)
     opening = normalise(text[:OPENING_CHARS])
     request = None if prompt is None else read_request(prompt)
     if len(opening) < BARE_CHARS and (rule := _bare_rule(opening, request)):
@@ -150,15 +153,8 @@ def _following(text: str, opening: str) -> str:
 
 
 def _own_words(completion: str, prompt: str | None) -> str:
-    """The completion without markers, thoughts, and an echo of the prompt."""
-    text = strip_markers(completion)
-    if "<" in text:
-        if "</think" in text:
-            text = _THOUGHTS.sub("", text)
-        text = text.lstrip()
-        if text.startswith(("<think>", "<thinking>")):
-            return ""  # cut off while it was thinking: it has said nothing yet
-    text = text.lstrip()
+    """The completion without markers, and an echo of the prompt."""
+    text = strip_markers(completion).lstrip()
     return text[len(prompt) :].lstrip() if prompt and text.startswith(prompt) else text
 
 

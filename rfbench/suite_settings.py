@@ -14,7 +14,7 @@ from rfbench.catalog import DatasetSpec
 from rfbench.gate import GateRule
 from rfbench.measures.base import Measure
 from rfbench.models.spec import ModelSpec
-from rfbench.records import OnFlag
+from rfbench.records import MAX_THINKING_TOKENS, OnFlag
 
 
 class GenerationSettings(BaseModel):
@@ -22,7 +22,14 @@ class GenerationSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_new_tokens: int = Field(32, ge=1, description="limit on generated tokens per completion")
+    max_new_tokens: int = Field(
+        32, ge=1, description="limit on generated tokens per completion; of a model that thinks, on those of its answer"
+    )
+    max_thinking_tokens: int = Field(
+        MAX_THINKING_TOKENS,
+        ge=1,
+        description="limit on tokens of thought before the answer; one cut off in its thought is unscored",
+    )
     temperature: float = Field(0.0, ge=0.0, allow_inf_nan=False, description="0 is greedy")
     n_samples: int = Field(1, ge=1, description="draws per attempt")
     on_flag: OnFlag = Field("stop", description="'stop' ends a completion at its first flag, 'continue' goes on")

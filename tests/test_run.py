@@ -62,7 +62,7 @@ EMPTY = make_record("b0", error="no room in the context")
 def test_schema_follows_the_record() -> None:
     schema = arrow_schema()
     assert tuple(schema.names) == COLUMNS
-    assert schema.metadata == {b"schema_version": b"1"}
+    assert schema.metadata == {b"schema_version": b"2"}
     expected = {
         "model": (pa.string(), False),
         "seed": (pa.int64(), False),
@@ -193,7 +193,7 @@ def test_a_run_of_an_older_version_is_read(tmp_path: Path, monkeypatch: pytest.M
     assert [ids.tolist() for ids in run.records["eos_ids"]] == [[], []]
     assert run.records["flag_pos"].tolist() == [pd.NA, 1]
     assert (run.provenance["schema_version"], run.units_done, run.units_total) == (0, 1, 2)
-    with pytest.raises(ConfigError, match=r"schema_version: 0 -> 1"):
+    with pytest.raises(ConfigError, match=r"schema_version: 0 -> 2"):
         RunFolder.create_or_open(tmp_path / "old", HEADER)
 
 
@@ -227,7 +227,7 @@ def test_a_newer_part_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_newer_run_is_not_read(folder: RunFolder) -> None:
     file = folder.path / "run.json"
-    file.write_text(file.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    file.write_text(file.read_text().replace('"schema_version": 2', '"schema_version": 99'))
     with pytest.raises(ConfigError, match=r"schema_version 99.*upgrade"):
         load_run(folder.path)
 

@@ -81,7 +81,7 @@ def test_a_new_run_folder(tmp_path: Path) -> None:
     folder = create(tmp_path / "deep" / "run")
     written = json.loads((folder.path / "run.json").read_text())
     assert written == {
-        "schema_version": 1,
+        "schema_version": 2,
         "created": "2026-01-02T03:04:05+00:00",
         "finished": None,
         **header_for(3),

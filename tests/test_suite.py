@@ -63,7 +63,13 @@ def test_the_adaptive_suite_sweeps_lambda_from_zero() -> None:
 def test_every_default_is_written_out(tmp_path: Path) -> None:
     suite = load_suite(str(write_suite(tmp_path, generation=None, chunk_size=None)))
     resolved = suite.resolved()
-    assert resolved["generation"] == {"max_new_tokens": 32, "temperature": 0.0, "n_samples": 1, "on_flag": "stop"}
+    assert resolved["generation"] == {
+        "max_new_tokens": 32,
+        "max_thinking_tokens": 1024,
+        "temperature": 0.0,
+        "n_samples": 1,
+        "on_flag": "stop",
+    }
     assert resolved["chunk_size"] == 64
     assert resolved["seeds"] == [0]
     assert resolved["attacks"]["prefill"] == {

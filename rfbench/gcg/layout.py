@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,12 +27,22 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A chat that forces a target: ``before``, the optimised ``suffix``, ``after`` (template), ``target``."""
+    """A chat that forces a target: ``before``, the optimised ``suffix``, ``after`` (template), ``target``.
+
+    ``asked`` is what follows the suffix where the model answers of its own, ``None`` where that is ``after``: templates
+    may write more, or less, before words that they are given, such as a space or an empty thought.
+    """
 
     before: Ids
     suffix: Ids
     after: Ids
     target: Ids
+    asked: Ids | None = None
+
+    @property
+    def closing(self) -> Ids:
+        """What follows the suffix in the chat that is sent."""
+        return self.after if self.asked is None else self.asked
 
     def fill(self, suffix: Sequence[int]) -> Ids:
         """The whole sequence ``(l,)`` with other ids in place of the suffix."""
@@ -66,23 +77,33 @@ def lay_out(model: ChatModel, template: Sequence[Message], behavior: Behavior, t
             f"{name}: the initial suffix {text!r} occurs {n_found} times in the messages, so its place is not "
             "certain; choose another"
         )
-    prompt = model.encode(messages, suffix=text)
-    ids = model.encode(messages, target).ids
-    if len(ids) > model.max_context:
+    prompt, forced = model.encode(messages, suffix=text), model.encode(messages, target, suffix=text)
+    if len(forced.ids) > model.max_context:
         raise AttackError(
-            f"{name}: prompt, suffix and target make {len(ids)} tokens, more than the context of {model.max_context}"
+            f"{name}: prompt, suffix and target make {len(forced.ids)} tokens, more than the context of "
+            f"{model.max_context}"
         )
-    if ids[: len(prompt.ids)] != prompt.ids or len(ids) == len(prompt.ids):
+    span, words = prompt.span("suffix"), forced.span("prefill")
+    after, asked = forced.ids[span.stop : words.start], prompt.ids[span.stop :]
+    said = forced.ids[words.start :]
+    same_place = forced.ids[: span.stop] == prompt.ids[: span.stop]
+    if not (same_place and said and (after == asked or _spells(model.tokenizer, said, target))):
         raise AttackError(f"{name}: the target melts into the tokens of the template; set space_before_target")
-    span = prompt.span("suffix")
     if span.start == span.stop:
         raise AttackError(f"{name}: the initial suffix {text!r} has no tokens of its own here; choose another")
     return Layout(
         before=prompt.ids[: span.start],
         suffix=prompt.ids[span.start : span.stop],
-        after=prompt.ids[span.stop :],
-        target=ids[len(prompt.ids) :],
+        after=after,
+        target=said,
+        asked=None if after == asked else asked,
     )
+
+
+def _spells(tokenizer: Any, ids: Sequence[int], text: str) -> bool:
+    """Whether ids are those of a text, whatever white space there is and however the tokenizer writes characters."""
+    told, meant = (unicodedata.normalize("NFKC", each).casefold() for each in (_decode(tokenizer, ids), text))
+    return "".join(told.split()) == "".join(meant.split())
 
 
 def searchable_ids(model: Any, *, non_ascii: bool = False, admit: Sequence[str] = ()) -> npt.NDArray[np.bool_]:
@@ -137,7 +158,7 @@ class RoundTrip:
         self._messages = messages
         self._known: dict[Ids, bool] = {}
         self._control = {*model.tokenizer.all_special_ids, *model.tokenizer.added_tokens_decoder}
-        self._around = (_decode(model.tokenizer, layout.before), _decode(model.tokenizer, layout.after))
+        self._around = (_decode(model.tokenizer, layout.before), _decode(model.tokenizer, layout.closing))
         self.batched = self._encode_batch([layout.suffix]) == [self._prompt(layout.suffix)]
 
     def survivors(self, candidates: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -152,7 +173,7 @@ class RoundTrip:
         return np.array([self._known[row] for row in rows], dtype=np.bool_)
 
     def _prompt(self, suffix: Ids) -> Ids:
-        return (*self._layout.before, *suffix, *self._layout.after)
+        return (*self._layout.before, *suffix, *self._layout.closing)
 
     def _text(self, suffix: Ids) -> str:
         return suffix_text(self._model.tokenizer, self._layout, suffix)

@@ -144,7 +144,7 @@ class Aim:
         """The chat of one behavior under one victim, and the ids of the initial texts there."""
         target = " " + behavior.target if self.space_before_target and behavior.target else behavior.target
         layouts = [lay_out(victim.model, self.template, behavior, text, target) for text in self.initial]
-        if len({(layout.before, layout.after) for layout in layouts}) > 1:
+        if len({(layout.before, layout.after, layout.closing) for layout in layouts}) > 1:
             raise AttackError(
                 f"behavior {behavior.behavior_id!r}: an initial suffix melts into the text around it; choose others"
             )

@@ -49,7 +49,8 @@ class Segment:
 class EncodedChat:
     """A conversation as ids, with a segment for every position, in order and without gaps.
 
-    A token whose characters come from two sources belongs to the one it starts in.
+    A token whose characters come from two sources belongs to the one it starts in; but a forced word has the token
+    that it shares with the template's white space before it.
     """
 
     ids: tuple[int, ...]
@@ -78,6 +79,8 @@ class ChatModel(ABC):
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
     is_control: ClassVar[bool] = False
+    thinks: bool = False
+    """Whether thoughts are told from answers by id: ``generate`` then takes ``max_thinking_tokens``, too."""
 
     name: str
     flag_token: str | None
@@ -98,7 +101,10 @@ class ChatModel(ABC):
 
         Args:
             messages: the turns; a template's default system prompt is added by the template.
-            prefill: forced start of the assistant turn, tokenised in one piece with what precedes it.
+            prefill: forced start of the assistant turn, tokenised in one piece with what precedes it. It stands where
+                the template itself places an assistant's words (``continue_final_message`` of transformers), which need
+                not be after the generation prompt; white space that the template trims is left out. Under a template
+                that cannot go on with an answer it follows the generation prompt.
             suffix: the part of a message to mark as its own segment: of the last user message where that holds it,
                 else of the last message that does.
 
@@ -124,6 +130,9 @@ class ChatModel(ABC):
         on its batch. Generation stops by id: at an end-of-text id and, with ``on_flag="stop"``, at
         the flag. An attempt that cannot be encoded yields completions with ``finish="error"``. One with ``soft``
         vectors asks for the capability ``EMBEDS``.
+
+        A model that ``thinks`` takes one more argument, ``max_thinking_tokens``: ``max_new_tokens`` then counts ids of
+        the answer alone. Default: :data:`rfbench.records.MAX_THINKING_TOKENS`.
         """
 
     def target_log_probs(self, prompts: Sequence[Ids], targets: Sequence[Ids]) -> list[npt.NDArray[np.float64]]:

@@ -3,55 +3,47 @@
 A conversation is rendered by the tokenizer's own chat template and tokenised in one piece, so the ids
 are what the template gives. Special tokens count only where the template wrote them: wherever tokenising
 finds one inside a message, the text is cut there and tokenised again, so that text never becomes control.
+Forced words are the beginning of the template's own assistant turn, not a text put after its generation prompt.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from rfbench.errors import EncodingError, ModelError
-from rfbench.models.base import EncodedChat, Segment, SegmentKind
+from rfbench.models.base import EncodedChat
+from rfbench.models.pieces import (
+    Frame,
+    Piece,
+    fill,
+    mark_suffix,
+    owner,
+    segments,
+    touches_message,
+    trimmed,
+    with_slots,
+)
+from rfbench.models.templates import PLAIN_TEMPLATE, find_template, freeze_clock
 from rfbench.records import Message, Role
 
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}"
-    "{% elif message['role'] == 'user' %}{{ '### User\\n' + message['content'] + '\\n\\n' }}"
-    "{% else %}{{ '### Assistant\\n' + message['content'] + '\\n\\n' }}{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '### Assistant\\n' }}{% endif %}"
-)
-"""``chat_template: plain``: for base models, which have no template of their own."""
+__all__ = ["PLAIN_TEMPLATE", "ChatEncoder"]
 
-_FROZEN_CLOCK = (
-    "{% macro strftime_now(format) %}{{ format"
-    " | replace('%Y', '2024') | replace('%m', '07') | replace('%B', 'July') | replace('%b', 'Jul')"
-    " | replace('%d', '26') | replace('%A', 'Friday') | replace('%a', 'Fri') }}{% endmacro %}\n"
-)
-"""Some templates print today's date; a prompt must not change overnight. The day is Llama 3.1's own default."""
+logger = logging.getLogger(__name__)
 
 _RESERVED_ARGS = {"conversation", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message"}
 
-# Characters of the private use area stand for message contents while the template is rendered.
-_SLOT_OPEN, _SLOT_CLOSE = "\ue0f0", "\ue0f1"
 # What a text is cut with; its own ids are dropped. Several, for vocabularies that merge one with its neighbours.
 _CUTTERS = ("\ue0f2", "\u2e18", "\u2063", "\u0a80")
 # Enough for the conversations of a unit, which an attack may have encoded before the model does.
 _REMEMBERED_CHATS = 256
 _CONTROL_SHAPE = re.compile(r"<\|.*\|>")
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    kind: SegmentKind
-    text: str
 
 
 class _Token(NamedTuple):
@@ -71,7 +63,8 @@ class ChatEncoder:
         tokenizer: a fast Hugging Face tokenizer.
         flag_id: protected like a special token, even when the flag was added as an ordinary one.
         system: system prompt put before conversations that bring none; ``None`` leaves it to the template.
-        chat_template: replaces the tokenizer's own; ``"plain"`` is :data:`PLAIN_TEMPLATE`.
+        chat_template: replaces the tokenizer's own; ``"plain"`` is :data:`PLAIN_TEMPLATE`, a name that the tokenizer
+            has is the template of that name.
         template_args: extra variables for the template, e.g. ``{"enable_thinking": False}``.
         escape: keep special tokens typed into messages plain text; ``False`` measures that attack surface.
 
@@ -95,22 +88,17 @@ class ChatEncoder:
                 f"tokenizer {type(tokenizer).__name__} gives no character offsets; convert it to a fast tokenizer "
                 "(tokenizer.json) and save it beside the model"
             )
-        asked = PLAIN_TEMPLATE if chat_template == "plain" else chat_template
-        if not (asked or getattr(tokenizer, "chat_template", None)):
-            raise ModelError(
-                "the tokenizer has no chat template (a base model?): set `chat_template: plain` on the model, "
-                "or give a template string or file there"
-            )
         if reserved := _RESERVED_ARGS.intersection(template_args or {}):
             raise ModelError(f"template_args: {', '.join(sorted(reserved))} cannot be set there")
-        template: str = tokenizer.get_chat_template(asked)
-        self.template = _FROZEN_CLOCK + template if "strftime_now" in template else template
+        template = find_template(tokenizer, chat_template)
+        self.template = freeze_clock(template)
         self.tokenizer = tokenizer
         self.system = system
         self.template_args = dict(template_args or {})
         self.escape = escape
         self.control_ids = _control_ids(tokenizer, template) | ({flag_id} if flag_id is not None else set())
         self._bos_id = _implicit_bos(tokenizer)
+        self._said: set[str] = set()
         self._remembered = lru_cache(_REMEMBERED_CHATS)(self._encode)
         try:
             self.template_text()
@@ -140,9 +128,11 @@ class ChatEncoder:
 
     def _encode(self, turns: Sequence[tuple[Role, str]], prefill: str, suffix: str) -> EncodedChat:
         messages: list[Message] = [{"role": role, "content": content} for role, content in turns]
-        pieces = _mark_suffix(self._pieces(messages), suffix)
         if prefill:
-            pieces.append(_Piece("prefill", prefill))
+            *asked, forced = self._forced_pieces(messages, prefill)
+            pieces = [*mark_suffix(asked, suffix), forced]
+        else:
+            pieces = mark_suffix(self._pieces(messages), suffix)
         text = "".join(piece.text for piece in pieces)
         ends = list(accumulate(len(piece.text) for piece in pieces))
         tokens = self._escaped_tokens(text, pieces, ends) if self.escape else self._tokens(text)
@@ -151,8 +141,8 @@ class ChatEncoder:
             tokens = [_Token(self._bos_id, -1, 0), *tokens]
         if not tokens:
             raise EncodingError("the conversation encodes to no tokens at all")
-        owners = [_owner(ends, self._core(token, text)[0]) for token in tokens]
-        return EncodedChat(tuple(token.id for token in tokens), _segments(pieces, list(accumulate(owners, max))))
+        owners = [owner(ends, self._start(token, text, pieces, ends)) for token in tokens]
+        return EncodedChat(tuple(token.id for token in tokens), segments(pieces, list(accumulate(owners, max))))
 
     def template_text(self) -> tuple[str, str]:
         """What the template puts before and after a lone user message (default system prompt included)."""
@@ -171,13 +161,15 @@ class ChatEncoder:
         after = "".join(piece.text for piece in pieces[at + 1 :])
         return next((token.id for token in self._tokens(after) if token.id in self.control_ids), None)
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool, go_on: bool = False) -> str:
+        """The rendered conversation; with ``go_on`` up to the end of its last message, which is an assistant's."""
         try:
             rendered = self.tokenizer.apply_chat_template(
                 list(messages),
                 chat_template=self.template,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
+                continue_final_message=go_on,
                 **self.template_args,
             )
         except Exception as error:  # templates are programs: they raise what they like
@@ -186,44 +178,63 @@ class ChatEncoder:
             raise EncodingError(f"the chat template rejects a conversation of {roles}: {reason}") from error
         return str(rendered)
 
-    def _pieces(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[_Piece]:
-        """Split the rendered conversation into template text and message contents.
-
-        Contents are located by rendering once with slots in their place. Searching for the contents
-        themselves would let a message that imitates the template move the borders.
-        """
-        if self.system is not None and messages[0]["role"] != "system":
-            messages = [{"role": "system", "content": self.system}, *messages]
-        slots: list[Message] = [
-            {"role": m["role"], "content": f"{_SLOT_OPEN}{i}{_SLOT_CLOSE}"} for i, m in enumerate(messages)
-        ]
-        split = re.split(f"{_SLOT_OPEN}(\\d+){_SLOT_CLOSE}", self._render(slots, add_generation_prompt))
-        literals, order = split[0::2], [int(i) for i in split[1::2]]
-        if order != list(range(len(messages))):
+    def _pieces(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[Piece]:
+        """The rendered conversation, split into template text and message contents."""
+        messages = self._with_system(messages)
+        frame = Frame.of(self._render(with_slots(messages), add_generation_prompt))
+        if not frame.keeps(messages):
             roles = ", ".join(message["role"] for message in messages)
             raise EncodingError(f"the chat template drops, repeats or reorders messages of a conversation of {roles}")
-        actual = self._render(messages, add_generation_prompt)
-        pieces = [_Piece("template", literals[0])]
-        at = len(literals[0])
-        for message, literal in zip(messages, literals[1:], strict=True):
-            content = message["content"]
-            # Templates trim white space, some of them on one side or in some roles only.
-            variants = (content, content.rstrip(), content.lstrip(), content.strip())
-            found = next((v for v in variants if actual.startswith(v + literal, at)), "")
-            pieces += [_Piece(message["role"], found), _Piece("template", literal)]
-            at += len(found) + len(literal)
-        if "".join(piece.text for piece in pieces) != actual:
-            raise EncodingError("the chat template rewrites message contents in a way that cannot be followed")
-        return pieces
+        return fill(frame, messages, self._render(messages, add_generation_prompt))
 
-    def _escaped_tokens(self, text: str, pieces: Sequence[_Piece], ends: Sequence[int]) -> list[_Token]:
+    def _with_system(self, messages: Sequence[Message]) -> list[Message]:
+        if self.system is not None and messages[0]["role"] != "system":
+            return [{"role": "system", "content": self.system}, *messages]
+        return list(messages)
+
+    def _forced_pieces(self, messages: Sequence[Message], words: str) -> list[Piece]:
+        """The pieces of a conversation whose answer begins with ``words``, up to their end.
+
+        They stand where the template itself places an assistant's words, white space that it trims left out. Where it
+        cannot go on with an answer, they follow the generation prompt.
+        """
+        if not words.strip():  # a template that trims would leave nothing to go on with
+            return [*self._pieces(messages), Piece("prefill", words)]
+        try:
+            return self._continued(self._with_system(messages), words)
+        except EncodingError as error:
+            pieces = self._pieces(messages)  # raises where the conversation itself is at fault
+            if str(error) not in self._said:
+                self._said.add(str(error))
+                logger.warning("forced words follow the generation prompt as they are: %s", error)
+            return [*pieces, Piece("prefill", words)]
+
+    def _continued(self, messages: Sequence[Message], words: str) -> list[Piece]:
+        answer: Message = {"role": "assistant", "content": words}
+        turns = [*messages, answer]
+        frame = Frame.of(self._render(with_slots(turns), False, True))
+        if frame.order[-1:] != (len(messages),) or frame.literals[-1]:
+            raise EncodingError("the chat template does not end with the answer that it is to go on with")
+        pieces = fill(frame, turns, self._render(turns, False, True))[:-1]
+        forced = Piece("prefill", pieces[-1].text)
+        if frame.keeps(turns):
+            return [*pieces[:-1], forced]
+        # A system prompt that stands in the last message goes missing where an answer follows: the conversation is
+        # then the one without an answer, up to its last turn, and goes on as the template goes on after that turn.
+        asked = self._pieces(messages)
+        last = frame.order[-2] if len(frame.order) > 1 else -1
+        if last < 0 or asked[-2].text not in trimmed(messages[last]["content"]):
+            raise EncodingError("the chat template drops messages before an answer that it is to go on with")
+        return [*asked[:-1], pieces[-2], forced]
+
+    def _escaped_tokens(self, text: str, pieces: Sequence[Piece], ends: Sequence[int]) -> list[_Token]:
         """Tokens of ``text``, cut as often as it takes until all special ones are the template's."""
         for cutter in _CUTTERS:
             cuts: list[int] = []
             while (tokens := self._cut_tokens(text, cuts, cutter)) is not None:
                 controls = [token for token in tokens if token.id in self.control_ids]
                 spans = [self._core(token, text) for token in controls if not self._is_unknown(token, text)]
-                typed = {start + 1 for start, stop in spans if _touches_message(pieces, ends, start, stop)}
+                typed = {start + 1 for start, stop in spans if touches_message(pieces, ends, start, stop)}
                 if not typed:
                     return tokens
                 if typed.issubset(cuts):
@@ -244,6 +255,17 @@ class ChatEncoder:
         start = token.start + len(covered) - len(covered.lstrip())
         return start, start + len(covered.strip())
 
+    def _start(self, token: _Token, text: str, pieces: Sequence[Piece], ends: Sequence[int]) -> int:
+        """The character that says which piece a token belongs to: its first one, as a rule.
+
+        A forced word often takes the template's space before it into its own first token: that token is the word's.
+        """
+        start, stop = self._core(token, text)
+        if pieces[-1].kind == "prefill" and 0 <= start < ends[-2] < stop and text[start : ends[-2]].isspace():
+            first = stop - len(text[start:stop].lstrip())
+            return first if ends[-2] <= first < stop else start
+        return start
+
     def _cut_tokens(self, text: str, cuts: Sequence[int], cutter: str) -> list[_Token] | None:
         """Tokens of ``text``, with none across a cut; ``None`` if the tokenizer merges the cutter with the text."""
         if not cuts:
@@ -263,43 +285,6 @@ class ChatEncoder:
         output = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         pairs = zip(output["input_ids"], output["offset_mapping"], strict=True)
         return [_Token(token, start, stop) for token, (start, stop) in pairs]
-
-
-def _owner(ends: Sequence[int], position: int) -> int:
-    """Index of the piece that holds a character; the last one for positions past the end."""
-    return bisect_right(ends, min(position, ends[-1] - 1))
-
-
-def _touches_message(pieces: Sequence[_Piece], ends: Sequence[int], start: int, stop: int) -> bool:
-    touched = pieces[_owner(ends, start) : _owner(ends, stop - 1) + 1]
-    return any(piece.kind != "template" and piece.text for piece in touched)
-
-
-def _segments(pieces: Sequence[_Piece], owners: Sequence[int]) -> tuple[Segment, ...]:
-    segments: list[Segment] = []
-    for index, piece in enumerate(pieces):
-        start, stop = bisect_left(owners, index), bisect_right(owners, index)
-        if stop > start:
-            segments.append(Segment(piece.kind, start, stop))
-    return tuple(segments)
-
-
-def _mark_suffix(pieces: list[_Piece], suffix: str) -> list[_Piece]:
-    if not suffix:
-        return pieces
-    last_user = max((i for i, piece in enumerate(pieces) if piece.kind == "user"), default=None)
-    messages = [i for i, piece in enumerate(pieces) if piece.kind != "template" and i != last_user]
-    for at in [*messages, *([] if last_user is None else [last_user])][::-1]:
-        kind, text = pieces[at].kind, pieces[at].text
-        # A template that trims takes the white space off the suffix, too.
-        found = next((s for s in (suffix, suffix.rstrip(), suffix.strip()) if s and s in text), "")
-        if found:
-            break
-    else:
-        raise EncodingError("the conversation does not hold the suffix")
-    before, _, after = text.rpartition(found)
-    parts = [_Piece(kind, before), _Piece("suffix", found), _Piece(kind, after)]
-    return pieces[:at] + [part for part in parts if part.text] + pieces[at + 1 :]
 
 
 def _control_ids(tokenizer: Any, template: str) -> frozenset[int]:

@@ -37,8 +37,13 @@ def check_forced_words(encoder: ChatEncoder) -> str:
             )
         except Exception:  # templates are programs: they raise what they like
             continue
-        ids = encoder.encode(messages, words).ids
+        chat = encoder.encode(messages, words)
+        ids = chat.ids
         mine = ids if not expected or ids[0] == expected[0] else ids[1:]  # a beginning of text that it does not write
+        if encoder.system is not None and encoder.system not in tokenizer.decode(expected):
+            # Some templates lose a system prompt where an answer follows. It is kept here, so the answer is compared.
+            mine = ids[chat.span("user").stop :]
+            expected = expected[-len(mine) :]
         if list(mine) != list(expected):
             return (
                 f"forced words {words!r} end in {_shown(tokenizer, ids)}, where the chat template "

@@ -6,17 +6,21 @@ Shapes: ``b`` rows, ``p`` prompt tokens, ``n`` new tokens, ``v`` vocabulary.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rfbench.models.cache import SlabCache
+from rfbench.models.growth import Growth
 from rfbench.models.sampling import Settings, draw
 from rfbench.models.ways import Ways
 from rfbench.models.whole import Whole
 from rfbench.records import Finish, SoftTokens
+
+if TYPE_CHECKING:
+    from rfbench.models.thinking import Meter
 
 COMPACT_BELOW = 0.75
 """Finished rows are dropped from a batch once fewer than this share of its rows is alive: each time is a copy."""
@@ -34,6 +38,10 @@ class Row:
     top_p: float
     top_k: int
     soft: SoftTokens | None = None
+    thinking: Callable[[], Meter] | None = None
+    """Gives a count of thought and answer, where the model thinks."""
+    max_thinking_tokens: int = 0
+    """How many ids of thought there may be beside ``max_new_tokens`` of the answer."""
 
     @property
     def order(self) -> tuple[int, tuple[int, ...], bytes]:
@@ -56,7 +64,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopRules:
-    """Where a row ends: by id, or after ``max_new_tokens``; with what is added to the flag's logit."""
+    """Where a row ends: by id, or after ``max_new_tokens`` of its answer; with what is added to the flag's logit."""
 
     max_new_tokens: int
     eos_ids: frozenset[int]
@@ -69,6 +77,10 @@ class StopRules:
         if self.stop_on_flag and token == self.flag_id:
             return "flag"
         return "eos" if token in self.eos_ids else None
+
+    def longest(self, rows: Sequence[Row]) -> int:
+        """How many ids any of the rows may come to."""
+        return self.max_new_tokens + max(row.max_thinking_tokens for row in rows)
 
 
 class PrefixMemory:
@@ -166,26 +178,26 @@ def generate_batch(
         One :class:`Generation` per row, in the order of ``rows``.
     """
     started = time.perf_counter()
+    most = stop.longest(rows)
     numbers = {ids: i for i, ids in enumerate(dict.fromkeys(row.ids for row in rows))}
-    logits, state = start(module, tuple(numbers), memory, stop.max_new_tokens, device, rows[0].soft)
+    logits, state = start(module, tuple(numbers), memory, most, device, rows[0].soft)
     if len(logits) < len(rows):
         prompt_of = torch.tensor([numbers[row.ids] for row in rows], device=device)
         logits, state = logits[prompt_of], state.keep(prompt_of)
-    settings = Settings.of(rows, seed, stop.max_new_tokens, device)
+    settings = Settings.of(rows, seed, most, device)
 
-    growths = [_Growth() for _ in rows]
+    growths = [Growth.of(row) for row in rows]
     batch = growths  # in the order of the rows that the state holds, finished ones included
-    for step in range(stop.max_new_tokens):
+    for step in range(most):
         sound = logits.isfinite().all(dim=-1).tolist()  # one broken row of the output head spoils one column
         p_flag = _add_bias(logits, stop)  # minus infinity where the flag is suppressed, whatever its id
         next_ids = draw(logits, settings.uniforms[:, step], settings.temperature, settings.top_p, settings.top_k)
         for growth, token, probability, is_sound in zip(batch, next_ids.tolist(), p_flag, sound, strict=True):
             if growth.finish is None:
-                growth.ids.append(token)
-                growth.flag_prob.append(probability)
-                growth.finish = stop.finish(token) if is_sound else "error"
+                growth.take(token, probability, stop)
+                growth.finish = growth.finish if is_sound else "error"
         alive = [i for i, growth in enumerate(batch) if growth.finish is None]
-        if not alive or step + 1 == stop.max_new_tokens:
+        if not alive or step + 1 == most:
             break
         if len(alive) < COMPACT_BELOW * len(batch):
             kept = torch.tensor(alive, device=device)
@@ -197,15 +209,6 @@ def generate_batch(
         Generation(ids=growth.ids, flag_prob=growth.flag_prob, finish=growth.finish or "length", seconds=share)
         for growth in growths
     ]
-
-
-@dataclass(slots=True)
-class _Growth:
-    """A row while it grows."""
-
-    ids: list[int] = field(default_factory=list)
-    flag_prob: list[float] = field(default_factory=list)
-    finish: Finish | None = None
 
 
 @dataclass(frozen=True, slots=True)

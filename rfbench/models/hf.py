@@ -6,7 +6,10 @@ import gc
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from typing import Any, ClassVar
+from dataclasses import replace
+from functools import partial
+from itertools import chain, islice
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +23,10 @@ from rfbench.models.encoding import ChatEncoder
 from rfbench.models.generation import Generation, Row, StopRules
 from rfbench.models.schedule import generate_rows
 from rfbench.models.selfcheck import SelfCheck
+from rfbench.models.thinking import ThoughtReader
 from rfbench.models.ways import Ways
-from rfbench.records import EARLY_TOKENS, Attempt, Completion, Message, OnFlag, digest
+from rfbench.records import EARLY_TOKENS, MAX_THINKING_TOKENS, Attempt, Completion, Message, OnFlag, digest
+from rfbench.thoughts import Finder
 
 DEFAULT_BATCH_SIZE = 64
 
@@ -46,6 +51,7 @@ class HFModel(ChatModel):
         flag_id: int | None,
         flag_bias: float = 0.0,
         batch_size: int | None = None,
+        thinking: tuple[str, str] | Literal["none"] | None = None,
         facts: Mapping[str, object] | None = None,
         offline: bool = False,
         checked: SelfCheck | None = None,
@@ -70,7 +76,8 @@ class HFModel(ChatModel):
         self.eos_ids = end_of_text_ids(module, tokenizer, encoder)
         self.max_context = context_length(module.config)
         self._facts = dict(facts or {})
-        self._thinking = thinking_ids(tokenizer)
+        self._reader = ThoughtReader(tokenizer, encoder.template, thinking)
+        self.thinks = self._reader.thinks
 
     @property
     def device(self) -> torch.device:
@@ -106,6 +113,7 @@ class HFModel(ChatModel):
         n_samples: int = 1,
         on_flag: OnFlag = "stop",
         seed: int = 0,
+        max_thinking_tokens: int = MAX_THINKING_TOKENS,
     ) -> Iterator[Completion]:
         """See :meth:`ChatModel.generate`. Rows are sorted by length and batched; results come in order."""
         rows: list[Row] = []
@@ -115,7 +123,8 @@ class HFModel(ChatModel):
             for sample in range(attempt.n_samples or n_samples):
                 slots.append((attempt, sample, chat, error))
                 if chat is not None:
-                    rows.append(_row(attempt, sample, chat, temperature))
+                    row = _row(attempt, sample, chat, temperature)
+                    rows.append(self._counting(row, chat, max_new_tokens, max_thinking_tokens) if self.thinks else row)
         stop = StopRules(
             max_new_tokens=max_new_tokens,
             eos_ids=self.eos_ids,
@@ -201,6 +210,7 @@ class HFModel(ChatModel):
             "template_before": before,
             "template_after": after,
             "self_check": self.self_check,
+            "thinking": list(self._reader.names),
             **self._facts,
         }
 
@@ -229,6 +239,18 @@ class HFModel(ChatModel):
                 )
         return chat, ""
 
+    def _counting(self, row: Row, chat: EncodedChat, max_new_tokens: int, max_thinking_tokens: int) -> Row:
+        """The row with a count of its thought, which gets what the context leaves beside the answer."""
+        room = self.max_context - len(chat.ids) - max_new_tokens
+        meter = partial(self._reader.meter, self._opened_by(chat))
+        return replace(row, thinking=meter, max_thinking_tokens=max(0, min(max_thinking_tokens, room)))
+
+    def _opened_by(self, chat: EncodedChat) -> Finder | None:
+        """The form of the thought that a prompt leaves open: only the template, or a prefill, can have opened one."""
+        messages = [s.stop for s in chat.segments if s.kind not in ("template", "prefill")]
+        forced = chat.span("prefill")
+        return self._reader.open_after(chat.ids[max(messages, default=0) :], chat.ids[forced.start : forced.stop])
+
     def _too_long(self, n_prompt: int, max_new_tokens: int) -> str:
         """Why a prompt of so many tokens leaves no room for the new ones; empty where it does."""
         if n_prompt + max_new_tokens <= self.max_context:
@@ -256,19 +278,31 @@ class HFModel(ChatModel):
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _completion(self, attempt: Attempt, sample: int, chat: EncodedChat, outcome: Generation) -> Completion:
+        opened = self._opened_by(chat)
+        thoughts = self._reader.read(outcome.ids, opened)
+        before = "" if opened is None else opened.form.lead
+
+        def char(n: int) -> int:
+            """Where the id after the first ``n`` begins in the text."""
+            return len(before) + len(self._decode(outcome.ids[:n])) if n else 0
+
+        spans = [(char(start), char(stop)) for start, stop in thoughts.spans]
+        following = next(islice(thoughts.answer, EARLY_TOKENS, None), None)
+        early = None if following is None else char(following) - sum(b - a for a, b in spans if b <= char(following))
         return Completion(
             behavior_id=attempt.behavior_id,
             attempt_idx=attempt.attempt_idx,
             sample_idx=sample,
             completion_ids=np.asarray(outcome.ids, dtype=np.int32),
             flag_prob=np.asarray(outcome.flag_prob, dtype=np.float32),
-            completion=self._decode(outcome.ids),
+            completion=before + self._decode(outcome.ids),
             finish=outcome.finish,
             n_prompt_tokens=len(chat.ids),
             n_prefill_tokens=chat.n_prefill,
-            # A thinking block can be open only where the template, or a prefill, has just opened it.
-            n_thinking_tokens=count_thinking(chat.ids[chat.span("template").start :], outcome.ids, self._thinking),
-            n_early_chars=len(self._decode(outcome.ids[:EARLY_TOKENS])) if len(outcome.ids) > EARLY_TOKENS else None,
+            n_thinking_tokens=thoughts.n_thought,
+            thoughts=tuple(chain.from_iterable(spans)),
+            answer_start=thoughts.answer_start,
+            n_early_chars=early,
             seconds=outcome.seconds,
         )
 
@@ -310,24 +344,3 @@ def end_of_text_ids(module: Any, tokenizer: Any, encoder: ChatEncoder) -> frozen
 def context_length(config: Any) -> int:
     """Longest sequence the positions allow, in tokens; very large where the config names none."""
     return int(getattr(config.get_text_config(decoder=True), "max_position_embeddings", None) or 2**31)
-
-
-def thinking_ids(tokenizer: Any) -> tuple[int, int] | None:
-    """Ids that open and close a thinking block, for tokenizers that have them as single tokens."""
-    ids = tuple(tokenizer.get_vocab().get(token) for token in ("<think>", "</think>"))
-    return None if None in ids else ids
-
-
-def count_thinking(prompt_ids: Sequence[int], ids: Sequence[int], thinking: tuple[int, int] | None) -> int:
-    """Generated ids inside a thinking block, its markers included; the prompt may have opened one."""
-    if thinking is None:
-        return 0
-    opens, closes = thinking
-    last_mark = next((i for i in reversed(prompt_ids) if i in thinking), closes)
-    inside, count = last_mark == opens, 0
-    for token in ids:
-        inside = inside or token == opens
-        count += inside
-        if token == closes:
-            inside = False
-    return count

@@ -17,6 +17,7 @@ from rfbench.cachefolder import file_sha256
 from rfbench.errors import ModelError
 from rfbench.files import write_atomically
 from rfbench.models.spec import ModelSpec, Source
+from rfbench.models.templates import is_template_name
 from rfbench.records import digest
 
 log = logging.getLogger(__name__)
@@ -84,10 +85,17 @@ def identify(spec: ModelSpec, *, offline: bool = False) -> ModelIdentity:
         revision=revision,
         weights_sha256=_hash(folder, _weights(folder, allow_pickle=spec.allow_pickle)) if folder else "",
         tokenizer_sha256=_hash(vocabulary, _listed(vocabulary, _TOKENIZER)) if vocabulary else "",
-        template_sha256=digest(override) if override else _template(vocabulary) if vocabulary else "",
+        template_sha256=_override(override, vocabulary) if override else _template(vocabulary) if vocabulary else "",
         adapter_sha256=_adapter(adapter, offline=offline) if adapter else "",
         config_sha256=_hash(folder, _listed(folder, config)) if folder else "",
     )
+
+
+def _override(template: str, vocabulary: Path | None) -> str:
+    """The hash of a template that replaces the tokenizer's own; a name among several means nothing without them."""
+    if vocabulary is None or not is_template_name(template):
+        return digest(template)
+    return digest([template, _template(vocabulary)])
 
 
 def hub_commit(repo: str, revision: str | None = None, *, offline: bool = False) -> str:

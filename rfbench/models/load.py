@@ -15,7 +15,7 @@ from rfbench.models.controls import ControlModel
 from rfbench.models.flag import FLAG_FILE, FlagFile, check_flag, read_flag_file, resolve_flag
 from rfbench.models.identity import hub_commit
 from rfbench.models.merge import merge_adapter
-from rfbench.models.spec import ModelSpec, Source
+from rfbench.models.spec import ModelSpec, Source, ThinkingMarks
 
 logger = logging.getLogger(__name__)
 
@@ -137,11 +137,10 @@ def _load_hf(spec: ModelSpec, *, batch_size: int | None, offline: bool) -> ChatM
         flag_id=flag_id,
         flag_bias=0.0 if flag_id is None else bias,
         batch_size=batch_size,
-        facts={
-            "spec": spec.model_dump(mode="json"),
-            "system": spec.system,
-            "revision": base.revision,
-        },
+        thinking=(spec.thinking.open, spec.thinking.close)
+        if isinstance(spec.thinking, ThinkingMarks)
+        else spec.thinking,
+        facts={"spec": spec.model_dump(mode="json"), "system": spec.system, "revision": base.revision},
         offline=offline,
         checked=checked,
     )

@@ -53,8 +53,8 @@ def generate_rows(
     memory = PrefixMemory(module.config, ways)
     while pending:
         longest = len(rows[pending[0]].ids)
-        n_rows = min(sizer.size, rows_that_fit(ways, device, longest + stop.max_new_tokens))
-        batch = _first_batch(rows, pending, n_rows, ways, stop.max_new_tokens)
+        n_rows = min(sizer.size, rows_that_fit(ways, device, longest + stop.longest(rows)))
+        batch = _first_batch(rows, pending, n_rows, ways, stop.longest(rows))
         generate = partial(generate_batch, module, stop=stop, seed=seed, memory=memory, device=device)
         results: Sequence[Generation | str] | None = unless_out_of_memory(generate, [rows[i] for i in batch])
         if results is None:

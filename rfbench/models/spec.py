@@ -17,13 +17,13 @@ from pydantic_core import CoreSchema
 
 from rfbench.errors import ModelError
 from rfbench.models.base import Capability
+from rfbench.models.templates import PLAIN, is_template_name, unknown_template
 from rfbench.text import did_you_mean
 
 EMBEDDED = "smollm2"
 """Name of the default model, which comes from a wheel and needs no model hub."""
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 CONTROLS = ("always-flag", "never-flag")
-PLAIN_TEMPLATE = "plain"
 
 _ADAPTERS = Path(__file__).parent / "adapters"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -36,6 +36,15 @@ class Source:
 
     kind: Literal["embedded", "folder", "hub", "control"]
     where: str
+
+
+class ThinkingMarks(BaseModel):
+    """How a model marks its thoughts, where no known form does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    open: str = Field(min_length=1, description="what opens a thought, one token or several")
+    close: str = Field(min_length=1, description="what closes it")
 
 
 class ModelSpec(BaseModel):
@@ -58,10 +67,17 @@ class ModelSpec(BaseModel):
         "auto", description="number format of the weights; auto: float32 on a CPU, elsewhere as saved"
     )
     chat_template: str | None = Field(
-        None, min_length=1, description="`plain`, a path to a Jinja file, or a Jinja template; default: the tokenizer's"
+        None,
+        min_length=1,
+        description="`plain`, a name that the tokenizer has, a path to a Jinja file, or a Jinja template; default: the "
+        "tokenizer's own",
     )
     template_args: dict[str, Any] = Field(
         default_factory=dict, description="variables for the chat template, such as enable_thinking"
+    )
+    thinking: Literal["none"] | ThinkingMarks | None = Field(
+        None,
+        description="the marks of thoughts, {open: ..., close: ...}, or `none`; default: as tokenizer and template say",
     )
     device: str | None = Field(None, description="torch device; default: the best one there is")
     device_map: str | None = Field(None, description="split over several devices, such as auto; excludes device")
@@ -180,17 +196,17 @@ class ModelSpec(BaseModel):
                 str(_path(p, base_dir).resolve()) if is_local else p for p, is_local in zip(parts, local, strict=True)
             ),
         }
-        if self.chat_template is not None and _is_template_path(self.chat_template):
+        if self.chat_template is not None and _is_template_path(self.chat_template, base_dir):
             changes["chat_template"] = str(_path(self.chat_template, base_dir).resolve())
         return self if self.backend == "control" else self.model_copy(update=changes)
 
     def template_text(self) -> str | None:
-        """The chat template asked for: Jinja text, the word ``plain``, or ``None`` for the tokenizer's own.
+        """The chat template asked for: Jinja text, the word ``plain``, a name, or ``None`` for the tokenizer's own.
 
         Raises:
             ModelError: the template file cannot be read.
         """
-        if self.chat_template is None or not _is_template_path(self.chat_template):
+        if self.chat_template is None or not _is_template_path(self.chat_template, Path()):
             return self.chat_template
         try:
             return _path(self.chat_template, Path()).read_text(encoding="utf-8")
@@ -214,9 +230,12 @@ class ModelSpec(BaseModel):
         if self.hub and self.base != EMBEDDED:
             problems.append(f"hub: true is for {EMBEDDED}; a Hub id needs no such key")
         try:
-            resolved.template_text()
+            template = resolved.template_text()
         except ModelError as error:
             problems.append(str(error))
+        else:
+            if template is not None and is_template_name(template) and source.kind == "folder" and not self.adapter:
+                problems += unknown_template(template, Path(source.where))
         return problems
 
 
@@ -269,8 +288,11 @@ def folder_spec(path: Path) -> str:
     return str(path) if path.is_absolute() or "/" in str(path) else f"./{path}"
 
 
-def _is_template_path(text: str) -> bool:
-    return text != PLAIN_TEMPLATE and not any(mark in text for mark in ("{{", "{%", "\n"))
+def _is_template_path(text: str, base_dir: Path) -> bool:
+    """A path that exists, or a text that can be neither a name nor a template."""
+    if text == PLAIN or any(mark in text for mark in ("{{", "{%", "\n")):
+        return False
+    return not is_template_name(text) or _path(text, base_dir).is_file()
 
 
 def _folder_problem(role: str, source: Source | None) -> str | None:

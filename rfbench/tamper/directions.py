@@ -85,13 +85,13 @@ def first_id(model: HFModel, behavior: Behavior, opening: str) -> int:
 
 
 def after_instruction(model: HFModel, behavior: Behavior) -> int:
-    """Number of template tokens between the request and the answer, at least 1.
+    """Number of template tokens between the request and words that are forced, at least 1.
 
     Raises:
         EncodingError: the model's template cannot carry the request.
     """
-    chat = model.encode([{"role": "user", "content": behavior.request}])
-    return max(1, len(chat.ids) - chat.span("user").stop)
+    chat = model.encode([{"role": "user", "content": behavior.request}], behavior.target)
+    return max(1, len(chat.ids) - chat.n_prefill - chat.span("user").stop)
 
 
 @torch.inference_mode()

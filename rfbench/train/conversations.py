@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 Form = Literal["direct", "prefilled"]
 CHUNK = 128
 """Requests per cache file: what a kill during generation loses at most."""
-FORMAT = 1
+FORMAT = 2
 """Raised whenever what lies in a cache file changes."""
 
 

@@ -57,8 +57,16 @@ def message_ids(chat: EncodedChat) -> list[int]:
 
 
 def reference(tok: Any, messages: Sequence[Message], prefill: str = "", template: str | None = None) -> list[int]:
-    text = tok.apply_chat_template(list(messages), chat_template=template, tokenize=False, add_generation_prompt=True)
-    return list(tok(text + prefill, add_special_tokens=False)["input_ids"])
+    """What transformers makes of it; white space alone is no answer that it could go on with."""
+    if prefill.strip():
+        turns = [*messages, {"role": "assistant", "content": prefill}]
+        text = tok.apply_chat_template(turns, chat_template=template, tokenize=False, continue_final_message=True)
+    else:
+        text = tok.apply_chat_template(
+            list(messages), chat_template=template, tokenize=False, add_generation_prompt=True
+        )
+        text += prefill
+    return list(tok(text, add_special_tokens=False)["input_ids"])
 
 
 def assert_covers(chat: EncodedChat) -> None:

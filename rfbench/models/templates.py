@@ -1,0 +1,130 @@
+"""Which chat template a conversation is rendered with, and what keeps it the same from day to day."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rfbench.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+# No suffix of a file: a name such as `rag` that no file has is one of the tokenizer's own templates.
+_NAME = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
+
+PLAIN = "plain"
+"""What :data:`PLAIN_TEMPLATE` is called."""
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}"
+    "{% elif message['role'] == 'user' %}{{ '### User\\n' + message['content'] + '\\n\\n' }}"
+    "{% else %}{{ '### Assistant\\n' + message['content'] + '\\n\\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '### Assistant\\n' }}{% endif %}"
+)
+"""``chat_template: plain``: for base models, which have no template of their own."""
+
+_FROZEN_CLOCK = (
+    "{% macro strftime_now(format) %}{{ format"
+    " | replace('%Y', '2024') | replace('%m', '07') | replace('%B', 'July') | replace('%b', 'Jul')"
+    " | replace('%d', '26') | replace('%A', 'Friday') | replace('%a', 'Fri') }}{% endmacro %}\n"
+)
+"""Some templates print today's date; a prompt must not change overnight. The day is Llama 3.1's own default."""
+
+
+def freeze_clock(template: str) -> str:
+    """The template, with today's date replaced by a day that stays."""
+    return _FROZEN_CLOCK + template if "strftime_now" in template else template
+
+
+def find_template(tokenizer: Any, asked: str | None) -> str:
+    """The chat template that is meant.
+
+    Args:
+        tokenizer: of the model, with one template, several named ones, or none.
+        asked: ``"plain"``, a name, Jinja text, or ``None`` for the tokenizer's own.
+
+    Raises:
+        ModelError: there is none of that name, none at all, or several of which none is the default.
+    """
+    own = getattr(tokenizer, "chat_template", None)
+    named: Mapping[str, str] = own if isinstance(own, Mapping) else {}
+    if asked == PLAIN:
+        return PLAIN_TEMPLATE
+    if asked is not None:
+        if asked in named:
+            return named[asked]
+        if asked == "default" and isinstance(own, str) and own:
+            return own
+        if any(mark in asked for mark in ("{{", "{%", "\n")):
+            return asked
+        there = f"it has: {', '.join(sorted(named))}" if named else "it has no named templates"
+        raise ModelError(
+            f"the tokenizer has no chat template named {asked!r} ({there}); name one of its own, `plain`, "
+            "or the path of a file"
+        )
+    if isinstance(own, str) and own:
+        return own
+    if "default" in named:
+        return named["default"]
+    if named:
+        return _only_plain_chat(tokenizer, named)
+    raise ModelError(
+        "the tokenizer has no chat template (a base model?): set `chat_template: plain` on the model, "
+        "or give a template string or file there"
+    )
+
+
+def _only_plain_chat(tokenizer: Any, named: Mapping[str, str]) -> str:
+    """The one of several templates that can carry a plain request: others are for tools and documents.
+
+    Raises:
+        ModelError: none of them can, or more than one.
+    """
+    request = "\ue0f0"
+    able = []
+    for name, template in named.items():
+        try:
+            messages = [{"role": "user", "content": request}]
+            rendered = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False)
+        except Exception as error:  # templates are programs: they raise what they like
+            logger.debug("template %s: %s", name, error)
+            continue
+        if request in rendered:
+            able.append(name)
+    if len(able) != 1:
+        raise ModelError(
+            "the tokenizer has several chat templates and no default; set `chat_template:` on the model to the name of "
+            f"one: {', '.join(sorted(named))}"
+        )
+    logger.warning(
+        "of the tokenizer's chat templates (%s) %r alone carries a plain request, and is taken",
+        ", ".join(sorted(named)),
+        able[0],
+    )
+    return named[able[0]]
+
+
+def is_template_name(text: str) -> bool:
+    """Whether a chat template may be the name of one that the tokenizer has."""
+    return text != PLAIN and _NAME.fullmatch(text) is not None
+
+
+def unknown_template(name: str, folder: Path) -> list[str]:
+    """A line where a folder is known to hold no chat template of this name, and none of it is a file."""
+    try:
+        own = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template")
+        names = {str(each["name"]) for each in own} if isinstance(own, list) else {"default"} if own else set()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []  # what cannot be read is the loader's affair
+    names |= {path.stem for path in (folder / "additional_chat_templates").glob("*.jinja")}
+    names |= {"default"} if (folder / "chat_template.jinja").is_file() else set()
+    if name in names:
+        return []
+    there = f"it has: {', '.join(sorted(names))}" if names else "it has none"
+    return [f"chat_template {name!r} cannot be read: no such file, and the tokenizer has none of that name ({there})"]

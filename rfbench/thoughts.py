@@ -1,0 +1,190 @@
+"""How models mark what they think before they answer: the table of known forms, and thoughts found in a text.
+
+A thought is no answer: verdicts are read from what comes after it. Where ids are at hand
+(:mod:`rfbench.models.thinking`) a mark that is one token is known by its id, so that a model that spells it out in
+pieces closes nothing; a text alone is read by the marks themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A way to mark thoughts.
+
+    ``opens`` and ``closes`` are regular expressions in which ``%0``, ``%1`` ... stand for the ``marks``, each a string
+    that tokenizers hold as one token, or that is spelled out. ``lead`` is how an opened thought looks in text.
+    ``inner`` are tokens that end a message within the thought, and so do not end the answer. Of a ``spare`` form the
+    vocabulary says nothing, as many have its tokens for no purpose: a template must write them.
+    """
+
+    name: str
+    marks: tuple[str, ...]
+    opens: str
+    closes: str
+    lead: str
+    inner: tuple[str, ...] = ()
+    spare: bool = False
+
+
+def pair(name: str, opening: str, closing: str, *, inner: tuple[str, ...] = (), spare: bool = False) -> Form:
+    """A form of one mark before the thought and one after it; an opening tag of the answer goes with the latter."""
+    return Form(name, (opening, closing), "%0", r"%1(?:\s*<(?:answer|response|output)>)?", opening, inner, spare)
+
+
+FORMS: tuple[Form, ...] = (
+    pair("think", "<think>", "</think>"),  # DeepSeek-R1, Qwen3, GLM, SmolLM3, Granite, Phi reasoning, Nemotron, ...
+    pair("thinking", "<thinking>", "</thinking>"),
+    pair("thought", "<thought>", "</thought>"),  # EXAONE Deep
+    pair("reasoning", "<reasoning>", "</reasoning>"),
+    pair("magistral", "[THINK]", "[/THINK]"),
+    pair("seed", "<seed:think>", "</seed:think>"),
+    pair("cohere", "<|START_THINKING|>", "<|END_THINKING|>"),
+    pair("kimi", "\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    pair("apertus", "<|inner_prefix|>", "<|inner_suffix|>"),
+    pair("open-thoughts", "<|begin_of_thought|>", "<|end_of_thought|>"),
+    pair("longcat", "<longcat_think>", "</longcat_think>"),
+    pair("think-fast", "<think_fast>", "</think_fast>"),  # K2 Think
+    pair("think-faster", "<think_faster>", "</think_faster>"),
+    pair("solar", "<|think|>", "<|content|>", inner=("<|end|>",)),
+    pair("medgemma", "<unused94>", "<unused95>", spare=True),
+    pair("pangu", "[unused16]", "[unused17]", spare=True),
+    Form("gemma", ("<|channel>", "<channel|>"), "%0", "%1", "<|channel>thought\n"),
+    # gpt-oss: every channel but the last is a thought, and so is all between messages.
+    Form(
+        "harmony",
+        ("<|channel|>", "<|message|>", "<|start|>"),
+        r"(?:%2\s*assistant\b.{0,80}?)?%0(?!\s*final\b.{0,40}?%1)",
+        r"%0\s*final\b.{0,40}?%1|%2\s*assistant\s*%1",
+        "<|channel|>analysis<|message|>",
+        inner=("<|end|>",),
+    ),
+)
+"""The known forms. Others are given as ``thinking: {open: ..., close: ...}`` in a model's mapping."""
+
+# A tag that says by its name what it marks.
+_NAME = r"[A-Za-z0-9_:.-]*(?i:think|thought|reason|scratchpad)[A-Za-z0-9_:.-]*"
+_TAG = re.compile(rf"(<\|?|\[|\u25c1)({_NAME})(\|?>|\]|\u25b7)")
+_ENDS = (("START", "END"), ("BEGIN", "END"), ("start", "end"), ("begin", "end"))
+TAGGED = Form("tagged", (), rf"<\|?{_NAME}\|?>", rf"</{_NAME}>|<\|/?{_NAME}\|>", "<think>")
+"""Any such tag: known where a text begins with one."""
+
+
+def forms_named(texts: Iterable[str]) -> tuple[Form, ...]:
+    """Forms that are not in the table, but whose tags say by their names what they are: ``<my:think>``, ``[THOUGHT]``.
+
+    Args:
+        texts: where tags may stand: a chat template, tokens of a vocabulary.
+    """
+    known = {mark for form in FORMS for mark in form.marks}
+    found: dict[str, Form] = {}
+    for text in texts:
+        for before, name, after in _TAG.findall(text):
+            opening = before + name + after
+            other = next((name.replace(a, b) for a, b in _ENDS if a in name), None)
+            if opening not in known and not any(end in name for _, end in _ENDS):  # else it is in the table, or closes
+                found[opening] = pair(opening, opening, before + (other or f"/{name}") + after)
+    return tuple(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Finder:
+    """A form that is ready to be looked for: what opens and what closes a thought.
+
+    ``orphans``: a close counts that nothing has opened: all before it is thought, as the opening may stand where it is
+    not seen.
+    """
+
+    form: Form
+    opens: re.Pattern[str]
+    closes: re.Pattern[str]
+    orphans: bool = True
+
+
+def finder(form: Form, write: Callable[[str], str] = re.escape, *, at_start: bool = False) -> Finder:
+    """Compile a form; ``write`` gives the expression for a mark, ``at_start`` admits a thought at the start alone."""
+
+    def expression(pattern: str) -> str:
+        return re.sub(r"%(\d)", lambda found: write(form.marks[int(found[1])]), pattern)
+
+    opens = expression(form.opens)
+    return Finder(
+        form,
+        re.compile(rf"\A\s*(?:{opens})" if at_start else opens, re.DOTALL),
+        re.compile(expression(form.closes), re.DOTALL),
+        orphans=not at_start,
+    )
+
+
+def find_thoughts(
+    text: str, finders: Sequence[Finder], inside: Finder | None = None
+) -> tuple[list[Span], Finder | None]:
+    """Spans of characters that are thought, marks included, and the form of one that is still open at the end.
+
+    Args:
+        text: in which the marks are looked for.
+        finders: forms.
+        inside: the form of a thought that was open before the text began.
+    """
+    spans: list[Span] = []
+    at = start = 0
+    while True:
+        if inside is None:
+            opening = _first([(each.opens.search(text, at), each) for each in finders])
+            if not spans:
+                orphan = _first([(each.closes.search(text), each) for each in finders if each.orphans])
+                if orphan and (opening is None or orphan[0].start() < opening[0].start()):
+                    spans.append((0, orphan[0].end()))
+                    at = orphan[0].end()
+                    continue
+            if opening is None:
+                return spans, None
+            found, inside = opening
+            start, at = found.start(), found.end()
+        close = inside.closes.search(text, at)
+        if close is None:
+            return [*spans, (start, len(text))], inside
+        spans.append((start, close.end()))
+        at, inside = close.end(), None
+
+
+def _first(found: Sequence[tuple[re.Match[str] | None, Finder]]) -> tuple[re.Match[str], Finder] | None:
+    """The match that begins first."""
+    matches = [(match, form) for match, form in found if match is not None]
+    return min(matches, key=lambda pair: pair[0].start()) if matches else None
+
+
+def without(text: str, spans: Sequence[Span]) -> str:
+    """``text`` without some spans of it, which may reach beyond its end."""
+    kept, at = [], 0
+    for start, stop in spans:
+        kept.append(text[at:start])
+        at = max(at, stop)
+    return "".join([*kept, text[at:]])
+
+
+_IN_TEXT = (*(finder(form) for form in FORMS), finder(TAGGED, at_start=True))
+_MARKS = sorted({re.escape(mark) for form in FORMS for mark in form.marks}, key=len, reverse=True)
+_MARK = re.compile("|".join(_MARKS))
+
+
+def spans_in_text(text: str) -> tuple[list[Span], bool]:
+    """The thoughts of a text by the known marks alone, and whether it ends inside one."""
+    if not ("<" in text or "[" in text or "\u25c1" in text):
+        return [], False
+    if _MARK.search(text) is None and _IN_TEXT[-1].opens.match(text) is None:
+        return [], False
+    spans, inside = find_thoughts(text, _IN_TEXT)
+    return spans, inside is not None
+
+
+def read_answer(text: str) -> tuple[str, bool]:
+    """What a text says outside its thoughts, by the known marks alone; and whether it ends inside a thought."""
+    spans, inside = spans_in_text(text)
+    return without(text, spans) if spans else text, inside
