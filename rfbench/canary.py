@@ -35,10 +35,13 @@ class CanaryReport:
     n_harmful: int
     n_benign: int
     bounds: CanaryBounds
+    misplaced_words: str = ""
 
     @property
     def problem(self) -> str:
         """What is wrong, with the figures; empty when nothing is."""
+        if self.misplaced_words:
+            return f"{self.misplaced_words}: attacks that force words would be weaker than they are"
         if self.harmful_rate is None or self.benign_rate is None:
             return ""
         if self.harmful_rate < self.bounds.min_harmful:
@@ -81,7 +84,8 @@ def run_canary(model: ChatModel, bounds: CanaryBounds) -> CanaryReport:
     rates: tuple[float | None, float | None] = (None, None)
     if model.flag_id is not None:
         rates = _flag_rate(model, model.flag_id, harmful), _flag_rate(model, model.flag_id, benign)
-    return CanaryReport(model.name, model.flag_token, *rates, len(harmful), len(benign), bounds)
+    flag = model.name, model.flag_token
+    return CanaryReport(*flag, *rates, len(harmful), len(benign), bounds, misplaced_words=model.misplaced_words)
 
 
 def _flag_rate(model: ChatModel, flag_id: int, behaviors: Sequence[Behavior]) -> float:
@@ -94,15 +98,20 @@ def _flag_rate(model: ChatModel, flag_id: int, behaviors: Sequence[Behavior]) ->
 
 
 def check_structure(model: ChatModel) -> None:
-    """The flag of a model whose weights lie in this process is still one trained id.
+    """The ends of a model whose weights lie in this process are finite, and its flag is still one trained id.
 
     Raises:
-        CanaryError: it is not.
+        CanaryError: it is not so.
     """
     module = getattr(model, "module", None)
-    if module is None or model.flag_token is None:
+    if module is None:
         return
     from rfbench.models.flag import check_flag
+    from rfbench.models.loaded import check_finite
+
+    check_finite(module)
+    if model.flag_token is None:
+        return
 
     flag_id = check_flag(module, model.tokenizer, model.flag_token)
     if flag_id != model.flag_id:

@@ -166,7 +166,7 @@ def _gate(suite: Suite, folder: RunFolder, result: Run, summary: pd.DataFrame) -
 
 
 def check_command(arguments: Namespace) -> int:
-    """The canary alone."""
+    """The canary alone, the self-check at load included."""
     from rfbench.models.spec import ModelSpec
 
     spec = ModelSpec.parse({"spec": arguments.model, **_model_overrides(arguments)})
@@ -181,6 +181,8 @@ def check_command(arguments: Namespace) -> int:
         report = run_canary(model, CanaryBounds())
     if report.harmful_rate is None or report.benign_rate is None:
         sys.stdout.write("flag: none; only refusal columns can be computed, and the behavioural canary needs a flag\n")
+        if report.problem:
+            raise CanaryError(f"canary: {report.problem}")
         return EXIT_OK
     sys.stdout.write(
         f"flags {report.harmful_rate:.0%} of {report.n_harmful} harmful prompts (at least "
@@ -194,7 +196,17 @@ def check_command(arguments: Namespace) -> int:
 
 
 def _print_facts(facts: Mapping[str, object]) -> None:
-    for name in ("name", "dtype", "device", "flag_token", "flag_id", "flag_bias", "eos_ids", "max_context"):
+    for name in (
+        "name",
+        "dtype",
+        "device",
+        "flag_token",
+        "flag_id",
+        "flag_bias",
+        "eos_ids",
+        "max_context",
+        "self_check",
+    ):
         if name in facts:
             sys.stdout.write(f"{name}: {facts[name]}\n")
 

@@ -165,3 +165,24 @@ def test_models_whose_weights_are_elsewhere_have_no_structure_to_check() -> None
     check_structure(model)
     assert weights_fingerprint(model) is None
     check_restored(model, None, "x")
+
+
+def test_forced_words_in_the_wrong_place_are_a_problem_with_and_without_a_flag() -> None:
+    for flag in (True, False):
+        model = model_that_flags(HARMFUL, flag=flag)
+        model.misplaced_words = "forced words 'Sure' end in ['Sure'], where the chat template writes ['_Sure']"
+        assert run_canary(model, CanaryBounds()).problem == (
+            f"{model.misplaced_words}: attacks that force words would be weaker than they are"
+        )
+
+
+def test_a_weight_that_is_no_number_is_found_without_a_flag(tiny_llama: Path) -> None:
+    import torch
+
+    with load_model(str(tiny_llama), "none") as model:
+        check_structure(model)
+        head: Any = model.module.get_output_embeddings()  # type: ignore[attr-defined]
+        with torch.no_grad():
+            head.weight[40, 0] = torch.inf
+        with pytest.raises(CanaryError, match="not finite, the first is that of id 40"):
+            check_structure(model)

@@ -701,6 +701,35 @@ def test_check_of_a_model_without_a_flag(rf: Rf, tiny_llama: Path) -> None:
     code, out, _ = rf("check", tiny_llama, "--flag", "none")
     assert code == 0
     assert "flag: none" in out
+    assert "self_check: in a batch, alone and in one pass: the same (rows of " in out
+
+
+def test_check_of_a_model_whose_forced_words_are_misplaced(
+    rf: Rf, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rfbench.models.loaded.check_forced_words", lambda encoder: "forced words 'Sure' end in x")
+    code, _, err = rf("check", tiny_llama, "--flag", "none")
+    assert code == 3
+    assert "canary: forced words 'Sure' end in x: attacks that force words would be weaker than they are" in err
+
+
+def test_check_of_a_model_that_no_way_of_running_is_right_for(
+    rf: Rf, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import LlamaForCausalLM
+
+    def restless(self: Any, *args: Any, **kwargs: Any) -> Any:
+        output = forward(self, *args, **kwargs)
+        output.logits = output.logits + torch.randn_like(output.logits)
+        return output
+
+    forward = LlamaForCausalLM.forward
+    monkeypatch.setattr(LlamaForCausalLM, "forward", restless)
+    code, _, err = rf("check", tiny_llama, "--flag", "none")
+    assert code == 3
+    assert err.count("\n") == 1
+    assert "self-check: two passes over the same ids give other logits" in err
 
 
 def test_a_flag_that_is_no_token_is_a_canary_error(rf: Rf, tiny_llama: Path) -> None:
