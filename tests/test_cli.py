@@ -710,7 +710,7 @@ def test_check_of_a_model_whose_forced_words_are_misplaced(
     monkeypatch.setattr("rfbench.models.loaded.check_forced_words", lambda encoder: "forced words 'Sure' end in x")
     code, _, err = rf("check", tiny_llama, "--flag", "none")
     assert code == 3
-    assert err.startswith("rfbench: canary: forced words 'Sure' end in x: attacks that force words would be weaker")
+    assert "canary: forced words 'Sure' end in x: attacks that force words would be weaker than they are" in err
 
 
 def test_check_of_a_model_that_no_way_of_running_is_right_for(
