@@ -113,7 +113,7 @@ def _watched(module: Any, adapter: Path) -> Iterator[None]:
     """Hold against the adapter's configuration what PEFT loads in this block: it drops or overwrites silently.
 
     Raises:
-        ModelError: weights have no place in the adapter, or would replace weights of the base.
+        ModelError: weights are not finite, have no place in the adapter, or would replace weights of the base.
     """
     base = {id(parameter) for parameter in module.parameters()}
     ends = _names_of_ends(module)
@@ -122,6 +122,10 @@ def _watched(module: Any, adapter: Path) -> Iterator[None]:
 
     def before(part: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
         offered.update(state)
+        # Not left to what they do to the logits: attention over few positions swallows a NaN.
+        if broken := sorted(key for key, tensor in state.items() if not tensor.isfinite().all()):
+            first = broken[0].removeprefix(_PREFIX)
+            raise ModelError(f"adapter {adapter} holds weights that are not finite, the first are {first}; train anew")
         places = dict(part.named_parameters(prefix=prefix.removesuffix("."), remove_duplicate=False))
         replaced = {key: places[key] for key in state if key in places and id(places[key]) in base}
         _refuse_replacing(part, state, replaced, adapter)

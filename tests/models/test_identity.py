@@ -76,9 +76,12 @@ def write(name: str, text: str = "other") -> Callable[[Path], object]:
     ("change", "fields"),
     [
         (write("model.safetensors"), ["weights_sha256"]),
-        (write("model-2.safetensors"), ["weights_sha256"]),
-        (write("config.json"), ["config_sha256"]),
+        (write("model-2.safetensors"), []),  # nothing loads it
+        (write("config.json", '{"a": 1}'), ["config_sha256"]),
         (write("generation_config.json"), ["config_sha256"]),
+        (write("processor_config.json"), ["config_sha256"]),
+        (write("sentencepiece.bpe.model"), ["config_sha256"]),
+        (write("quantize_config.json"), ["config_sha256"]),
         (write("rfbench.json"), ["config_sha256"]),
         (write("tokenizer.json"), ["tokenizer_sha256"]),
         (write("special_tokens_map.json"), ["tokenizer_sha256"]),
@@ -144,7 +147,7 @@ def test_shards_of_an_index(model: Path) -> None:
     (model / "model-00002-of-00002.safetensors").write_bytes(b"c")
     assert changed(before, of(model)) == ["weights_sha256"]
     (model / "model.safetensors.index.json").write_text("[]")
-    with pytest.raises(ModelError, match="is not a safetensors index"):
+    with pytest.raises(ModelError, match="is not an index of weight files"):
         of(model)
 
 

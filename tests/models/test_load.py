@@ -291,8 +291,8 @@ def test_adapters_that_do_not_belong_or_are_broken(tiny_model: TinyModel, tmp_pa
     assert load(f"{base}+{adapter}").flag_id == FLAG
     weights = load_file(adapter / "adapter_model.safetensors")
 
-    def refused(match: str, kind: type[Exception] = ModelError) -> None:
-        with pytest.raises(kind, match=match) as error:
+    def refused(match: str) -> None:
+        with pytest.raises(ModelError, match=match) as error:
             load(f"{base}+{adapter}")
         one_line(error, f"{base}+{adapter}")
 
@@ -303,7 +303,7 @@ def test_adapters_that_do_not_belong_or_are_broken(tiny_model: TinyModel, tmp_pa
     save_file(weights | {key: torch.zeros(4, 7)}, adapter / "adapter_model.safetensors")
     refused("size mismatch")
     save_file(weights | {key: weights[key] * torch.nan}, adapter / "adapter_model.safetensors")
-    refused("gives logits that are not finite", CanaryError)
+    refused("holds weights that are not finite")
     (adapter / "adapter_model.safetensors").unlink()
     torch.save(weights, adapter / "adapter_model.bin")
     refused("allow_pickle: true")
