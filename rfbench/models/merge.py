@@ -164,7 +164,9 @@ def _refuse_replacing(module: Any, state: dict[str, Any], replaced: dict[str, An
     import torch
 
     ends = {id(p) for end in (module.get_input_embeddings(), module.get_output_embeddings()) for p in end.parameters()}
-    with_bias = any(config.bias != "none" for config in getattr(module, "peft_config", {}).values() if hasattr(config, "bias"))
+    with_bias = any(
+        config.bias != "none" for config in getattr(module, "peft_config", {}).values() if hasattr(config, "bias")
+    )
     foreign, seen = [], {}
     for key, parameter in replaced.items():
         brought = state[key]

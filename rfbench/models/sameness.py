@@ -75,7 +75,9 @@ class Observation:
         finally:
             hook.remove()
         if not logits.isfinite().all():
-            raise CanaryError(f"{what} gives logits that are not finite; its weights are broken, or the dtype too small")
+            raise CanaryError(
+                f"{what} gives logits that are not finite; its weights are broken, or the dtype too small"
+            )
         hidden = entering[0][:, :4]
         return cls(ids, _embedded(module), hidden, _headed(module, hidden), logits)
 
