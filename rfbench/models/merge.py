@@ -65,6 +65,7 @@ def fold_adapter(adapted: Any) -> Any:
     tied = module.config.get_text_config().tie_word_embeddings
     if tied:
         _part(module.get_input_embeddings(), module.get_output_embeddings())
+    _fold_token_rows(module)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied")  # seen to below
         merged = adapted.merge_and_unload()
@@ -73,6 +74,18 @@ def fold_adapter(adapted: Any) -> Any:
         for config in (merged.config, merged.config.get_text_config()):
             config.tie_word_embeddings = holds
     return merged
+
+
+def _fold_token_rows(module: Any) -> None:
+    """Fold token rows that lie within a LoRA: PEFT would leave them beside the weights, in place of what it folds."""
+    from peft.tuners.lora import LoraLayer
+    from peft.utils.other import TrainableTokensWrapper
+
+    for part in list(module.modules()):
+        if isinstance(part, LoraLayer) and isinstance(part.base_layer, TrainableTokensWrapper):
+            part.base_layer = part.base_layer.unload_and_optionally_merge_module(
+                merge=True, safe_merge=False, adapter_names=None
+            )
 
 
 def _part(embedding: Any, head: Any) -> None:
