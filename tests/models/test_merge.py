@@ -305,8 +305,12 @@ def test_trained_biases_are_named_by_the_configuration(tmp_path: Path) -> None:
 
     tokenizer = tiny_tokenizer()
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    torch.manual_seed(0)
     module = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), attention_bias=True, **shape))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "norm" not in name:
+                parameter.normal_(0.0, 0.5, generator=generator)
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     module.save_pretrained(base)
     tokenizer.save_pretrained(base)
