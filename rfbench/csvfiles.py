@@ -133,4 +133,4 @@ def _note(marked: Sequence[tuple[int, int]]) -> str:
         return ""
     if len(marked) == 1:
         return f"; line {marked[0][1]} begins with # and counts as a comment"
-    return f"; {len(marked)} lines before it begin with # and count as comments"
+    return f"; {len(marked)} lines at the start begin with # and count as comments"

@@ -52,7 +52,7 @@ def _select(table: Table, forms: Sequence[Form], spec: DatasetSpec) -> tuple[For
     form = next((form for form in forms if not _lacking(table, form)), forms[0])
     where = {column: (values,) if isinstance(values, str) else tuple(values) for column, values in spec.where.items()}
     fail(table.place, _lacking(table, form, where))
-    fail(table.place, [] if table.rows else ["holds no rows"])
+    fail(table.place, [] if table.rows else [f"holds no rows{table.note}"])
     wanted = [*form.where.items(), *where.items()]
     rows = [row for row in table.rows if all(_cell(row.values.get(column)) in values for column, values in wanted)]
     fail(table.place, [] if rows else [_nothing_left(table, wanted)])
