@@ -31,7 +31,10 @@ def build_behaviors(table: Table, origin: Origin, spec: DatasetSpec) -> tuple[Be
     behaviors: list[Behavior] = []
     problems: list[str] = []
     first: dict[str, Row] = {}
-    readers = {**READERS, "prompt": partial(_request, first_turn=form.first_turn)}
+    readers: dict[str, Callable[[object], str | bool]] = {
+        **READERS,
+        "prompt": partial(_request, first_turn=form.first_turn),
+    }
     for row in rows:
         values, wrong = _values(row, columns, readers)
         id_ = values.setdefault("behavior_id", f"{spec.label}-{row.number:04d}")

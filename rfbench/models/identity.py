@@ -4,47 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import json
 import logging
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rfbench.cachefolder import file_sha256
 from rfbench.errors import ModelError
 from rfbench.files import write_atomically
+from rfbench.models.folders import (
+    ADAPTER_CONFIG,
+    TEMPLATE,
+    TOKENIZER,
+    adapter_problem,
+    beside,
+    brings_tokenizer,
+    listed,
+    read_object,
+    settings,
+    weight_files,
+)
 from rfbench.models.spec import ModelSpec, Source
 from rfbench.records import digest
 
 log = logging.getLogger(__name__)
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "nanogcg", "lm_eval", "rfbench")
-_ADAPTER_CONFIG = "adapter_config.json"
-_TEMPLATE = ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja")
-_TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "*.tiktoken",
-    "tokenizer.model",
-    "spiece.model",
-)
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
-_FOR_PEOPLE = (".md", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".pdf", ".html", ".log")
-_NOTICES = frozenset({"README", "LICENSE", "LICENCE", "NOTICE", "COPYING", "manifest.json"})
-"""Files that no library reads. ``manifest.json`` is what :mod:`rfbench.models.embedded` writes."""
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_PICKLED, _PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model")
-"""Where an adapter has one of these, the tokenizer is read from beside it: a token that it adds stands there."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -88,29 +75,11 @@ def identify(spec: ModelSpec, *, offline: bool = False) -> ModelIdentity:
     override = spec.template_text()
     return ModelIdentity(
         revision=revision,
-        weights_sha256=_hash(folder, _weights(folder, allow_pickle=spec.allow_pickle)) if folder else "",
-        tokenizer_sha256=_hash(vocabulary, _listed(vocabulary, _TOKENIZER)) if vocabulary else "",
+        weights_sha256=_hash(folder, weight_files(folder, allow_pickle=spec.allow_pickle)) if folder else "",
+        tokenizer_sha256=_hash(vocabulary, listed(vocabulary, TOKENIZER)) if vocabulary else "",
         template_sha256=digest(override) if override else _template(vocabulary) if vocabulary else "",
         adapter_sha256=_adapter(adapter, code=code, offline=offline) if adapter else "",
-        config_sha256=_hash(folder, _settings(folder, code=code)) if folder else "",
-    )
-
-
-def brings_tokenizer(adapter: Path) -> bool:
-    """Whether the tokenizer is read from an adapter's folder: one that adds a token brings its own."""
-    return any((adapter / name).is_file() for name in TOKENIZER_FILES)
-
-
-def adapter_problem(name: str, *, has_config: bool) -> str:
-    """Why a place that holds an ``adapter_config.json`` is not loaded as a model.
-
-    transformers would load the adapter on top: of the weights beside it, else of whatever its configuration names.
-    """
-    if not has_config:
-        return f"{name!r} holds an adapter, not a model; write BASE+{name}"
-    return (
-        f"{name!r} holds weights of its own and an adapter ({_ADAPTER_CONFIG}), and which of the two is meant is not "
-        "clear; move the adapter into a folder of its own, and name it as BASE+ADAPTER or leave it out"
+        config_sha256=_hash(folder, settings(folder, code=code)) if folder else "",
     )
 
 
@@ -226,7 +195,7 @@ def _folder(source: Source, *, offline: bool) -> Path | None:
     if not folder.is_dir():
         raise ModelError(f"model folder {source.where!r} does not exist")
     has_config = (folder / "config.json").is_file()
-    if (folder / _ADAPTER_CONFIG).is_file():
+    if (folder / ADAPTER_CONFIG).is_file():
         raise ModelError(adapter_problem(source.where, has_config=has_config))
     if not has_config:
         raise ModelError(f"{source.where!r} is not a model folder: it holds no config.json")
@@ -237,66 +206,12 @@ def _adapter(source: Source, *, code: bool, offline: bool) -> str:
     if source.kind == "hub":
         return digest([source.where, hub_commit(source.where, offline=offline)])
     folder = Path(source.where).expanduser()
-    if not (folder / _ADAPTER_CONFIG).is_file():
-        raise ModelError(f"{source.where!r} is not an adapter folder: it holds no {_ADAPTER_CONFIG}")
-    weights = _listed(folder, ("adapter_model.safetensors",)) or _listed(folder, ("adapter_model.bin",))
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise ModelError(f"{source.where!r} is not an adapter folder: it holds no {ADAPTER_CONFIG}")
+    weights = listed(folder, ("adapter_model.safetensors",)) or listed(folder, ("adapter_model.bin",))
     if not weights:
         raise ModelError(f"adapter folder {source.where!r} holds no weights (adapter_model.safetensors)")
-    return _hash(folder, weights + _beside(folder, code=code))
-
-
-def _weights(folder: Path, *, allow_pickle: bool) -> list[Path]:
-    """The files that transformers loads the weights of a model folder from, and the index that names them.
-
-    In its order: what ``config.json`` names as ``transformers_weights``, one safetensors file, the shards of an index,
-    and last, where they are allowed, pickled ones in the same order.
-    """
-    named = _json(folder / "config.json").get("transformers_weights")
-    names = [named] if isinstance(named, str) else [_SINGLE, _INDEX]
-    pickled = [name for name in (_PICKLED, _PICKLED_INDEX) if (folder / name).is_file()]
-    if allow_pickle and not isinstance(named, str):
-        names += pickled
-    found = next((folder / name for name in names if (folder / name).is_file()), None)
-    if found is not None:
-        return _shards(folder, found) if found.name.endswith(".index.json") else [found]
-    if pickled:
-        raise ModelError(f"{folder} holds pickled weights only; save it as safetensors, or set allow_pickle: true")
-    raise ModelError(f"{folder} holds no weights ({', '.join(names[:2])})")
-
-
-def _shards(folder: Path, index: Path) -> list[Path]:
-    try:
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        missing = [name for name in shards if not (folder / name).is_file()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{index} is not an index of weight files; download or save the model again") from error
-    if missing:
-        raise ModelError(f"{folder} lacks {len(missing)} of {len(shards)} weight files, the first is {missing[0]}")
-    return [index, *(folder / name for name in shards)]
-
-
-def _settings(folder: Path, *, code: bool) -> list[Path]:
-    """What of a model folder is neither weights nor tokenizer nor template."""
-    apart = {*_listed(folder, _TOKENIZER), *_listed(folder, _TEMPLATE), folder / _INDEX, folder / _PICKLED_INDEX}
-    return [path for path in _beside(folder, code=code) if path not in apart]
-
-
-def _beside(folder: Path, *, code: bool) -> list[Path]:
-    """All that a library may read from a folder besides weights.
-
-    The names are many and change: vocabularies, processors, quantisation, prompts. So everything counts that is not
-    plainly for people; ``code`` says that Python files are run.
-    """
-    listed = [
-        path
-        for path in _listed(folder, ("[!.]*", *_TEMPLATE))
-        if path.suffix.lower() not in (*_WEIGHTS, *_FOR_PEOPLE, ".py") and not {path.name, path.stem} & _NOTICES
-    ]
-    return sorted({*listed, *(_listed(folder, ("**/*.py",)) if code else ())})
-
-
-def _listed(folder: Path, patterns: Iterable[str]) -> list[Path]:
-    return sorted({p for pattern in patterns for p in folder.glob(pattern) if p.is_file()})
+    return _hash(folder, weights + beside(folder, code=code))
 
 
 def _hash(folder: Path, files: list[Path]) -> str:
@@ -309,18 +224,7 @@ def _hash(folder: Path, files: list[Path]) -> str:
 
 def _template(folder: Path) -> str:
     """Hash of the chat template files, else of the template inside the tokenizer's configuration."""
-    if files := _listed(folder, _TEMPLATE):
+    if files := listed(folder, TEMPLATE):
         return _hash(folder, files)
-    template = _json(folder / "tokenizer_config.json").get("chat_template")
+    template = read_object(folder / "tokenizer_config.json").get("chat_template")
     return digest(template) if template else ""
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    """The object in a file; empty for no file, and for what is no object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {_first_line(error)}") from error
-    return content if isinstance(content, dict) else {}

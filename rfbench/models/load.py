@@ -13,7 +13,8 @@ from rfbench.errors import CanaryError, ModelError
 from rfbench.models.base import ChatModel
 from rfbench.models.controls import ControlModel
 from rfbench.models.flag import FLAG_FILE, FlagFile, check_flag, read_flag_file, resolve_flag
-from rfbench.models.identity import TOKENIZER_FILES, adapter_problem, hub_commit
+from rfbench.models.folders import TOKENIZER_FILES, adapter_problem
+from rfbench.models.identity import hub_commit
 from rfbench.models.merge import merge_adapter
 from rfbench.models.spec import ModelSpec, Source
 

@@ -62,7 +62,7 @@ def fold_adapter(adapted: Any) -> Any:
     would change the other as well. So they are parted, and tied again where folding has left them equal.
     """
     module = adapted.get_base_model()
-    tied = module.config.get_text_config().tie_word_embeddings
+    tied = any(config.tie_word_embeddings for config in (module.config, module.config.get_text_config()))
     if tied:
         _part(module.get_input_embeddings(), module.get_output_embeddings())
     _fold_token_rows(module)
@@ -180,7 +180,8 @@ def _refuse_replacing(module: Any, state: dict[str, Any], replaced: dict[str, An
     with_bias = any(
         config.bias != "none" for config in getattr(module, "peft_config", {}).values() if hasattr(config, "bias")
     )
-    foreign, seen = [], {}
+    foreign: list[str] = []
+    seen: dict[int, Any] = {}
     for key, parameter in replaced.items():
         brought = state[key]
         if id(parameter) in ends and parameter.ndim > 1 and brought.shape == parameter.shape:

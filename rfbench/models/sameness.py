@@ -129,7 +129,8 @@ def _embedded(module: Any) -> Any:
     rows = []
     with torch.inference_mode():
         directions = None
-        for ids in torch.arange(n, device=device).split(_CHUNK):
+        for start in range(0, n, _CHUNK):
+            ids = torch.arange(start, min(start + _CHUNK, n), device=device)
             vectors = embedding(ids).float()
             if directions is None:
                 draw = torch.Generator().manual_seed(0)
