@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 import re
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from rfbench.records import digest
 log = logging.getLogger(__name__)
 
 _REMEMBERED_BYTES = 1 << 20
+_MEMO_FORMAT = 2
+_SETTLED_NS = 2_000_000_000
+"""Older than this a change cannot hide in the coarse clock of a file system (FAT: two seconds)."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -39,24 +44,33 @@ def cache_root() -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file; of one larger than 1 MiB remembered by path, size, modification time and inode.
+    """SHA-256 (hex) of a file. That of one larger than 1 MiB is remembered, for as long as the file was not written.
+
+    Size and modification time do not show that: both can be kept by whoever writes. The system's own note of the last
+    change cannot be set, so it decides, with the device and the inode; and as clocks are coarse, no hash is kept of a
+    file that was changed less than two seconds before. On Windows, which has no such note, nothing is remembered.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is written at this moment.
     """
     stat = path.stat()
     if stat.st_size < _REMEMBERED_BYTES:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    key = digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino])
+    state = _state(stat)
+    key = digest([_MEMO_FORMAT, str(path.resolve()), *state])
     entry = cache_root() / "sha256" / key
     try:
-        known = entry.read_text(encoding="ascii")
+        known = entry.read_text(encoding="ascii") if sys.platform != "win32" else ""
     except (OSError, UnicodeDecodeError):
         known = ""
     if _SHA256.fullmatch(known):
         return known
     with path.open("rb") as file:
         value = hashlib.file_digest(file, "sha256").hexdigest()
+    if _state(path.stat()) != state:
+        raise OSError(errno.EBUSY, "it is written while it is read; wait until that is done", str(path))
+    if sys.platform == "win32" or time.time_ns() - max(stat.st_ctime_ns, stat.st_mtime_ns) < _SETTLED_NS:
+        return value
     temporary = entry.with_name(f".{key}-{uuid.uuid4().hex}")
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
@@ -66,3 +80,8 @@ def file_sha256(path: Path) -> str:
         # A shared cache may be read-only: the hash is right all the same, it only costs time again.
         log.debug("hash of %s is not remembered: %s", path, error)
     return value
+
+
+def _state(stat: os.stat_result) -> list[int]:
+    """What the system says of a file and cannot be the same after it was written."""
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

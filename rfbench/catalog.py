@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -138,7 +138,7 @@ def locate(spec: DatasetSpec, base: Path | None = None) -> tuple[Origin | None, 
     origin = Origin(
         place=source.place,
         revision=spec.revision or "",
-        forms=tuple(Form({**form.columns, **spec.columns}, form.where) for form in source.forms),
+        forms=tuple(replace(form, columns={**form.columns, **spec.columns}) for form in source.forms),
         targets=targets,
         public=source.public,
         is_harmful=entry.is_harmful if entry and spec.is_harmful is None else spec.is_harmful,

@@ -18,10 +18,14 @@ FIELDS: tuple[BehaviorField, ...] = get_args(BehaviorField)
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Where a source keeps our fields (field -> its column), and which of its rows belong (column -> values)."""
+    """Where a source keeps our fields (field -> its column), and which of its rows belong (column -> values).
+
+    ``first_turn``: of conversations the first user message is the request, and the rest is left out.
+    """
 
     columns: Mapping[BehaviorField, str] = field(default_factory=dict)
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    first_turn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +189,7 @@ ENTRIES: Mapping[str, Entry] = {
         is_harmful=False,
         source="UltraChat 200k, first user turns (arXiv 2310.16944)",
         licence="MIT",
-        hub=HubSource("HuggingFaceH4/ultrachat_200k", Form({"prompt": "messages"}), split="test_sft"),
+        hub=HubSource("HuggingFaceH4/ultrachat_200k", Form({"prompt": "messages"}, first_turn=True), split="test_sft"),
     ),
     "adv_training": Entry(
         is_harmful=True,

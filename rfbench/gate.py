@@ -19,7 +19,7 @@ from rfbench.detection import DETECTION
 from rfbench.measures.figures import FIGURES, is_figure
 from rfbench.metrics import DSR_METRICS, METRICS, RATE_METRICS, metric_rows
 from rfbench.models.spec import CONTROLS
-from rfbench.section import clean
+from rfbench.section import clean, xml_text
 from rfbench.stats import wilson
 from rfbench.tampered import DESTROYED, RATIO, REMAINS, TAMPERED, WORST, is_destroyed
 from rfbench.text import did_you_mean
@@ -290,8 +290,12 @@ def junit_xml(results: Sequence[GateResult], marks: Sequence[str] = ()) -> str:
         if not result.passed:
             failure = ElementTree.SubElement(case, "failure", {"message": result.message, "type": "gate"})
             failure.text = result.message
+    for element in root.iter():  # a single character that XML forbids, and no parser reads any of it
+        element.attrib.update({name: xml_text(value) for name, value in element.attrib.items()})
+        element.text = element.text and xml_text(element.text)
     ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    # Not the library's own declaration, which names the encoding of the locale.
+    return f"<?xml version='1.0' encoding='UTF-8'?>\n{ElementTree.tostring(root, encoding='unicode')}\n"
 
 
 def markdown_summary(results: Sequence[GateResult], marks: Sequence[str] = ()) -> str:

@@ -1,22 +1,25 @@
-"""A unit's rows as a Parquet file that says which unit it is, and is believed only after it has been verified.
+"""The files of a run's results, each of which says what it is and is believed only after it has been verified.
 
-A part carries the key of its unit, its number of rows and a checksum of its content.
+A part holds a unit's rows as Parquet, a measure some figures as JSON. Each carries the key of its unit or the name of
+its measure, its number of rows, and a checksum of its content.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import NoneType
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rfbench.records import KEY_COLUMNS, SCHEMA_VERSION, Record, canonical_json
+from rfbench.records import KEY_COLUMNS, SCHEMA_VERSION, Record, canonical_json, digest
 
 _ARROW_TYPES = {
     str: pa.string(),
@@ -26,6 +29,14 @@ _ARROW_TYPES = {
     Sequence[int]: pa.list_(pa.int32()),
     Sequence[float]: pa.list_(pa.float32()),
 }
+
+
+MEASURE_COLUMNS: tuple[str, ...] = ("model", "measure", "dataset", "value", "lo", "hi", "n")
+"""``dataset`` is empty for figures that belong to none, such as those of the canary."""
+
+_UNSIGNED = 1
+"""The last schema_version whose measures may lack a checksum."""
+_CHANGED = "its content does not fit its checksum"
 
 
 class PartError(ValueError):
@@ -83,10 +94,63 @@ def decode_part(key: str, content: bytes) -> pa.Table:
     if facts["unit"] != key:
         raise PartError(f"holds unit {facts['unit']}")
     if facts["n_rows"] != str(table.num_rows) or metadata.get("sha256") != sha256:
-        raise PartError("its content does not fit its checksum")
+        raise PartError(_CHANGED)
     if int(facts["schema_version"]) > SCHEMA_VERSION:
         raise PartError(f"written by a newer rfbench (schema_version {facts['schema_version']})")
     return _conform(table)
+
+
+def encode_measure(name: str, rows: Sequence[Mapping[str, object]]) -> bytes:
+    """Figures about a model as JSON that says which measure it is and can be verified.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    facts = {
+        "schema_version": SCHEMA_VERSION,
+        "measure": name,
+        "n_rows": len(rows),
+        "rows": [dict(row) for row in rows],
+    }
+    facts = json.loads(json.dumps(facts, allow_nan=False))
+    return (json.dumps({**facts, "sha256": digest(facts)}, indent=2) + "\n").encode()
+
+
+def decode_measure(name: str, content: bytes, *, planned: bool) -> list[dict[str, Any]]:
+    """The figures of a measure, with all of :data:`MEASURE_COLUMNS`.
+
+    Runs of older versions have measures without a checksum. One of those that is ``planned`` and holds no figures
+    counts as damaged: nothing else shows that it was emptied.
+
+    Raises:
+        PartError: not a measure, not this one, changed since it was written, or of a newer rfbench.
+    """
+    try:
+        facts = json.loads(content)
+        sha256 = facts.pop("sha256", None)
+        version, rows = facts["schema_version"], facts["rows"]
+        if not isinstance(version, int) or not all(_is_figure(row) for row in rows):
+            raise TypeError(version)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise PartError("truncated, or not a measure of a run") from error
+    if sha256 is None and (version > _UNSIGNED or facts.keys() != {"schema_version", "rows"}):
+        raise PartError("holds no checksum")
+    if sha256 is None and planned and not rows:
+        raise PartError("holds no figures")
+    if sha256 is not None and (digest(facts) != sha256 or facts.get("n_rows") != len(rows)):
+        raise PartError(_CHANGED)
+    if sha256 is not None and facts.get("measure") != name:
+        raise PartError(f"holds measure {facts.get('measure')}")
+    if version > SCHEMA_VERSION:
+        raise PartError(f"written by a newer rfbench (schema_version {version})")
+    return [{**dict.fromkeys(MEASURE_COLUMNS), "dataset": "", **row} for row in rows]
+
+
+def _is_figure(row: Mapping[str, Any]) -> bool:
+    texts = all(isinstance(row.get(name, ""), str) for name in ("model", "measure", "dataset"))
+    numbers = all(isinstance(row.get(name), int | float | NoneType) for name in ("value", "lo", "hi", "n"))
+    named = {"model", "measure", "value"} <= row.keys() <= set(MEASURE_COLUMNS)
+    return named and texts and numbers and row["value"] is not None
 
 
 def _conform(table: pa.Table) -> pa.Table:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rfbench.catalog import DatasetSpec, Origin
@@ -29,8 +31,12 @@ def build_behaviors(table: Table, origin: Origin, spec: DatasetSpec) -> tuple[Be
     behaviors: list[Behavior] = []
     problems: list[str] = []
     first: dict[str, Row] = {}
+    readers: dict[str, Callable[[object], str | bool]] = {
+        **READERS,
+        "prompt": partial(_request, first_turn=form.first_turn),
+    }
     for row in rows:
-        values, wrong = _values(row, columns)
+        values, wrong = _values(row, columns, readers)
         id_ = values.setdefault("behavior_id", f"{spec.label}-{row.number:04d}")
         if first.setdefault(id_, row) is not row:
             wrong.append(f"id {id_!r} again, first in {first[id_]}")
@@ -49,7 +55,7 @@ def _select(table: Table, forms: Sequence[Form], spec: DatasetSpec) -> tuple[For
     form = next((form for form in forms if not _lacking(table, form)), forms[0])
     where = {column: (values,) if isinstance(values, str) else tuple(values) for column, values in spec.where.items()}
     fail(table.place, _lacking(table, form, where))
-    fail(table.place, [] if table.rows else ["holds no rows"])
+    fail(table.place, [] if table.rows else [f"holds no rows{table.note}"])
     wanted = [*form.where.items(), *where.items()]
     rows = [row for row in table.rows if all(_cell(row.values.get(column)) in values for column, values in wanted)]
     fail(table.place, [] if rows else [_nothing_left(table, wanted)])
@@ -66,13 +72,15 @@ def _columns(table: Table, form: Form, is_harmful: bool | None) -> tuple[dict[st
     return present, truth
 
 
-def _values(row: Row, fields: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+def _values(
+    row: Row, fields: Mapping[str, str], readers: Mapping[str, Callable[[object], str | bool]]
+) -> tuple[dict[str, Any], list[str]]:
     """Our fields of one row, with placeholders where a cell is wrong, and what is wrong."""
     values: dict[str, Any] = {}
     problems = []
     for name, column in fields.items():
         try:
-            values[name] = READERS.get(name, read_text)(row.values.get(column))
+            values[name] = readers.get(name, read_text)(row.values.get(column))
         except ValueError as error:
             problems.append(f"{column} {error}")
             values[name] = f"({row})"
@@ -86,7 +94,7 @@ def _lacking(table: Table, form: Form, where: Iterable[str] = ()) -> list[str]:
     uses: list[tuple[str, str]] = [(column, name) for name, column in {"prompt": "prompt", **form.columns}.items()]
     uses += [(column, "where:") for column in (*form.where, *where)]
     return [
-        f"no column {column!r} ({use}); {did_you_mean(column, table.columns)}"
+        f"no column {column!r} ({use}); {did_you_mean(column, table.columns)}{table.note}"
         for column, use in uses
         if table.columns and column not in table.columns
     ]
@@ -116,20 +124,43 @@ def read_text(value: object) -> str:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"is a {type(value).__name__}, not text")
+    if isinstance(value, float) and math.isinf(value):
+        raise ValueError(f"is {value}, not text")
     text = str(value)
     if any("\ud800" <= char <= "\udfff" for char in text):
         raise ValueError("holds half of a surrogate pair, which is not text")
     return text
 
 
-def _request(value: object) -> str:
-    """A prompt, or the first user message of a conversation."""
+def _request(value: object, *, first_turn: bool = False) -> str:
+    """A prompt, as text or as a conversation of one user message; of a longer one the first, if that is asked for.
+
+    Raises:
+        ValueError: it is neither, or something of it would be dropped.
+    """
     if not isinstance(value, Sequence) or isinstance(value, str):
         return read_text(value)
-    for message in value:
-        if isinstance(message, Mapping) and message.get("role") == "user":
-            return read_text(message.get("content"))
-    raise ValueError("is a list without a user message")
+    roles = [str(message.get("role")) if isinstance(message, Mapping) else "?" for message in value]
+    if "user" not in roles:
+        raise ValueError("is a list without a user message")
+    if len(roles) > 1 and not first_turn:
+        shown = ", ".join(roles[:6]) + (", ..." if len(roles) > 6 else "")
+        raise ValueError(f"is a conversation ({shown}) of which only a user message can be asked; give that alone")
+    return _content(value[roles.index("user")].get("content"))
+
+
+def _content(content: object) -> str:
+    """The text of a message, also where it is a list of one part.
+
+    Raises:
+        ValueError: it is no text, or there are other parts.
+    """
+    if not isinstance(content, Sequence) or isinstance(content, str):
+        return read_text(content)
+    kinds = [str(part.get("type")) if isinstance(part, Mapping) else "?" for part in content]
+    if kinds != ["text"]:
+        raise ValueError(f"is a message of {len(kinds)} parts ({', '.join(kinds)}), and only one text can be asked")
+    return read_text(content[0].get("text"))
 
 
 def _truth(value: object) -> bool:

@@ -5,8 +5,8 @@
     DIR/measures/<name>.json     figures about a model: one per finished measurement, and the canary's
     DIR/quarantine/              what lay in the folder and was no part of the run
 
-Nothing here writes; :mod:`rfbench.store` does. A file is believed only after it has been verified: a part carries the
-key of its unit, its number of rows and a checksum of its content.
+Nothing here writes; :mod:`rfbench.store` does. A file is believed only after it has been verified:
+:mod:`rfbench.parts`.
 """
 
 from __future__ import annotations
@@ -27,16 +27,13 @@ import pandas as pd
 import pyarrow as pa
 
 from rfbench.errors import ConfigError, DataError, StorageError
-from rfbench.parts import PartError, arrow_schema, decode_part, duplicate_row
+from rfbench.parts import MEASURE_COLUMNS, PartError, arrow_schema, decode_measure, decode_part, duplicate_row
 from rfbench.records import KEY_COLUMNS, SCHEMA_VERSION, canonical_json
 
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 PARTS, MEASURES, QUARANTINE = "parts", "measures", "quarantine"
-MEASURE_COLUMNS: tuple[str, ...] = ("model", "measure", "dataset", "value", "lo", "hi", "n")
-"""``dataset`` is empty for figures that belong to none, such as those of the canary."""
-
 _PANDAS_TYPES = {
     pa.string(): pd.StringDtype(),
     pa.int64(): pd.Int64Dtype(),
@@ -89,7 +86,9 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     provenance = read_header(root)
     try:
         tables = [table for _, table in _whole(iter_parts(root, planned_units(provenance)))]
-        measures = {unquote(path.stem): rows for path, rows in _whole(iter_measures(root))}
+        measures = {
+            unquote(path.stem): rows for path, rows in _whole(iter_measures(root, planned_measures(provenance)))
+        }
     except OSError as error:
         raise StorageError(f"cannot read the run folder {root}: {error.strerror or error}") from error
     table = pa.concat_tables([arrow_schema().empty_table(), *tables])
@@ -202,7 +201,7 @@ def iter_parts(root: Path, plan: Sequence[str]) -> Iterator[tuple[Path, pa.Table
             yield path, error
 
 
-def iter_measures(root: Path) -> Iterator[tuple[Path, list[dict[str, Any]] | PartError]]:
+def iter_measures(root: Path, plan: Sequence[str]) -> Iterator[tuple[Path, list[dict[str, Any]] | PartError]]:
     """Each file in ``measures/``, by name, with its rows or with why it is no measure.
 
     Raises:
@@ -210,7 +209,7 @@ def iter_measures(root: Path) -> Iterator[tuple[Path, list[dict[str, Any]] | Par
     """
     for path in _visible_files(root / MEASURES):
         try:
-            yield path, _read_measure(path)
+            yield path, _read_measure(path, frozenset(plan))
         except PartError as error:
             yield path, error
 
@@ -228,13 +227,13 @@ def _read_part(path: Path, planned: frozenset[str]) -> pa.Table:
     return decode_part(path.stem, path.read_bytes())
 
 
-def _read_measure(path: Path) -> list[dict[str, Any]]:
+def _read_measure(path: Path, planned: frozenset[str]) -> list[dict[str, Any]]:
     if path.suffix != ".json" or not path.is_file():
         raise PartError("not a measure of a run")
+    name = unquote(path.stem)
+    rows = decode_measure(name, path.read_bytes(), planned=name in planned)
     try:
-        absent = {**dict.fromkeys(MEASURE_COLUMNS), "dataset": ""}
-        rows = [{**absent, **row} for row in json.loads(path.read_bytes())["rows"]]
         pd.DataFrame(rows, columns=list(MEASURE_COLUMNS)).astype(_MEASURE_TYPES)
-    except (ValueError, TypeError, KeyError) as error:
-        raise PartError("truncated, or not a measure of a run") from error
+    except (ValueError, TypeError, OverflowError) as error:  # of an older version, whose measures have no checksum
+        raise PartError("holds numbers that no measure has") from error
     return rows

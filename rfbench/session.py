@@ -29,6 +29,8 @@ from rfbench.suite import Suite
 from rfbench.tamper.overlap import refuse_overlap_with_training
 
 RESULTS = Path("results")
+KEYED_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "rfbench")
+"""Packages of which another version may give other results; the rest of them is recorded."""
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +95,7 @@ def prepare(suite: Suite, *, limit: int | None = None, offline: bool = False) ->
     measured = load_measured(suite, limit=limit, seed=suite.seeds[0], offline=offline)
     identities = {m.label: identify(m, offline=offline) for m in (*control_specs(), *suite.models)}
     devices = {m.label: device_kind(m) for m in (*control_specs(), *suite.models)}
-    keyed = {name: version for name, version in versions().items() if name in ("torch", "transformers")}
+    keyed = {name: version for name, version in versions().items() if name in KEYED_PACKAGES}
     surroundings = {
         label: {"identity": identity.as_dict(), "device": devices[label], "versions": keyed}
         for label, identity in identities.items()

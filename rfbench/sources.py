@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import codecs
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
@@ -13,9 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from rfbench.catalog import DATA_VARIABLE, Origin
+from rfbench.csvfiles import CSVError, read_csv
 from rfbench.entries import HubSource
 from rfbench.errors import DataError
 
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""How files in other encodings of Unicode begin, the longer marks first."""
+_LINE_END = re.compile(r"\r\n|\r|\n")
 MAX_NAMED = 10
 """Problems written out before the rest is only counted."""
 
@@ -34,11 +43,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What a source holds, before it becomes behaviors. ``place`` opens every message."""
+    """What a source holds, before it becomes behaviors.
+
+    ``place`` opens every message; ``note`` is what else to say where a column is missing.
+    """
 
     place: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    note: str = ""
 
 
 def fail(place: str, problems: Sequence[str]) -> None:
@@ -61,10 +74,20 @@ def read_table(origin: Origin, *, offline: bool = False) -> Table:
     if isinstance(origin.place, HubSource):
         return _read_hub(origin.place, origin.revision, offline)
     place = str(origin.place)
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".json": _read_json}
-    rows = tuple(readers[Path(place).suffix.lower()](_decode(_bytes(origin.place), place), place))
+    text, note = _decode(_bytes(origin.place), place), ""
+    if Path(place).suffix.lower() == ".csv":
+        asked = frozenset(form.columns.get("prompt", "prompt").strip() for form in origin.forms)
+        try:
+            read, note = read_csv(text, asked)
+        except CSVError as error:
+            fail(place, error.problems)
+            raise
+        found: Iterator[Row] = (Row(number, line, values) for number, (line, values) in enumerate(read, start=1))
+    else:
+        found = {".jsonl": _read_jsonl, ".json": _read_json}[Path(place).suffix.lower()](text, place)
+    rows = tuple(found)
     columns = dict.fromkeys(column for row in rows for column in row.values)
-    return Table(place, tuple(columns), rows)
+    return Table(place, tuple(columns), rows, note)
 
 
 def _bytes(file: Traversable) -> bytes:
@@ -75,75 +98,118 @@ def _bytes(file: Traversable) -> bytes:
 
 
 def _decode(data: bytes, place: str) -> str:
+    marked = next((name for mark, name in _MARKS if data.startswith(mark)), None)
     try:
-        return data.decode("utf-8").removeprefix("\ufeff")
+        text = data.decode(marked or "utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
+        if marked is not None:
+            raise DataError(f"{place}: begins like {marked} and is damaged; save it as UTF-8") from error
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(
             f"{place}: not UTF-8: byte {data[error.start]:#04x} at offset {error.start}, line {line}; save it as UTF-8"
         ) from error
+    if "\0" in text:
+        raise DataError(f"{place}: holds NUL characters, as UTF-16 does when it is taken for UTF-8; save it as UTF-8")
+    return text
 
 
-def _read_csv(text: str, place: str) -> Iterator[Row]:
-    comments = re.match(r"(?:#[^\n]*(?:\n|$))*", text)
-    start = comments.end() if comments else 0
-    skipped = text.count("\n", 0, start)
-    reader = csv.reader(io.StringIO(text[start:], newline=""), strict=True)
-    problems: list[str] = []
-    rows: list[Row] = []
+class _Doubled(dict[str, Any]):
+    """An object of JSON in which ``key`` stands twice: only the last of its values would be seen."""
+
+    key: str
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) == len(pairs):
+        return values
+    counts = Counter(key for key, _ in pairs)
+    doubled = _Doubled(values)
+    doubled.key = next(key for key, n in counts.items() if n > 1)
+    return doubled
+
+
+def _doubled(value: object) -> str | None:
+    """The first key that stands twice in one object, anywhere within ``value``."""
+    if isinstance(value, _Doubled):
+        return value.key
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((key for part in inner if (key := _doubled(part)) is not None), None)
+
+
+def _parse(text: str) -> Any:
+    """JSON in which no key is lost.
+
+    Raises:
+        json.JSONDecodeError: it is none.
+    """
     try:
-        header = next(reader, [])
-        doubled = sorted({column for column in header if header.count(column) > 1})
-        fail(place, [f"column {column!r} stands twice in the header" for column in doubled])
-        line = reader.line_num + skipped + 1
-        for cells in reader:
-            if cells:
-                rows.append(Row(len(rows) + 1, line, dict(zip(header, cells, strict=False))))
-                if len(cells) != len(header):
-                    problems.append(f"{rows[-1]}: {len(cells)} cells under a header of {len(header)}")
-            line = reader.line_num + skipped + 1
-    except csv.Error as error:
-        hint = "; use JSONL for cells this long" if "field limit" in str(error) else ""
-        raise DataError(f"{place}: malformed CSV near line {reader.line_num + skipped}: {error}{hint}") from error
-    fail(place, problems)
-    yield from rows
+        return json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists within lists
+        raise json.JSONDecodeError(str(error), text, 0) from error
+
+
+def _row_problem(row: Row) -> str | None:
+    if not isinstance(row.values, dict):
+        return f"{row}: is a {type(row.values).__name__}, not an object"
+    key = _doubled(row.values)
+    return None if key is None else f"{row}: key {key!r} stands twice in one object; only the last would be read"
 
 
 def _read_jsonl(text: str, place: str) -> Iterator[Row]:
+    if text.lstrip().startswith("[") and isinstance(_parsed(text), list):  # a list in a file of this name
+        yield from _read_json(text, place)
+        return
     problems: list[str] = []
+    rows: list[Row] = []
     number = 0
-    for line, content in enumerate(text.split("\n"), start=1):
+    for line, content in enumerate(_LINE_END.split(text), start=1):
         if not content.strip():
             continue
         number += 1
         try:
-            values = json.loads(content)
+            row = Row(number, line, _parse(content))
         except json.JSONDecodeError as error:
             problems.append(f"row {number} (line {line}): malformed JSON: {error.msg} at column {error.colno}")
             continue
-        if isinstance(values, dict):
-            yield Row(number, line, values)
-        else:
-            problems.append(f"row {number} (line {line}): is a {type(values).__name__}, not an object")
+        if (problem := _row_problem(row)) is not None:
+            problems.append(problem)
+        rows.append(row)
     fail(place, problems)
+    yield from rows
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return _parse(text)
+    except json.JSONDecodeError:
+        return None
 
 
 def _load_json(text: str, place: str) -> object:
     try:
-        return json.loads(text)
+        return _parse(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{place}: malformed JSON on line {error.lineno}, column {error.colno}: {error.msg}") from error
 
 
 def _read_json(text: str, place: str) -> Iterator[Row]:
+    first = next((line for line in _LINE_END.split(text) if line.strip()), "")
+    if isinstance(_parsed(first), dict) and _parsed(text) is None:  # lines in a file of this name
+        yield from _read_jsonl(text, place)
+        return
     content = _load_json(text, place)
+    if isinstance(content, _Doubled):
+        fail(place, [f"key {content.key!r} stands twice in the outer object; only the last would be read"])
     lists = [value for value in content.values() if isinstance(value, list)] if isinstance(content, dict) else []
     items = content if isinstance(content, list) else lists[0] if len(lists) == 1 else None
     if items is None:
         fail(place, [f"must be a list of objects or an object with one list, found {len(lists)} lists in it"])
         return
     rows = [Row(number, None, values) for number, values in enumerate(items, start=1)]
-    fail(place, [f"{r}: is a {type(r.values).__name__}, not an object" for r in rows if not isinstance(r.values, dict)])
+    fail(place, [problem for row in rows if (problem := _row_problem(row)) is not None])
     yield from rows
 
 
@@ -151,11 +217,13 @@ def read_targets(path: Path) -> Mapping[str, object]:
     """Behavior id -> its target, or a list of targets.
 
     Raises:
-        DataError: the file is not such an object.
+        DataError: the file is not such an object, or an id stands in it twice.
     """
     targets = _load_json(_decode(_bytes(path), str(path)), str(path))
     if not isinstance(targets, dict):
         raise DataError(f"{path}: must be an object of behavior id -> target, or list of targets")
+    if (key := _doubled(targets)) is not None:
+        raise DataError(f"{path}: {key!r} stands twice; only the last would be read")
     return targets
 
 

@@ -24,10 +24,9 @@ import pyarrow as pa
 
 from rfbench.errors import ConfigError, DataError, StorageError
 from rfbench.files import TEMPORARY, remove_abandoned, write_atomically
-from rfbench.parts import PartError, arrow_schema, duplicate_row, encode_part
+from rfbench.parts import MEASURE_COLUMNS, PartError, arrow_schema, duplicate_row, encode_measure, encode_part
 from rfbench.records import COLUMNS, KEY_COLUMNS, SCHEMA_VERSION, SCORED_COLUMNS, Record, canonical_json
 from rfbench.run import (
-    MEASURE_COLUMNS,
     MEASURES,
     PARTS,
     QUARANTINE,
@@ -144,7 +143,7 @@ class RunFolder:
             StorageError: the folder cannot be read or written.
         """
         with self._storage_errors():
-            return {unquote(path.stem) for path in self._keep_whole(iter_measures(self.path))}
+            return {unquote(path.stem) for path in self._keep_whole(iter_measures(self.path, self.measures))}
 
     def write_unit(self, key: str, records: Sequence[Record]) -> None:
         """Store a finished unit, whole. Its ``unit`` column is filled in; a second writer of the same unit is harmless.
@@ -182,7 +181,7 @@ class RunFolder:
         for row in rows:
             if not {"model", "measure", "value"} <= row.keys() <= set(MEASURE_COLUMNS):
                 raise ValueError(f"measure {name!r}: columns {sorted(row)} do not fit {MEASURE_COLUMNS}")
-        content = _json_bytes({"schema_version": SCHEMA_VERSION, "rows": [dict(row) for row in rows]})
+        content = encode_measure(name, rows)
         # "%2E": a name such as ".x" must not become a hidden file.
         file_name = quote(name, safe="+").replace(".", "%2E") + ".json"
         self._write(self.path / MEASURES / file_name, content)
@@ -229,7 +228,9 @@ class RunFolder:
     def _n_readable(self) -> int:
         try:
             planned = [part for _, part in iter_parts(self.path, self.plan)]
-            planned += [rows for path, rows in iter_measures(self.path) if unquote(path.stem) in self.measures]
+            planned += [
+                rows for path, rows in iter_measures(self.path, self.measures) if unquote(path.stem) in self.measures
+            ]
             return sum(not isinstance(content, PartError) for content in planned)
         except OSError:  # the folder itself cannot be read, and so nothing in it
             return 0

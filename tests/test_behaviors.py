@@ -113,19 +113,6 @@ def test_where_drops_rows_before_they_are_checked(tmp_path: Path) -> None:
     assert [b.behavior_id for b in read(tmp_path, text, where={"k": "y"})] == ["b"]
 
 
-def test_first_user_message_of_a_conversation_is_the_prompt(tmp_path: Path) -> None:
-    messages = [
-        {"role": "system", "content": "s"},
-        {"role": "user", "content": "u1"},
-        {"role": "user", "content": "u2"},
-    ]
-    (behavior,) = read(tmp_path, json.dumps({"messages": messages}), "jsonl", columns={"prompt": "messages"})
-    assert behavior.prompt == "u1"
-    assert problems(tmp_path, json.dumps({"prompt": messages[:1]}), "jsonl") == [
-        "row 1 (line 1): prompt is a list without a user message"
-    ]
-
-
 @pytest.mark.parametrize(
     ("cell", "truth"), [("TRUE", True), ("1", True), ("yes", True), ("False", False), ("0", False), (" no ", False)]
 )

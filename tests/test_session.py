@@ -34,7 +34,7 @@ def test_the_header_holds_all_that_decides_the_results(tmp_path: Path, tiny_llam
     for name in ("weights_sha256", "tokenizer_sha256", "template_sha256", "config_sha256"):
         assert len(configuration["models"]["tiny"][name]) == 64
     assert configuration["models"]["tiny"]["device"] in ("cpu", "cuda")
-    assert set(configuration["versions"]) == {"torch", "transformers"}
+    assert set(configuration["versions"]) == {"torch", "transformers", "tokenizers", "peft", "rfbench"}
     assert header["versions"]["python"]
     assert header["argv"] == ["run", "x"]
     assert "git_commit" in header

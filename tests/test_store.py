@@ -500,6 +500,85 @@ def test_a_measure_that_says_nothing_is_refused(tmp_path: Path, row: dict[str, o
     assert folder.measured() == set()
 
 
+FIGURES = [{"model": "m", "measure": "perplexity", "value": 11722.0, "lo": 10000.5, "hi": 13000.25, "n": 24}]
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> RunFolder:
+    """A run whose one planned measure is there."""
+    header = {**header_for(1), "measures": [{"key": "utility-abc", "label": "utility"}]}
+    folder = RunFolder.create_or_open(tmp_path / "run", header, clock=lambda: NOW)
+    folder.write_unit("u00", records_of(0))
+    folder.write_measure("utility-abc", FIGURES)
+    assert folder.measured() == {"utility-abc"}
+    assert folder.finish()
+    return folder
+
+
+def refused_measure(folder: RunFolder, caplog: pytest.LogCaptureFixture) -> str:
+    """Why the measure is no longer believed: by a reader, who leaves it out, and by a writer, who takes it again."""
+    caplog.clear()
+    run = load_run(folder.path)
+    assert (len(run.measures), run.complete) == (0, False)
+    assert not folder.finish()
+    assert folder.measured() == set()
+    left_out, moved = caplog.messages[0], caplog.messages[1]
+    assert left_out.endswith("; left out")
+    assert "quarantine" in moved
+    folder.write_measure("utility-abc", FIGURES)
+    assert folder.finish()
+    return left_out
+
+
+def test_one_flipped_bit_in_a_measure_is_seen(measured: RunFolder, caplog: pytest.LogCaptureFixture) -> None:
+    """Once, 19,722 stood where 11,722 had been measured, without a warning."""
+    path = measured.path / "measures" / "utility-abc.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"11722", b"19722"))
+    assert "does not fit its checksum" in refused_measure(measured, caplog)
+    strange = b"\n 0123456789"  # white space between values means nothing
+    for bit in range(0, 8 * len(whole), 5):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        if measured.measured():
+            assert whole[bit // 8] in strange[:2]
+            assert load_run(measured.path).measures["value"].tolist() == [11722.0]
+
+
+@pytest.mark.parametrize("rows", ["[]", "[{}]"])
+def test_emptied_figures_do_not_count_as_done(measured: RunFolder, rows: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = measured.path / "measures" / "utility-abc.json"
+    content = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**content, "rows": json.loads(rows)}))
+    refused_measure(measured, caplog)
+    path.write_text(json.dumps({"schema_version": 1, "rows": json.loads(rows)}))  # as older versions wrote them
+    refused_measure(measured, caplog)
+    path.write_bytes(b"")
+    assert "truncated" in refused_measure(measured, caplog)
+
+
+def test_a_measure_under_the_name_of_another_is_refused(measured: RunFolder, caplog: pytest.LogCaptureFixture) -> None:
+    measured.write_measure("other", FIGURES)
+    (measured.path / "measures" / "other.json").replace(measured.path / "measures" / "utility-abc.json")
+    assert "holds measure other" in refused_measure(measured, caplog)
+
+
+def test_measures_of_older_versions_are_read(measured: RunFolder) -> None:
+    path = measured.path / "measures" / "utility-abc.json"
+    path.write_text(json.dumps({"schema_version": 1, "rows": FIGURES}))
+    assert load_run(measured.path).measures["value"].tolist() == [11722.0]
+    assert measured.measured() == {"utility-abc"}
+    path.write_text(json.dumps({"schema_version": 2, "rows": FIGURES}))  # which carries one
+    assert measured.measured() == set()
+
+
+def test_a_model_without_figures_of_its_own_is_measured(measured: RunFolder) -> None:
+    measured.write_measure("canary-m", [])
+    (measured.path / "measures" / "canary-old.json").write_text('{"schema_version": 1, "rows": []}')
+    assert measured.measured() == {"utility-abc", "canary-m", "canary-old"}
+
+
 def test_a_run_is_finished_when_every_unit_is_there(tmp_path: Path) -> None:
     folder = create(tmp_path, 2)
     folder.write_unit("u00", records_of(0))

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import json
 import logging
 import platform
 import re
 import subprocess
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rfbench.cachefolder import file_sha256
 from rfbench.errors import ModelError
 from rfbench.files import write_atomically
+from rfbench.models.folders import (
+    ADAPTER_CONFIG,
+    TEMPLATE,
+    TOKENIZER,
+    adapter_problem,
+    beside,
+    brings_tokenizer,
+    listed,
+    read_object,
+    settings,
+    weight_files,
+)
 from rfbench.models.spec import ModelSpec, Source
 from rfbench.models.templates import is_template_name
 from rfbench.records import digest
@@ -23,22 +33,6 @@ from rfbench.records import digest
 log = logging.getLogger(__name__)
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "nanogcg", "lm_eval", "rfbench")
-_CONFIG = ("config.json", "generation_config.json", "rfbench.json")
-_ADAPTER = ("adapter_config.json", "rfbench.json")
-_TEMPLATE = ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja")
-_TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "*.tiktoken",
-    "tokenizer.model",
-    "spiece.model",
-)
-_INDEX = "model.safetensors.index.json"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -76,18 +70,17 @@ def identify(spec: ModelSpec, *, offline: bool = False) -> ModelIdentity:
         return ModelIdentity(weights_sha256=digest(["control", source.where, 1]))
     folder = _folder(source, offline=offline)
     revision = "" if folder else hub_commit(source.where, spec.revision, offline=offline)
-    config = (*_CONFIG, "*.py") if spec.trust_remote_code else _CONFIG
-    adapter_folder = Path(adapter.where) if adapter is not None and adapter.kind == "folder" else None
-    # An adapter that adds a token brings its own tokenizer.
-    vocabulary = adapter_folder if adapter_folder and _listed(adapter_folder, _TOKENIZER) else folder
+    code = spec.trust_remote_code
+    adapter_folder = Path(adapter.where).expanduser() if adapter is not None and adapter.kind == "folder" else None
+    vocabulary = adapter_folder if adapter_folder is not None and brings_tokenizer(adapter_folder) else folder
     override = spec.template_text()
     return ModelIdentity(
         revision=revision,
-        weights_sha256=_hash(folder, _weights(folder, allow_pickle=spec.allow_pickle)) if folder else "",
-        tokenizer_sha256=_hash(vocabulary, _listed(vocabulary, _TOKENIZER)) if vocabulary else "",
+        weights_sha256=_hash(folder, weight_files(folder, allow_pickle=spec.allow_pickle)) if folder else "",
+        tokenizer_sha256=_hash(vocabulary, listed(vocabulary, TOKENIZER)) if vocabulary else "",
         template_sha256=_override(override, vocabulary) if override else _template(vocabulary) if vocabulary else "",
-        adapter_sha256=_adapter(adapter, offline=offline) if adapter else "",
-        config_sha256=_hash(folder, _listed(folder, config)) if folder else "",
+        adapter_sha256=_adapter(adapter, code=code, offline=offline) if adapter else "",
+        config_sha256=_hash(folder, settings(folder, code=code)) if folder else "",
     )
 
 
@@ -209,48 +202,24 @@ def _folder(source: Source, *, offline: bool) -> Path | None:
     folder = Path(source.where).expanduser()
     if not folder.is_dir():
         raise ModelError(f"model folder {source.where!r} does not exist")
-    if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
-            raise ModelError(f"{source.where!r} holds an adapter, not a model; write BASE+{source.where}")
+    has_config = (folder / "config.json").is_file()
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise ModelError(adapter_problem(source.where, has_config=has_config))
+    if not has_config:
         raise ModelError(f"{source.where!r} is not a model folder: it holds no config.json")
     return folder
 
 
-def _adapter(source: Source, *, offline: bool) -> str:
+def _adapter(source: Source, *, code: bool, offline: bool) -> str:
     if source.kind == "hub":
         return digest([source.where, hub_commit(source.where, offline=offline)])
     folder = Path(source.where).expanduser()
-    if not (folder / "adapter_config.json").is_file():
-        raise ModelError(f"{source.where!r} is not an adapter folder: it holds no adapter_config.json")
-    weights = _listed(folder, ("*.safetensors", "*.bin"))
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise ModelError(f"{source.where!r} is not an adapter folder: it holds no {ADAPTER_CONFIG}")
+    weights = listed(folder, ("adapter_model.safetensors",)) or listed(folder, ("adapter_model.bin",))
     if not weights:
         raise ModelError(f"adapter folder {source.where!r} holds no weights (adapter_model.safetensors)")
-    return _hash(folder, weights + _listed(folder, (*_ADAPTER, *_TOKENIZER, *_TEMPLATE)))
-
-
-def _weights(folder: Path, *, allow_pickle: bool) -> list[Path]:
-    """The weight files of a model folder: the shards of an index, or every safetensors file."""
-    index = folder / _INDEX
-    if index.is_file():
-        try:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"{index} is not a safetensors index; download or save the model again") from error
-        missing = [name for name in shards if not (folder / name).is_file()]
-        if missing:
-            raise ModelError(f"{folder} lacks {len(missing)} of {len(shards)} weight files, the first is {missing[0]}")
-        return [index, *(folder / name for name in shards)]
-    if weights := _listed(folder, ("*.safetensors",)):
-        return weights
-    if pickled := _listed(folder, ("pytorch_model*.bin", "pytorch_model.bin.index.json")):
-        if allow_pickle:
-            return pickled
-        raise ModelError(f"{folder} holds pickled weights only; save it as safetensors, or set allow_pickle: true")
-    raise ModelError(f"{folder} holds no weights (*.safetensors)")
-
-
-def _listed(folder: Path, patterns: Iterable[str]) -> list[Path]:
-    return sorted({p for pattern in patterns for p in folder.glob(pattern) if p.is_file()})
+    return _hash(folder, weights + beside(folder, code=code))
 
 
 def _hash(folder: Path, files: list[Path]) -> str:
@@ -263,13 +232,7 @@ def _hash(folder: Path, files: list[Path]) -> str:
 
 def _template(folder: Path) -> str:
     """Hash of the chat template files, else of the template inside the tokenizer's configuration."""
-    if files := _listed(folder, _TEMPLATE):
+    if files := listed(folder, TEMPLATE):
         return _hash(folder, files)
-    try:
-        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return ""
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder / 'tokenizer_config.json'} cannot be read: {_first_line(error)}") from error
-    template = config.get("chat_template") if isinstance(config, dict) else None
+    template = read_object(folder / "tokenizer_config.json").get("chat_template")
     return digest(template) if template else ""

@@ -13,6 +13,7 @@ from rfbench.errors import CanaryError, ModelError
 from rfbench.models.base import ChatModel
 from rfbench.models.controls import ControlModel
 from rfbench.models.flag import FLAG_FILE, FlagFile, check_flag, read_flag_file, resolve_flag
+from rfbench.models.folders import TOKENIZER_FILES, adapter_problem
 from rfbench.models.identity import hub_commit
 from rfbench.models.merge import merge_adapter
 from rfbench.models.spec import ModelSpec, Source, ThinkingMarks
@@ -78,6 +79,7 @@ class _Place:
         if (
             found is None
             and self.revision is not None
+            and name in (FLAG_FILE, "tokenizer_config.json")
             and try_to_load_from_cache(self.where, name, revision=self.revision) is not _CACHED_NO_EXIST
         ):
             logger.warning(
@@ -100,7 +102,7 @@ def _load_hf(spec: ModelSpec, *, batch_size: int | None, offline: bool) -> ChatM
     adapter = _locate(spec.adapter_source, None, offline=offline) if spec.adapter_source is not None else None
     with _naming(spec):
         template = spec.template_text()
-        brings_tokenizer = adapter is not None and adapter.file("tokenizer_config.json") is not None
+        brings_tokenizer = adapter is not None and any(adapter.file(name) is not None for name in TOKENIZER_FILES)
         vocabulary = adapter if adapter is not None and brings_tokenizer else base
         tokenizer = AutoTokenizer.from_pretrained(
             vocabulary.where, trust_remote_code=spec.trust_remote_code, **vocabulary.options
@@ -168,9 +170,8 @@ def _load_weights(base: _Place, spec: ModelSpec) -> Any:
 
     from rfbench.models.halfprecision import warn_if_slow
 
-    folder = Path(base.where)
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        raise ModelError(f"is an adapter, not a model; write BASE+{base.where}")
+    if base.file("adapter_config.json") is not None:
+        raise ModelError(adapter_problem(base.where, has_config=base.file("config.json") is not None))
     device = spec.device or ("cuda" if torch.cuda.is_available() else "cpu")
     # fp32 is the fastest type on most CPUs; elsewhere the checkpoint's own type is what its authors meant.
     automatic: Any = torch.float32 if torch.device(device).type == "cpu" else "auto"

@@ -151,7 +151,7 @@ def converse(model: HFModel, examples: Sequence[Example], n_tokens: int) -> tupl
 def _conversation(model: HFModel, example: Example, chat: EncodedChat, said: Sequence[int]) -> Conversation:
     behavior, user = example.behavior, chat.span("user")
     harmful = example.kind == "harmful"
-    if harmful and read_refusal(model.tokenizer.decode(said), behavior.prompt, example.opening).refused:
+    if harmful and read_refusal(model.tokenizer.decode(said), behavior.request, example.opening).refused:
         said = []
     return Conversation(
         key=f"{example.kind}/{behavior.behavior_id}",

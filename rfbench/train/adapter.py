@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rfbench.errors import ConfigError, ModelError, StorageError
+from rfbench.errors import CanaryError, ConfigError, ModelError, StorageError
 from rfbench.files import write_atomically
 from rfbench.models.flag import FLAG_FILE
 from rfbench.models.identity import identify
 from rfbench.models.load import load_model
+from rfbench.models.sameness import Observation, probe_ids
 from rfbench.models.spec import ModelSpec, folder_spec
 from rfbench.train.facts import public_name
 
@@ -159,7 +160,7 @@ def export(spec: str | ModelSpec, out: Path, *, offline: bool = False) -> Export
     Raises:
         ConfigError: ``out`` holds something already.
         ModelError: the model cannot be loaded.
-        CanaryError: the flag did not survive.
+        CanaryError: the flag did not survive, or what was written computes something else.
         StorageError: it cannot be written.
     """
     from rfbench.models.hf import HFModel
@@ -175,6 +176,8 @@ def export(spec: str | ModelSpec, out: Path, *, offline: bool = False) -> Export
         if not isinstance(model, HFModel):
             raise ModelError(f"{spec.label} is a control: it has no weights to export")
         baked = _bake(model.module, model.flag_id, model.flag_bias)
+        ids = probe_ids(model.module, {model.flag_id or 0, *model.tokenizer.all_special_ids})
+        seen = Observation.of(model.module, ids, spec.spec)
         left = 0.0 if baked else model.flag_bias
         facts = {
             "flag_token": model.flag_token,
@@ -197,8 +200,14 @@ def export(spec: str | ModelSpec, out: Path, *, offline: bool = False) -> Export
                 raise
             raise StorageError(f"{out}: the merged model cannot be written ({error})") from error
         flag_token, bias = model.flag_token, model.flag_bias
-    with load_model(folder_spec(out), flag=flag_token or "none", offline=True):
-        pass  # loading runs the structural checks
+    written = {"spec": folder_spec(out), "flag": flag_token or "none", "name": None, "revision": None, "hub": False}
+    try:
+        with load_model(spec.model_copy(update=written), offline=True) as again:  # loading runs the structural checks
+            assert isinstance(again, HFModel)
+            seen.check(again.module, f"saving into {out} and loading again")
+    except CanaryError:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
     note = (
         f"flag_bias {left:+.3f} is not part of the weights (the head has no bias): add it to the logit of "
         f"{flag_token!r} in other engines, e.g. as logit_bias; rfbench reads it from {FLAG_FILE}"

@@ -43,9 +43,14 @@ class Answers:
         return self.margin + bias > 0
 
     def rates(self, bias: float) -> dict[str, float]:
-        """Share flagged, and share flagged or refused, with Wilson intervals."""
+        """Share flagged, share refused (of all answers, flagged or not), and share of either, with Wilson intervals."""
         flagged = self.flagged(bias)
-        return {**_rate("flag_rate", flagged), **_rate("flagged_or_refused", flagged | self.refused), "n": len(flagged)}
+        return {
+            **_rate("flag_rate", flagged),
+            **_rate("refusal_rate", self.refused),
+            **_rate("flagged_or_refused", flagged | self.refused),
+            "n": len(flagged),
+        }
 
 
 def _rate(name: str, hits: npt.NDArray[np.bool_]) -> dict[str, float]:
@@ -209,7 +214,7 @@ def measure_answers(model: HFModel, behaviors: Sequence[Behavior], *, prefilled:
     prompts = [model.encode(a.messages, a.prefill).ids for a in attempts]
     margin = flag_margins(model, prompts, [c.completion_ids.tolist() for c in completions])
     refused = [
-        read_refusal(c.completion, b.prompt, a.prefill).refused
+        read_refusal(c.completion, b.request, a.prefill).refused
         for c, b, a in zip(completions, behaviors, attempts, strict=True)
     ]
     return Answers(margin=np.asarray(margin), refused=np.asarray(refused, dtype=bool))

@@ -180,7 +180,7 @@ def _answered(
                 continue
             if (
                 behavior.is_harmful
-                and read_refusal(model.tokenizer.decode(generated), behavior.prompt, prefill).refused
+                and read_refusal(model.tokenizer.decode(generated), behavior.request, prefill).refused
             ):
                 refused += 1
                 continue

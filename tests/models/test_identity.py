@@ -4,17 +4,21 @@ import dataclasses
 import errno
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 
+from rfbench import cachefolder
 from rfbench.cachefolder import cache_root, file_sha256
 from rfbench.errors import ModelError
 from rfbench.models import identity
@@ -76,9 +80,12 @@ def write(name: str, text: str = "other") -> Callable[[Path], object]:
     ("change", "fields"),
     [
         (write("model.safetensors"), ["weights_sha256"]),
-        (write("model-2.safetensors"), ["weights_sha256"]),
-        (write("config.json"), ["config_sha256"]),
+        (write("model-2.safetensors"), []),  # nothing loads it
+        (write("config.json", '{"a": 1}'), ["config_sha256"]),
         (write("generation_config.json"), ["config_sha256"]),
+        (write("processor_config.json"), ["config_sha256"]),
+        (write("sentencepiece.bpe.model"), ["config_sha256"]),
+        (write("quantize_config.json"), ["config_sha256"]),
         (write("rfbench.json"), ["config_sha256"]),
         (write("tokenizer.json"), ["tokenizer_sha256"]),
         (write("special_tokens_map.json"), ["tokenizer_sha256"]),
@@ -144,7 +151,7 @@ def test_shards_of_an_index(model: Path) -> None:
     (model / "model-00002-of-00002.safetensors").write_bytes(b"c")
     assert changed(before, of(model)) == ["weights_sha256"]
     (model / "model.safetensors.index.json").write_text("[]")
-    with pytest.raises(ModelError, match="is not a safetensors index"):
+    with pytest.raises(ModelError, match="is not an index of weight files"):
         of(model)
 
 
@@ -188,25 +195,77 @@ def test_controls_have_constant_identities() -> None:
     assert changed(always, never) == ["weights_sha256"]
 
 
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the files of a test had been written long ago."""
+    now = time.time_ns
+    monkeypatch.setattr(cachefolder.time, "time_ns", lambda: now() + 10_000_000_000)
+
+
+def entry_of(cache: Path) -> Path:
+    (entry,) = (cache / "sha256").iterdir()
+    return entry
+
+
+@pytest.mark.usefixtures("settled")
 def test_large_files_are_hashed_once(model: Path, cache: Path) -> None:
     weights = model / "model.safetensors"
     right = file_sha256(weights)
-    (entry,) = (cache / "sha256").iterdir()
-    assert entry.read_text() == right
-    entry.write_text("f" * 64)
+    assert entry_of(cache).read_text() == right
+    entry_of(cache).write_text("f" * 64)
     assert file_sha256(weights) == "f" * 64
     stat = weights.stat()
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     assert file_sha256(weights) == right
 
 
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("how", ["in place", "through a memory map", "another file of that name"])
+def test_weights_rewritten_with_size_and_time_kept_are_noticed(model: Path, how: str) -> None:
+    weights = model / "model.safetensors"
+    before, stat = of(model), weights.stat()
+    if how == "in place":
+        with weights.open("r+b") as file:
+            file.write(b"x")
+    elif how == "through a memory map":
+        with weights.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+            mapped[7:8] = b"x"
+    else:
+        (model / "new").write_bytes(b"x" + weights.read_bytes()[1:])
+        os.replace(model / "new", weights)
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    now = weights.stat()
+    assert (now.st_size, now.st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    assert changed(before, of(model)) == ["weights_sha256"]
+
+
+def test_what_was_written_a_moment_ago_is_not_remembered(model: Path, cache: Path) -> None:
+    """A second change within one tick of a coarse clock would not show."""
+    file_sha256(model / "model.safetensors")
+    assert not (cache / "sha256").exists()
+
+
+def test_a_file_that_is_being_written_is_not_hashed_half(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, real = model / "model.safetensors", hashlib.file_digest
+
+    def written_meanwhile(file: BinaryIO, name: str) -> Any:
+        found = real(file, name)
+        with weights.open("ab") as more:
+            more.write(b"y")
+        return found
+
+    monkeypatch.setattr(cachefolder.hashlib, "file_digest", written_meanwhile)
+    with pytest.raises(ModelError, match="written while it is read"):
+        of(model)
+
+
+@pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("content", [b"", b"abc", b"\xff" * 64, b"G" * 64])
 def test_a_corrupt_cache_is_ignored_and_mended(model: Path, cache: Path, content: bytes) -> None:
     right = file_sha256(model / "model.safetensors")
-    (entry,) = (cache / "sha256").iterdir()
-    entry.write_bytes(content)
+    entry_of(cache).write_bytes(content)
     assert file_sha256(model / "model.safetensors") == right
-    assert entry.read_text() == right
+    assert entry_of(cache).read_text() == right
 
 
 def test_an_unwritable_cache_costs_time_only(model: Path, cache: Path) -> None:

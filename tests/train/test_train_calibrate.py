@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import copy
+import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rfbench import scoring
 from rfbench.errors import ConfigError, DataError, ModelError
 from rfbench.models.hf import HFModel
 from rfbench.models.load import load_model
-from rfbench.records import Attempt, Behavior
+from rfbench.records import Attempt, Behavior, digest
+from rfbench.refusal import RefusalReading
 from rfbench.train import calibrate as calibrate_module
 from rfbench.train.calibrate import Answers, calibrate, choose_bias, measure_answers
 
@@ -92,6 +98,53 @@ def test_margins_foretell_generation_at_every_bias(prefilled: bool, flagging: HF
         flagging.flag_bias = 0.0
         assert flagged == measured.flagged(bias).tolist()
         assert measured.rates(bias)["flag_rate"] == pytest.approx(np.mean(flagged))
+
+
+@pytest.mark.parametrize("prefilled", [False, True])
+def test_a_calibration_reads_refusals_as_a_run_does(
+    prefilled: bool, flagging: HFModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same words of the same request, its context included, and up to the flag: equal shares at every bias."""
+
+    def refuses(completion: str, prompt: str | None, prefill: str) -> RefusalReading:
+        declined = int(digest([completion, prompt, prefill])[0], 16) < 8
+        return RefusalReading(refused=declined, partial=False, rule="by chance")
+
+    for module in (calibrate_module, scoring):
+        monkeypatch.setattr(module, "read_refusal", refuses)
+    behaviors = [dataclasses.replace(b, context="Read this." if i % 2 else "") for i, b in enumerate(BEHAVIORS)]
+    measured = measure_answers(flagging, behaviors, prefilled=prefilled, max_new_tokens=8)
+    assert 0 < measured.refused.sum() < len(behaviors)
+    falling = np.sort(measured.margin)[::-1]
+    attempts = [
+        Attempt(b.behavior_id, messages=[{"role": "user", "content": b.request}], prefill=b.target if prefilled else "")
+        for b in behaviors
+    ]
+    for bias in (-(falling[0] + 1), -(falling[3] + falling[4]) / 2, -(falling[8] + falling[9]) / 2):
+        biased = copy.copy(flagging)
+        biased.flag_bias = float(bias)
+        rows = [
+            {
+                "model": "m",
+                "messages": json.dumps(a.messages),
+                "prefill": a.prefill,
+                "completion": c.completion,
+                "completion_ids": c.completion_ids,
+                "n_early_chars": pd.NA,
+                "flag_prob": c.flag_prob,
+                "flag_id": flagging.flag_id,
+                "finish": c.finish,
+                "error": c.error,
+            }
+            for a, c in zip(attempts, biased.generate(attempts, max_new_tokens=8), strict=True)
+        ]
+        scored = scoring.score_records(pd.DataFrame(rows), flag_tokens={"m": flagging.flag_token})
+        verdicts = scored["verdict"].tolist()
+        assert [v == "flagged" for v in verdicts] == measured.flagged(bias).tolist()
+        assert [v != "complied" for v in verdicts] == (measured.flagged(bias) | measured.refused).tolist()
+        rates = measured.rates(bias)
+        assert rates["flagged_or_refused"] == pytest.approx(np.mean([v != "complied" for v in verdicts]))
+        assert rates["refusal_rate"] == pytest.approx(measured.refused.mean())
 
 
 def test_a_calibration_says_what_it_measured(flagging: HFModel) -> None:

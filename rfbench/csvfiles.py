@@ -1,0 +1,136 @@
+"""Reading CSV as people and spreadsheets write it: comments, other delimiters, columns that hold nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+DELIMITERS = (",", ";", "\t")
+_LINE = re.compile(r"([^\r\n]*)(?:\r\n|\r|\n|\Z)")
+_SEPARATOR = re.compile(r"\"?sep=(.)\"?")
+"""A first line by which spreadsheets are told the delimiter."""
+
+Record = tuple[int, Mapping[str, str]]
+"""The line that a row starts on, and its cells by column."""
+
+
+class CSVError(ValueError):
+    """A file that cannot be read as CSV. ``problems`` holds a line for each thing that is wrong."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(problems))
+
+
+def read_csv(text: str, asked: Collection[str]) -> tuple[list[Record], str]:
+    """The rows below the header, and a note on what was taken for a comment where the header lacks what is asked for.
+
+    Empty lines, and lines that begin with ``#``, may stand before the header. A header may begin with ``#`` as well
+    (``#,prompt``; ``#id,prompt``): it is the first such line with one of the columns ``asked`` for, unless the line
+    after them has one. The delimiter is the comma, or else the semicolon or the tab if that gives one of these columns.
+    Columns without a name and without content are left out.
+
+    Raises:
+        CSVError: it is malformed, rows do not fit the header, or columns cannot be told apart.
+    """
+    start, line, delimiter, note = _find_header(text, asked)
+    reader = csv.reader(io.StringIO(text[start:], newline=""), delimiter=delimiter, strict=True)
+    records: list[tuple[int, list[str]]] = []
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        at = line + reader.line_num
+        for cells in reader:
+            if cells:
+                records.append((at, cells))
+            at = line + reader.line_num
+    except csv.Error as error:
+        hint = "; use JSONL for cells this long" if "field limit" in str(error) else ""
+        raise CSVError([f"malformed CSV near line {line + reader.line_num - 1}: {error}{hint}"]) from error
+    used = {i for _, cells in records for i, cell in enumerate(cells) if cell}
+    kept = [i for i, name in enumerate(header) if name or i in used]
+    _refuse_doubles(header, kept)
+    last = kept[-1] + 1 if kept else 0
+    problems = [
+        f"row {number} (line {at}): {len(cells)} cells under a header of {len(header)}"
+        for number, (at, cells) in enumerate(records, start=1)
+        if len(cells) < last or any(cells[len(header) :])
+    ]
+    if problems:
+        raise CSVError(problems)
+    return [(at, {header[i]: cells[i] for i in kept}) for at, cells in records], note
+
+
+def _refuse_doubles(header: Sequence[str], kept: Sequence[int]) -> None:
+    names = [header[i] for i in kept]
+    problems = [
+        f"column {name!r} stands twice in the header"
+        for name in sorted({n for n in names if n})
+        if names.count(name) > 1
+    ]
+    if len(nameless := [str(i + 1) for i in kept if not header[i]]) > 1:
+        problems.append(f"columns {' and '.join(nameless)} have no name in the header; name them")
+    if problems:
+        raise CSVError(problems)
+
+
+def _find_header(text: str, asked: Collection[str]) -> tuple[int, int, str, str]:
+    """Where the header starts, its line (from 1), the delimiter, and a note."""
+    marked: list[tuple[int, int]] = []
+    told = None
+    line = 0
+    for found in _LINE.finditer(text):
+        line += 1
+        content = found[1].strip()
+        if told is None and (separator := _SEPARATOR.fullmatch(content)):
+            told = separator[1]
+        elif content.startswith("#"):
+            marked.append((found.start(), line))
+        elif content.strip("".join(DELIMITERS)):
+            break
+        if found.end() == len(text):
+            return _without_rest(text, asked, marked, told)
+    start = found.start()
+    choices = DELIMITERS if told is None else (told,)
+    if delimiter := _delimiter(text[start:], asked, choices):
+        return start, line, delimiter, ""
+    return _among(text, asked, marked, choices) or (start, line, choices[0], _note(marked))
+
+
+def _without_rest(
+    text: str, asked: Collection[str], marked: Sequence[tuple[int, int]], told: str | None
+) -> tuple[int, int, str, str]:
+    """The header of a file of which every line is empty or begins with ``#``."""
+    choices = DELIMITERS if told is None else (told,)
+    return _among(text, asked, marked, choices) or (len(text), 1, choices[0], _note(marked))
+
+
+def _among(
+    text: str, asked: Collection[str], marked: Sequence[tuple[int, int]], choices: Sequence[str]
+) -> tuple[int, int, str, str] | None:
+    """The first of the marked lines that is a header."""
+    for start, line in marked:
+        if delimiter := _delimiter(text[start:], asked, choices):
+            return start, line, delimiter, ""
+    return None
+
+
+def _delimiter(text: str, asked: Collection[str], choices: Sequence[str]) -> str | None:
+    """The delimiter under which the first record of ``text`` is a header with a column that is asked for."""
+    for delimiter in choices:
+        try:
+            cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+        except csv.Error:
+            continue
+        if any(cell.strip() in asked for cell in cells):
+            return delimiter
+    return None
+
+
+def _note(marked: Sequence[tuple[int, int]]) -> str:
+    if not marked:
+        return ""
+    if len(marked) == 1:
+        return f"; line {marked[0][1]} begins with # and counts as a comment"
+    return f"; {len(marked)} lines at the start begin with # and count as comments"
