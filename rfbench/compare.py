@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -12,20 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from rfbench.errors import ConfigError
+from rfbench.intervals import paired_difference
 from rfbench.leaks import compare_leaks, leak_table
 from rfbench.measures.figures import table_order
-from rfbench.metrics import RATES, RateMetric, behavior_outcomes, measure_rows
+from rfbench.metrics import RATES, RateMetric, measure_rows, pair_outcomes
+from rfbench.outcomes import BoolArray
 from rfbench.section import clean
 from rfbench.sides import Side, unequal_data
 from rfbench.stats import (
     ALPHA,
     N_DRAWS,
-    bootstrap_mean,
+    FloatArray,
     holm,
     holm_levels,
     mcnemar_exact,
+    sign_flip,
     smallest_detectable_difference,
-    wilson,
 )
 from rfbench.together import TOGETHER_COLUMNS, TOGETHER_METRICS, together
 
@@ -52,7 +55,6 @@ SETTINGS = (
 """What must be equal for two behaviors to be a pair, beside the number of final attempts."""
 
 _RATES = sorted((rate for rate in RATES if rate.name in METRICS), key=lambda rate: METRICS.index(rate.name))
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,10 +63,11 @@ class Comparison:
 
     ``table`` has the columns ``COLUMNS``, a row per attack, dataset and metric. ``baseline``, ``candidate`` and their
     ``difference`` (candidate minus baseline) are rates in 0-1 over the ``n`` pairs, ``lo`` and ``hi`` the 95 % interval
-    of the difference. On ``b`` pairs the metric holds for the baseline only, on ``c`` for the candidate only. ``p`` is
-    McNemar's exact test, ``p_holm`` corrected over the attacks of one dataset and metric, ``significant`` says whether
-    that is at most 0.05. ``sdd`` is the smallest difference that ``n`` pairs show with power 0.8. Without a pair the
-    figures are NaN and no test is counted.
+    of the difference. On ``b`` pairs the metric holds for the baseline only, on ``c`` for the candidate only; of
+    several seeds, for more of the baseline's and of the candidate's. ``p`` is McNemar's exact test, of several seeds
+    the exact test of all sign changes, ``p_holm`` corrected over all tests of the comparison, those of the leaks
+    included, ``significant`` says whether that is at most 0.05. ``sdd`` is the smallest difference that ``n`` pairs
+    show with power 0.8. Without a pair the figures are NaN and no test is counted.
 
     ``measures`` (``MEASURE_COLUMNS``) holds the figures about the models themselves, each with its interval: they are
     put side by side, and no test is made. NaN where a side was not measured so.
@@ -75,6 +78,7 @@ class Comparison:
 
     ``dropped`` (``DROPPED_COLUMNS``) says why ``n_dropped`` behaviors are no pairs. ``header`` holds the lines that
     belong above every rendering: marks, the two models, their settings.
+    ``several_seeds`` says whether rates are means over seeds.
     """
 
     baseline: str
@@ -85,6 +89,7 @@ class Comparison:
     together: pd.DataFrame
     measures: pd.DataFrame
     header: tuple[str, ...]
+    several_seeds: bool = False
 
 
 def compare(
@@ -96,19 +101,16 @@ def compare(
 ) -> Comparison:
     """Compare two models behavior by behavior.
 
-    Seeds, attempts and samples are folded into one outcome per behavior first, as :func:`rfbench.metrics.summarize`
-    does. A behavior is a pair where both models have an outcome and were attacked equally: as many final attempts, and
-    equal ``SETTINGS``. Flag metrics are compared where both models have a flag.
-
-    The interval is the percentile bootstrap over pairs. Where all pairs say the same (none differs, or all do and in
-    one direction) the bootstrap would claim certainty; the interval then allows the share of pairs that say something
-    else to be as large as its Wilson bound.
+    Attempts and samples are folded into one outcome per behavior and seed first, as :func:`rfbench.metrics.summarize`
+    does, and the seeds of a behavior averaged. A behavior is a pair where both models have an outcome under every seed
+    and were attacked equally: as many final attempts, and equal ``SETTINGS``. Flag metrics are compared where both
+    models have a flag. The interval is that of :func:`rfbench.intervals.paired_difference`.
 
     Args:
         baseline: one model: what :func:`load_side` gave, or its scored records alone.
         candidate: the other.
-        seed: of the bootstrap, which every row starts anew.
-        n_draws: draws of the bootstrap.
+        seed: of what is drawn: the interval of phi, and sign changes where they are too many to count.
+        n_draws: how many draws.
 
     Raises:
         ConfigError: no records, more than one model, one label for two configurations, or not a single pair.
@@ -132,11 +134,12 @@ def compare(
             if rate.side != side or (rate.needs_flag and not has_flags):
                 continue
             cell = {"attack_label": label, "dataset": dataset, "metric": rate.name}
-            holds_left, holds_right, reasons = _pair(left, right, rate, unequal)
-            figures = paired_figures(holds_left, holds_right, seed=seed, n_draws=n_draws)
+            paired, reasons = _pair(left, right, rate, unequal)
+            figures = paired_figures(*paired.means(), size=paired.most_seeds, seed=seed, n_draws=n_draws)
             rows.append({**cell, **figures, "n_dropped": int(reasons.sum())})
             if rate.name in TOGETHER_METRICS:
-                layers.append({**cell, **together(holds_left, holds_right, seed=seed, n_draws=n_draws)})
+                sides_hold = paired.baseline, paired.candidate, paired.weights
+                layers.append({**cell, **together(*sides_hold, seed=seed, n_draws=n_draws)})
             dropped += [{**cell, "reason": reason, "n": int(n)} for reason, n in reasons.items()]
     if not any(row["n"] for row in rows):
         why = ", ".join(dict.fromkeys(row["reason"] for row in dropped)) or "neither has a final attempt"
@@ -144,8 +147,10 @@ def compare(
     marks = dict.fromkeys([*sides[0].marks, *sides[1].marks, *unequal_data(*sides)])
     header = (*marks, *_header(names, (left_records, right_records)))
     drops = pd.DataFrame(dropped, columns=DROPPED_COLUMNS)
-    beside = leak_table(leaks), pd.DataFrame(layers, columns=list(TOGETHER_COLUMNS)), _measures(sides)
-    return Comparison(*names, _with_holm(pd.DataFrame(rows)), drops, *beside, header)
+    tested, of_leaks = _with_holm(pd.DataFrame(rows), leak_table(leaks))
+    beside = of_leaks, pd.DataFrame(layers, columns=list(TOGETHER_COLUMNS)), _measures(sides)
+    several = any(records["seed"].nunique() > 1 for records in (left_records, right_records))
+    return Comparison(*names, tested, drops, *beside, header, several)
 
 
 def _measures(sides: Sequence[Side]) -> pd.DataFrame:
@@ -209,20 +214,50 @@ def _distinct(values: pd.Series[Any]) -> str:
     return " ".join(sorted(set(map(str, values))))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Paired:
+    """What holds for paired behaviors under each of their seeds, ``(p,)`` each.
+
+    ``behavior`` says which of ``n`` a place is about; ``weights`` are one over the number of its seeds.
+    """
+
+    baseline: BoolArray
+    candidate: BoolArray
+    behavior: npt.NDArray[np.int64]
+
+    @property
+    def weights(self) -> FloatArray:
+        """What each counts."""
+        weights: FloatArray = 1 / np.bincount(self.behavior)[self.behavior]
+        return weights
+
+    @property
+    def most_seeds(self) -> int:
+        """A number of which all means over seeds are fractions."""
+        return math.lcm(1, *map(int, set(np.bincount(self.behavior))))
+
+    def means(self) -> tuple[FloatArray, FloatArray]:
+        """The share of seeds under which it holds for each model, ``(n,)``."""
+        sizes = np.bincount(self.behavior)
+        one, other = (np.bincount(self.behavior, weights=side) / sizes for side in (self.baseline, self.candidate))
+        return one, other
+
+
 def _pair(
     left: pd.DataFrame, right: pd.DataFrame, rate: RateMetric, unequal: pd.Series[Any]
-) -> tuple[BoolArray, BoolArray, pd.Series[Any]]:
-    """Outcomes of the pairs, shapes ``(n,)``, and how many behaviors are no pairs, by reason."""
+) -> tuple[Paired, pd.Series[Any]]:
+    """Outcomes of the pairs, and how many behaviors are no pairs, by reason."""
     import pandas as pd
 
-    a, b = behavior_outcomes(left, rate), behavior_outcomes(right, rate)
-    behaviors = a.index.union(b.index)
-    unscored_a, unscored_b = (~behaviors.isin(side.dropna().index) for side in (a, b))
+    a, b = (pair_outcomes(rows, rate) for rows in (left, right))
+    known = [pd.Series(side.scored, index=side.pairs.behaviors, dtype=bool) for side in (a, b)]
+    behaviors = known[0].index.union(known[1].index)
+    unscored_a, unscored_b = (~behaviors.isin(side.index[side]) for side in known)
     differing = unequal.reindex(behaviors).fillna("")
     reason = np.select(
         [
-            ~behaviors.isin(a.index),
-            ~behaviors.isin(b.index),
+            ~behaviors.isin(known[0].index),
+            ~behaviors.isin(known[1].index),
             unscored_a & unscored_b,
             unscored_a,
             unscored_b,
@@ -238,30 +273,40 @@ def _pair(
         ],
         default="",
     )
-    pairs = behaviors[reason == ""]
     reasons = pd.Series(reason[reason != ""], dtype=object).value_counts()
-    return a.loc[pairs].to_numpy(dtype=bool), b.loc[pairs].to_numpy(dtype=bool), reasons
+    pairs = behaviors[reason == ""]
+    held = []
+    for side in (a, b):
+        chosen = side.pairs.behaviors.isin(pairs)[side.pairs.behavior]
+        # Equal seeds are among the settings of a pair, and both sides are sorted by behavior and seed.
+        held.append((side.low[chosen] == 1, np.unique(side.pairs.behavior[chosen], return_inverse=True)[1]))
+    return Paired(held[0][0], held[1][0], held[0][1].reshape(-1)), reasons
 
 
 def paired_figures(
-    baseline: BoolArray, candidate: BoolArray, *, seed: int = 0, n_draws: int = N_DRAWS
+    baseline: npt.ArrayLike, candidate: npt.ArrayLike, *, size: int = 1, seed: int = 0, n_draws: int = N_DRAWS
 ) -> dict[str, Any]:
-    """The figures of one row from the outcomes of its pairs, shapes ``(n,)``; what Holm decides comes later."""
-    n = len(baseline)
-    b, c = int((baseline & ~candidate).sum()), int((~baseline & candidate).sum())
+    """The figures of one row; what Holm decides comes later.
+
+    Args:
+        baseline: whether the metric holds for each pair, or under what share of its seeds, ``(n,)``.
+        candidate: the same of the other model.
+        size: a number of which all shares are fractions: the number of seeds.
+        seed: of the sign changes, where they are drawn.
+        n_draws: how many are drawn then.
+    """
+    sides = [np.asarray(side, dtype=np.float64) for side in (baseline, candidate)]
+    steps = np.rint((sides[1] - sides[0]) * size).astype(np.int64)
+    n, b, c = len(steps), int((steps < 0).sum()), int((steps > 0).sum())
     if not n:
-        rates = dict.fromkeys(("baseline", "candidate", "difference", "lo", "hi", "p"), math.nan)
+        rates = dict.fromkeys(("baseline", "candidate", "difference", "lo", "hi", "p", "discordant"), math.nan)
         return {**rates, "b": b, "c": c, "n": n}
-    change = candidate.astype(np.float64) - baseline
-    if np.ptp(change):
-        _, lo, hi = bootstrap_mean(change, np.arange(n), np.random.default_rng(seed), n_draws)
-    else:
-        # A pair that says something else moves the difference by 1 where none differs, by up to 2 where all do.
-        same, other = float(change[0]), wilson(0, n)[1]
-        lo, hi = max(same - other * (1 + same), -1.0), min(same + other * (1 - same), 1.0)
+    p = sign_flip([Fraction(int(step), size) for step in steps], seed=seed, n_draws=n_draws)
+    lo, hi = paired_difference(steps / size)
     return {
-        **{"baseline": float(baseline.mean()), "candidate": float(candidate.mean()), "difference": (c - b) / n},
-        **{"lo": lo, "hi": hi, "b": b, "c": c, "p": mcnemar_exact(b, c), "n": n},
+        **{"baseline": float(sides[0].mean()), "candidate": float(sides[1].mean())},
+        **{"difference": float(steps.sum()) / size / n, "lo": lo, "hi": hi, "b": b, "c": c, "p": p, "n": n},
+        "discordant": float(((steps / size) ** 2).mean()),
     }
 
 
@@ -284,18 +329,30 @@ def detectable_difference(n: int, discordant: float, alpha: float = ALPHA) -> fl
     return 1 - u**2
 
 
-def _with_holm(table: pd.DataFrame) -> pd.DataFrame:
-    """Holm's p-values over the attacks of a dataset and metric, and what the level that each test faced can detect."""
+def _with_holm(table: pd.DataFrame, leaks: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Holm's p-values over all tests of the comparison, and what the level that each test faced can detect.
+
+    One family: a reader looks for stars in all tables, and would be misled by one of them in twenty otherwise.
+    """
     import pandas as pd
 
-    tested = table[table["n"] > 0]
-    families = tested.groupby(["dataset", "metric"])["p"]
-    table = table.assign(p_holm=families.transform(lambda p: holm(p.to_numpy())).reindex(table.index))
-    tested = tested.assign(level=families.transform(lambda p: holm_levels(p.to_numpy())))
-    shares = (tested["b"] + tested["c"]) / tested["n"]
-    sdd = [detectable_difference(*row) for row in zip(tested["n"], shares, tested["level"], strict=True)]
-    table = table.assign(sdd=pd.Series(sdd, index=tested.index, dtype="float64").reindex(table.index))
-    return table.assign(significant=table["p_holm"] <= ALPHA)[list(COLUMNS)]
+    tested, tested_leaks = table[table["n"] > 0], leaks[leaks["p"].notna()]
+    p = np.concatenate([side["p"].to_numpy(np.float64) for side in (tested, tested_leaks)])
+    adjusted, levels = holm(p), holm_levels(p) if p.size else p
+    sdd = [
+        detectable_difference(*row)
+        for row in zip(tested["n"], tested["discordant"], levels[: len(tested)], strict=True)
+    ]
+
+    def placed(frame: pd.DataFrame, index: pd.Index[Any], values: npt.ArrayLike) -> pd.Series[Any]:
+        return pd.Series(np.asarray(values), index=index, dtype="float64").reindex(frame.index)
+
+    table = table.assign(
+        p_holm=placed(table, tested.index, adjusted[: len(tested)]), sdd=placed(table, tested.index, sdd)
+    )
+    leaks = leaks.assign(p_holm=placed(leaks, tested_leaks.index, adjusted[len(tested) :]))
+    table, leaks = (frame.assign(significant=frame["p_holm"] <= ALPHA) for frame in (table, leaks))
+    return table[list(COLUMNS)], leaks
 
 
 def _header(names: Sequence[str], sides: Sequence[pd.DataFrame]) -> Iterator[str]:

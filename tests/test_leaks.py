@@ -123,5 +123,5 @@ def test_only_behaviors_that_were_asked_in_the_same_way_count() -> None:
 
 def test_the_comparison_shows_it() -> None:
     section = next(s for s in sections(compare(*sides(shift=3), n_draws=10)) if s.title == "leak")
-    assert section.rows == (("core/harmful", "a0", "1 (30 of 30)", "4 (30 of 30)", "<.001", "<.001"),)
+    assert section.rows == (("core/harmful", "a0", "1 (30 of 30)", "4 (30 of 30)", "<.001", "<.001*"),)
     assert not [s for s in sections(compare(*sides(shift=0, flag_id=None), n_draws=10)) if s.title == "leak"]
