@@ -49,7 +49,8 @@ class Scores:
 
     def means(self, shares: FloatArray) -> FloatArray:
         """The mean over the seeds of every behavior, ``(n,)``."""
-        return np.bincount(self.behavior, weights=shares) / np.bincount(self.behavior)
+        means: FloatArray = np.bincount(self.behavior, weights=shares) / np.bincount(self.behavior)
+        return means
 
 
 def n_needed(limit: float) -> int:

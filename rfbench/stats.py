@@ -82,7 +82,8 @@ def bootstrap_mean(
     if not values.size:
         return math.nan, math.nan, math.nan
     index = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
-    columns = np.stack([np.bincount(index, weights=side) for side in (values, np.ones(len(index)))], axis=1)
+    columns = np.zeros((int(index.max()) + 1, 2))
+    np.add.at(columns, index, np.stack([values, np.ones_like(values)], axis=1))
     return _bootstrap_t(columns, rng, n_draws, alpha)
 
 
