@@ -65,8 +65,9 @@ def bootstrap_mean(
     """Mean over samples, and its bootstrap-t interval from draws of whole behaviors (Efron and Tibshirani 1993, 12.5).
 
     Samples of one behavior are not independent, so behaviors are drawn, each with all of its samples. Each draw is
-    studentized, as percentiles of means alone are short by several points where the figures are skewed or few. Below
-    ``MIN_GROUPS`` behaviors, of which too few draws differ, Student's t takes the place of the draws.
+    studentized, as percentiles of means alone are short by several points where the figures are skewed or few. Neither
+    end is nearer than that of Student's t: draws of figures with long tails on both sides are short. Below
+    ``MIN_GROUPS`` behaviors, of which too few draws differ, Student's t stands alone.
 
     Args:
         values: per-sample figures, shape ``(s,)``.
@@ -128,9 +129,9 @@ def _bootstrap_t(
 
     g = len(columns)
     value, error = (float(figure[0]) for figure in _mean_and_error(np.ones((1, g)), columns))
+    half = float(student.ppf(1 - alpha / 2, g - 1)) * error if g > 1 else math.nan
     if g < MIN_GROUPS:
-        quantile = float(student.ppf(1 - alpha / 2, g - 1)) if g > 1 else math.nan
-        return value, value - quantile * error, value + quantile * error
+        return value, value - half, value + half
     drawn = [_mean_and_error(weights, columns) for weights in group_draws(g, n_draws, rng)]
     means, errors = (np.concatenate(part) for part in zip(*drawn, strict=True))
     scale = np.abs(columns).max() or 1.0
@@ -138,7 +139,7 @@ def _bootstrap_t(
     if error == 0 or not spread.any():
         return value, value, value
     lo, hi = np.quantile((means[spread] - value) / errors[spread], [alpha / 2, 1 - alpha / 2])
-    return value, min(value - float(hi) * error, value), max(value - float(lo) * error, value)
+    return value, value - max(float(hi) * error, half), value + max(-float(lo) * error, half)
 
 
 def _mean_and_error(weights: FloatArray | npt.NDArray[np.int64], columns: FloatArray) -> tuple[FloatArray, FloatArray]:
