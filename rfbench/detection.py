@@ -87,8 +87,8 @@ def detection(harmful: Scores, benign: Scores, n_benign: int) -> Iterator[tuple[
 
 def _above(harmful: FloatArray, benign: FloatArray) -> FloatArray:
     """Whether each harmful score is above each benign one, one half where they tie, ``(h, b)``."""
-    above: FloatArray = (np.sign(harmful[:, None] - benign) + 1) / 2
-    return above
+    signs: FloatArray = np.sign(harmful[:, None] - benign)
+    return (signs + 1) / 2
 
 
 def _at_limit(harmful: Scores, benign: Scores, limit: float) -> tuple[float, float, float, list[float]]:
@@ -109,7 +109,8 @@ def _reach(scores: FloatArray, falling: FloatArray, rank: int) -> FloatArray:
     """Whether scores are above the benign one of a rank, 1 being the highest; there is none of rank 0."""
     if not 0 < rank <= len(falling):
         return np.full(len(scores), float(rank > 0))
-    return (scores > falling[rank - 1]).astype(np.float64)
+    reached: FloatArray = (scores > falling[rank - 1]).astype(np.float64)
+    return reached
 
 
 def detection_rows(records: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -174,6 +174,31 @@ def test_samples_are_folded_and_seeds_averaged_before_pairing():
     assert row["p"] == 2 / 4
 
 
+def test_seeds_that_say_the_same_add_nothing():
+    """Twice the same answers: all figures are those of one seed, but for what is said of the seeds."""
+    rng = np.random.default_rng(2)
+    verdicts = {model: rng.choice([FLAG, REFUSE, COMPLY], 30) for model in "mn"}
+    sides = {
+        n: [frame([r for s in range(n) for r in side(verdicts[m], model=m, seed=s)]) for m in "mn"] for n in (1, 2)
+    }
+    one, two = (compare(*sides[n]) for n in (1, 2))
+    columns = ["baseline", "candidate", "difference", "lo", "hi", "b", "c", "p", "p_holm", "n", "sdd"]
+    pd.testing.assert_frame_equal(one.table[columns], two.table[columns])
+    pd.testing.assert_frame_equal(one.leaks, two.leaks)
+    pd.testing.assert_frame_equal(one.together, two.together)
+    assert (one.several_seeds, two.several_seeds) == (False, True)
+    assert "the exact test of all sign changes" in to_markdown(two)
+    assert "sign changes" not in to_markdown(one)
+
+
+def test_a_seed_that_is_lost_on_one_side_leaves_no_pair():
+    left = [*side([FLAG] * 4), *side([FLAG] * 4, seed=1)]
+    right = [*side([COMPLY] * 4, model="n"), *side([COMPLY] * 3 + [ERROR], model="n", seed=1)]
+    comparison = compare(frame(left), frame(right))
+    assert (row_of(comparison)["n"], row_of(comparison)["n_dropped"]) == (3, 1)
+    assert comparison.dropped["reason"].iloc[0] == "unscored in the candidate"
+
+
 VERDICTS = st.sampled_from([FLAG, REFUSE, COMPLY, ERROR])
 
 
