@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from rfbench.stats import ALPHA, N_DRAWS, FloatArray, wilson
+from rfbench.resampling import FloatArray
+from rfbench.stats import ALPHA, N_DRAWS, wilson
 
 
 def exact_rate(k: float, n: float, alpha: float = ALPHA) -> tuple[float, float]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rfbench.stats import FloatArray, wilson
+from rfbench.resampling import FloatArray
+from rfbench.stats import wilson
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,16 +15,13 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from rfbench.resampling import DRAW_CHUNK, FloatArray, bootstrap_t
+from rfbench.resampling import group_draws as group_draws
 
 ALPHA = 0.05
 N_DRAWS = 10_000
-MIN_GROUPS = 8
-"""Behaviors below which draws of them say too little."""
 _HALF = 0.5 + 1e-9
 """A product of shares that is exactly one half may come out a rounding above it."""
-_DRAW_CHUNK = 1_000
-"""Draws worked on at once: bounds memory, not results."""
 MAX_SUMS = 100_000
 """Sums of paired differences that are counted one by one."""
 
@@ -85,7 +82,7 @@ def bootstrap_mean(
     index = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
     columns = np.zeros((int(index.max()) + 1, 2))
     np.add.at(columns, index, np.stack([values, np.ones_like(values)], axis=1))
-    return _bootstrap_t(columns, rng, n_draws, alpha)
+    return bootstrap_t(columns, rng, n_draws, alpha)
 
 
 def bootstrap_mean_difference(
@@ -111,56 +108,7 @@ def bootstrap_mean_difference(
         return math.nan, math.nan, math.nan
     sides = [[np.asarray(group, dtype=np.float64) for group in side] for side in (one, other)]
     columns = np.array([[f(g) for g in side] for side in sides for f in (np.sum, np.size)], dtype=np.float64)
-    return _bootstrap_t(columns.T, rng, n_draws, alpha)
-
-
-def _bootstrap_t(
-    columns: FloatArray, rng: np.random.Generator, n_draws: int, alpha: float
-) -> tuple[float, float, float]:
-    """A mean, or a difference of two, with its bootstrap-t interval.
-
-    Args:
-        columns: sums and counts of each group, ``(g, 2)``, or those of two sides, ``(g, 4)``.
-        rng: source of the draws.
-        n_draws: number of draws.
-        alpha: share outside the interval.
-    """
-    from scipy.stats import t as student
-
-    g = len(columns)
-    value, error = (float(figure[0]) for figure in _mean_and_error(np.ones((1, g)), columns))
-    half = float(student.ppf(1 - alpha / 2, g - 1)) * error if g > 1 else math.nan
-    if g < MIN_GROUPS:
-        return value, value - half, value + half
-    drawn = [_mean_and_error(weights, columns) for weights in group_draws(g, n_draws, rng)]
-    means, errors = (np.concatenate(part) for part in zip(*drawn, strict=True))
-    scale = np.abs(columns).max() or 1.0
-    spread = errors > 1e-9 * scale  # a draw of equal groups alone has no error to be held against
-    if error == 0 or not spread.any():
-        return value, value, value
-    lo, hi = np.quantile((means[spread] - value) / errors[spread], [alpha / 2, 1 - alpha / 2])
-    return value, value - max(float(hi) * error, half), value + max(-float(lo) * error, half)
-
-
-def _mean_and_error(weights: FloatArray | npt.NDArray[np.int64], columns: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Means (or differences of two) under draws ``(d, g)`` and their standard errors, linearised; ``(d,)`` each."""
-    sums = weights @ columns  # (d, 2) or (d, 4)
-    means = sums[:, 0::2] / sums[:, 1::2]
-    signs = np.array([1.0, -1.0][: means.shape[1]])
-    gradient = np.stack([signs / sums[:, 1::2], -signs * means / sums[:, 1::2]], axis=2).reshape(len(sums), -1)
-    width = columns.shape[1]
-    products = (columns[:, :, None] * columns[:, None, :]).reshape(-1, width * width)
-    moments = (weights @ products).reshape(-1, width, width)
-    variance = np.einsum("di,dij,dj->d", gradient, moments, gradient)
-    n = weights.sum(axis=1)
-    return means @ signs, np.sqrt(np.maximum(variance, 0.0) * n / np.maximum(n - 1, 1))
-
-
-def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:
-    """How often each draw takes each group, in chunks of shape ``(<= _DRAW_CHUNK, g)``."""
-    share = np.full(n_groups, 1 / n_groups)
-    sizes = [min(_DRAW_CHUNK, n_draws - start) for start in range(0, n_draws, _DRAW_CHUNK)]
-    return [rng.multinomial(n_groups, share, size=size) for size in sizes]
+    return bootstrap_t(columns.T, rng, n_draws, alpha)
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -272,8 +220,8 @@ def sign_flip(differences: Sequence[Fraction], *, seed: int = 0, n_draws: int = 
     total, observed = int(steps.sum()), abs(int(sum(differences) * size))
     if total > MAX_SUMS:
         rng = np.random.default_rng(seed)
-        chunks = range(0, n_draws, _DRAW_CHUNK)
-        sums = [rng.choice([-1, 1], size=(min(_DRAW_CHUNK, n_draws - i), len(steps))) @ steps for i in chunks]
+        chunks = range(0, n_draws, DRAW_CHUNK)
+        sums = [rng.choice([-1, 1], size=(min(DRAW_CHUNK, n_draws - i), len(steps))) @ steps for i in chunks]
         return float((1 + (np.abs(np.concatenate(sums)) >= observed).sum()) / (1 + n_draws))
     if total == len(steps):
         return mcnemar_exact((len(steps) - observed) // 2, (len(steps) + observed) // 2)
