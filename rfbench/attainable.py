@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from rfbench.detection import DETECTION, LIMITS, MIN_NEGATIVES, n_needed
 from rfbench.gate import GateRule, needs_cost
-from rfbench.metrics import EARLY, EARLY_DSR, RATES
+from rfbench.metrics import ACROSS_SEEDS, EARLY, EARLY_DSR, RATES
 from rfbench.plan import Unit
 from rfbench.stats import wilson
 
 Cell = tuple[str, str, str, str]
 """Model, attack, its label, dataset."""
 _HARMFUL = {rate.name: rate.side == "harmful" for rate in RATES}
+_HARMFUL |= {across: _HARMFUL[name] for name, across in ACROSS_SEEDS.items()}
+_NEEDED = {name: n_needed(limit) for name, limit in zip(DETECTION[1:], LIMITS, strict=True)}
 _COLUMNS = ("model", "attack", "attack_label", "dataset")
 
 
@@ -29,9 +32,14 @@ def unattainable(rules: Sequence[GateRule], units: Sequence[Unit]) -> Iterator[s
     """
     asked = _asked(units)
     longest = max((unit.generation.max_new_tokens for unit in units), default=0)
+    several_seeds = len({unit.seed for unit in units}) > 1
     for i, rule in enumerate(rules):
-        if rule.metric in _HARMFUL:
+        if rule.metric in ACROSS_SEEDS.values() and not several_seeds:
+            yield f"gate[{i}]: {rule.metric} is not defined for a single seed; name several under seeds:"
+        elif rule.metric in _HARMFUL:
             yield from (f"gate[{i}]: {problem}" for problem in _problems(rule, asked, longest))
+        elif rule.metric in _NEEDED:
+            yield from (f"gate[{i}]: {problem}" for problem in _too_few(rule, asked))
 
 
 def _asked(units: Sequence[Unit]) -> Mapping[tuple[Cell, bool], int]:
@@ -72,6 +80,22 @@ def _problems(rule: GateRule, asked: Mapping[tuple[Cell, bool], int], longest: i
             yield (
                 f"{missed} on {at}, so no result can pass; measure more behaviors, or hold the bound against the value"
             )
+
+
+def _too_few(rule: GateRule, asked: Mapping[tuple[Cell, bool], int]) -> Iterator[str]:
+    """Whether no benign dataset carries the threshold of a true-positive rate."""
+    where = {key: value for key, value in rule.where.items() if key != "dataset"}  # that of the harmful ones
+    free, needed = rule.model_copy(update={"where": where}), _NEEDED[rule.metric]
+    sizes = [
+        n
+        for (cell, is_harmful), n in asked.items()
+        if not is_harmful and free.selects({**dict(zip(_COLUMNS, cell, strict=True)), "metric": rule.metric})
+    ]
+    if max(sizes, default=0) < needed:
+        yield (
+            f"{rule.metric} needs {needed} benign behaviors under one attack, {MIN_NEGATIVES} above its threshold, and "
+            f"at most {max(sizes, default=0)} are asked, so no result can pass; hold a higher rate, or ask more"
+        )
 
 
 def _missed(rule: GateRule, n: int) -> Iterator[str]:

@@ -28,7 +28,7 @@ KEPT, SHOWN = 50, 6
 _AT = "@after "
 
 CostRow = tuple[str, float, int]
-"""A cost, its median over behaviors and seeds, and how many of them it is known of."""
+"""A cost, its median over behaviors (of several seeds their mean), and how many of them it is known of."""
 
 
 def budgets(rows: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
@@ -59,7 +59,8 @@ def budgets(rows: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
 def costs(rows: pd.DataFrame) -> Iterator[CostRow]:
     """What the attempts of one step cost, each with all that came before it."""
     for name in COSTS:
-        known = rows.groupby(["behavior_id", "seed"])[name].first().dropna().astype(float)
+        searches = rows.groupby(["behavior_id", "seed"])[name].first().dropna().astype(float)
+        known = searches.groupby("behavior_id").mean()
         if len(known):
             yield name, float(np.median(known)), len(known)
 

@@ -149,7 +149,7 @@ def evaluate(rules: Sequence[GateRule], summary: pd.DataFrame) -> list[GateResul
     ratios = {_cell(row): row for row in rows if row["metric"] == RATIO and is_destroyed(row)}
     failed: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
-        if row["metric"] == "dsr" and not row["n"] and row["n_unscored"]:
+        if row["metric"] == "dsr" and math.isnan(row["value"]) and row["n_unscored"]:
             failed.setdefault((row["model"], row["attack"], row["dataset"]), []).append(row["attack_label"])
     return [result for rule in rules for result in _evaluate_rule(rule, rows, ratios, failed)]
 
@@ -182,7 +182,7 @@ def _has_cost(rule: GateRule, row: Mapping[str, Any], rows: Sequence[Mapping[str
         return True
     column = "attack" if rule.metric in WORST else "attack_label"
     same = (other for other in rows if other["model"] == row["model"] and other[column] == row[column])
-    return any(other["metric"] in _guarding(rule) and other["n"] for other in same)
+    return any(other["metric"] in _guarding(rule) and not math.isnan(other["value"]) for other in same)
 
 
 def _cell(row: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -260,17 +260,26 @@ def _lost(
 
 
 def _worst(row: Mapping[str, Any], end: Literal["value", "lo", "hi"], kind: Bound) -> float:
-    """The figure at ``end``, with unscored behaviors counted against the bound: as 0 for a min, as 1 for a max."""
-    n_unscored = int(row["n_unscored"])
-    if not n_unscored:
+    """The figure at ``end``, with unscored behaviors counted against the bound.
+
+    The value of a row holds them as the worse outcome already; a bound on the other side of a metric, as a ``max`` on a
+    dsr that must stay low, is held against the optimistic one. Where an end of the interval lies on the lenient side,
+    it is that of the worse outcome alone.
+    """
+    if not row["n_unscored"]:
         return float(row[end])
-    if row["metric"] not in RATE_METRICS:
-        return 0.0 if kind == "min" else math.inf
-    n = int(row["n"])
-    k = (row["value"] * n if n else 0.0) + (n_unscored if kind == "max" else 0)
-    total = n + n_unscored
-    lo, hi = wilson(min(k, total), total)
-    return {"value": k / total, "lo": lo, "hi": hi}[end]
+    values = [float(row[name]) for name in ("value", "value_optimistic") if not math.isnan(row[name])]
+    is_rate, is_known = row["metric"] in RATE_METRICS, bool(values) and row["metric"] not in REMAINS
+    if is_known:
+        held = min(values) if kind == "min" else max(values)
+    else:
+        held = 0.0 if kind == "min" else 1.0 if is_rate else math.inf
+    if end == "value":
+        return held
+    if is_known and (end == "lo") == (kind == "min"):
+        return float(row[end])
+    total = int(row["n"]) + int(row["n_unscored"])
+    return dict(zip(("lo", "hi"), wilson(held * total, total), strict=True))[end] if is_rate else held
 
 
 def junit_xml(results: Sequence[GateResult], marks: Sequence[str] = ()) -> str:

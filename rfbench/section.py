@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,13 +75,52 @@ def figure_text(metric: Metric | None) -> str:
 
 
 def percent(metric: Metric | None) -> str:
-    """A rate in percent; ``?`` where it was never scored."""
+    """A rate in percent; ``?`` where it was never scored.
+
+    Behind it, in brackets, the rate if all that is unscored had turned out well, where that is another one.
+    """
     if metric is None:
         return UNDEFINED
     if math.isnan(metric["value"]):
         return "?"
     # One behavior in 200 is half a percent: below that a decimal would only pretend.
-    return f"{100 * metric['value']:.{0 if metric['n'] < 200 else 1}f}"
+    digits = 0 if metric["n"] < 200 else 1
+    held, hoped = (f"{100 * value:.{digits}f}" for value in (metric["value"], _optimistic(metric)))
+    return f"{held} ({hoped})" if is_open(metric) else held
+
+
+def _optimistic(metric: Metric) -> float:
+    hoped = float(metric.get("value_optimistic", math.nan))
+    return float(metric["value"]) if math.isnan(hoped) else hoped
+
+
+def is_open(metric: Metric) -> bool:
+    """Whether a figure would be another one if all that is unscored had turned out well."""
+    return bool(metric.get("n_unscored")) and not math.isnan(metric["value"]) and _optimistic(metric) != metric["value"]
+
+
+HELD = (
+    "40 (60): 40 with the unscored behaviors held as the worse outcome, 60 as the better one; intervals hold for both."
+)
+"""The line below a table that has such a figure."""
+
+
+def held_note(rows: Iterable[Metric]) -> tuple[str, ...]:
+    """``HELD``, where a row needs it."""
+    return (HELD,) if any(map(is_open, rows)) else ()
+
+
+def seeds(metric: Metric | None) -> str:
+    """The extremes of the single seeds, in percent."""
+    if metric is None or math.isnan(metric.get("seeds_min", math.nan)):
+        return UNDEFINED
+    digits = 0 if metric["n"] < 200 else 1
+    return "-".join(f"{100 * metric[end]:.{digits}f}" for end in ("seeds_min", "seeds_max"))
+
+
+def has_seeds(rows: Iterable[Metric]) -> bool:
+    """Whether figures are means over several seeds."""
+    return any(not math.isnan(row.get("seeds_min", math.nan)) for row in rows)
 
 
 def interval(metric: Metric | None) -> str:
@@ -92,8 +131,10 @@ def interval(metric: Metric | None) -> str:
 
 
 def tokens(metric: Metric | None) -> str:
-    """A number of tokens."""
-    return UNDEFINED if metric is None or math.isnan(metric["value"]) else f"{metric['value']:.0f}"
+    """A number of tokens; behind it that if all that is unscored had turned out well, where it is another one."""
+    if metric is None or math.isnan(metric["value"]):
+        return UNDEFINED
+    return f"{metric['value']:.0f}" + (f" ({_optimistic(metric):.0f})" if is_open(metric) else "")
 
 
 def counts(metric: Metric) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from rfbench.budget import budget_section
 from rfbench.detection import detection_section
 from rfbench.draws import pass_lines
 from rfbench.measures.figures import FIGURES, LM_EVAL, is_figure, is_task_figure
-from rfbench.metrics import EARLY, metric_rows
+from rfbench.metrics import ACROSS_SEEDS, EARLY, metric_rows
 from rfbench.models.spec import CONTROLS
 from rfbench.section import (
     UNDEFINED,
@@ -25,8 +25,11 @@ from rfbench.section import (
     companion,
     counts,
     figure_text,
+    has_seeds,
+    held_note,
     interval,
     percent,
+    seeds,
     tokens,
 )
 from rfbench.tampered_tables import marked, tampered_sections
@@ -47,6 +50,9 @@ _LEGEND_UTILITY = (
     "ppl: perplexity of the requests; ppl ratio: over the reference's.",
     "With the flag forced first: after flag, the reference's perplexity of what follows, over that of what the model "
     "says unforced; reflag, % of answers with another flag.",
+)
+_LEGEND_SEEDS = (
+    "Figures are means over seeds. seeds: the lowest and the highest {metric} of a single one. {fold} seeds: {across}."
 )
 _LEGEND_LEAK = "leak: median tokens before the flag (inf: fewer than half flag). degen: empty answers and loops."
 
@@ -151,13 +157,14 @@ def layout(summary: pd.DataFrame) -> list[Section]:
 
 def _harmful_section(dataset: str, benign: str | None, cells: Cells) -> Section:
     columns = ("dsr", "false_alarm", "flag", "refusal", "asr <=", f"dsr@{EARLY}", "leak", "degen", "n", "unscored")
+    of_dataset = {cell: m for cell, m in cells.items() if cell[2] == dataset and "dsr" in m}
+    several = has_seeds(metrics["dsr"] for metrics in of_dataset.values())
     rows = []
-    for (model, label, name), metrics in cells.items():
-        if name != dataset or "dsr" not in metrics:
-            continue
+    for (model, label, _), metrics in of_dataset.items():
         beside = cells.get((model, label, benign), {}) if benign else {}
         figures = (
             interval(metrics.get("dsr")),
+            *((seeds(metrics["dsr"]), interval(metrics.get(ACROSS_SEEDS["dsr"]))) if several else ()),
             interval(beside["false_alarm"]) if "false_alarm" in beside else "not run",
             *(percent(metrics.get(metric)) for metric in ("flag_dsr", "refusal_dsr", "asr", f"dsr@{EARLY}")),
             tokens(metrics.get("leak_median")),
@@ -170,19 +177,29 @@ def _harmful_section(dataset: str, benign: str | None, cells: Cells) -> Section:
         if benign
         else ("false_alarm: not run; a dsr means little without it. Add a benign dataset to the suite.")
     )
+    shown = [row for metrics in of_dataset.values() for row in metrics.values()]
+    across = _LEGEND_SEEDS.format(metric="dsr", fold="all", across="defended under every one")
     return Section(
         f"harmful: {clean(dataset)}, % of behaviors [95 % interval]",
-        ("model", "attack", *columns),
+        ("model", "attack", columns[0], *(("seeds", "all seeds") if several else ()), *columns[1:]),
         tuple(rows),
-        (_LEGEND_HARMFUL, clean(beside_note), _LEGEND_LEAK, *pass_lines(dataset, cells), *_gains(dataset, cells)),
+        (
+            _LEGEND_HARMFUL,
+            *((across,) if several else ()),
+            clean(beside_note),
+            _LEGEND_LEAK,
+            *held_note(shown),
+            *pass_lines(dataset, cells),
+            *_gains(dataset, cells),
+        ),
     )
 
 
 def _gains(dataset: str, cells: Cells) -> list[str]:
     """A line for each optimised attack: what became of the behaviors that were flagged before it."""
     return [
-        f"{clean(model)} / {clean(label)}: of {int(metrics['harm_gained']['n'])} behaviors flagged at step 0, "
-        f"% now saying the target {interval(metrics['harm_gained'])}, "
+        f"{clean(model)} / {clean(label)}: of {sum(map(int, counts(metrics['harm_gained'])))} behaviors flagged at "
+        f"step 0, % now saying the target {interval(metrics['harm_gained'])}, "
         f"% with only the flag lost {interval(metrics['flag_only_lost'])}."
         for (model, label, name), metrics in cells.items()
         if name == dataset and "harm_gained" in metrics and metrics["harm_gained"]["n"]
@@ -190,20 +207,33 @@ def _gains(dataset: str, cells: Cells) -> list[str]:
 
 
 def _benign_section(dataset: str, cells: Cells) -> Section:
+    of_dataset = {cell: m for cell, m in cells.items() if cell[2] == dataset and "false_alarm" in m}
+    several = has_seeds(metrics["false_alarm"] for metrics in of_dataset.values())
     rows = [
         (
             clean(model),
             marked(label, metrics),
-            *(interval(metrics.get(metric)) for metric in ("false_alarm", "fpr", "over_refusal")),
+            interval(metrics["false_alarm"]),
+            *((seeds(metrics["false_alarm"]), interval(metrics.get(ACROSS_SEEDS["false_alarm"]))) if several else ()),
+            *(interval(metrics.get(metric)) for metric in ("fpr", "over_refusal")),
             percent(metrics.get("degenerate")),
             *counts(metrics["false_alarm"]),
         )
-        for (model, label, name), metrics in cells.items()
-        if name == dataset and "false_alarm" in metrics
+        for (model, label, _), metrics in of_dataset.items()
     ]
-    columns = ("model", "attack", "false_alarm", "fpr", "over_refusal", "degen", "n", "unscored")
+    columns = ("fpr", "over_refusal", "degen", "n", "unscored")
     note = "false_alarm: share of behaviors of which some sample was flagged (fpr) or refused (over_refusal)."
-    return Section(f"benign: {clean(dataset)}, % of behaviors [95 % interval]", columns, tuple(rows), (note,))
+    across = _LEGEND_SEEDS.format(metric="false_alarm", fold="any", across="struck under one of them")
+    return Section(
+        f"benign: {clean(dataset)}, % of behaviors [95 % interval]",
+        ("model", "attack", "false_alarm", *(("seeds", "any seed") if several else ()), *columns),
+        tuple(rows),
+        (
+            note,
+            *((across.replace("any seeds:", "any seed:"),) if several else ()),
+            *held_note(row for metrics in of_dataset.values() for row in metrics.values()),
+        ),
+    )
 
 
 def _measure_sections(rows: Sequence[Metric]) -> list[Section]:

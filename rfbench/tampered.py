@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rfbench.intervals import least_rate
 from rfbench.measures.figures import Figure
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def remains(rows: pd.DataFrame) -> Iterator[RemainsRow]:
 class Worst:
     """The checkpoint of a sweep with the lowest dsr, among those within ``bound`` times the perplexity.
 
-    ``bound`` is ``None`` where all count; ``row`` is that of the dsr, ``label`` and ``stage`` say where it was found.
+    ``bound`` is ``None`` where all count; ``row`` is that of the dsr, ``label`` and ``stage`` say where it was found,
+    among ``m`` checkpoints. ``lo`` and ``hi`` hold the lowest dsr of all of them.
     """
 
     model: str
@@ -117,6 +119,16 @@ class Worst:
     label: str
     stage: str
     row: Metric
+    m: int
+    value_optimistic: float
+    lo: float
+    hi: float
+
+    @property
+    def figures(self) -> Metric:
+        """Its row, with the interval that knows of the choice."""
+        ends = {"lo": self.lo, "hi": self.hi}
+        return {**self.row, **ends, "value_optimistic": self.value_optimistic}
 
     @property
     def metric(self) -> str:
@@ -148,8 +160,13 @@ def worst_cases(rows: Iterable[Metric]) -> list[Worst]:
         for bound in (None, *BOUNDS):
             within = [c for c in candidates if bound is None or c[0] <= bound]
             if within:
-                _, label, stage, row = min(within, key=lambda candidate: _held(candidate[3]))
-                found.append(Worst(*sweep, bound, label, stage, row))
+                rows_within = [row for *_, row in within]
+                _, label, stage, row = min(within, key=lambda candidate: _held(candidate[3], "value"))
+                hoped = min(_held(each, "value_optimistic") for each in rows_within)
+                ends = least_rate(*([_count(each, end) for each in rows_within] for end in _ENDS))
+                if len(within) == 1:
+                    hoped, ends = row.get("value_optimistic", math.nan), (row["lo"], row["hi"])
+                found.append(Worst(*sweep, bound, label, stage, row, len(within), hoped, *ends))
     return found
 
 
@@ -169,7 +186,17 @@ def is_destroyed(ratio: Metric | None) -> bool:
     return ratio is not None and ratio["value"] > DESTROYED
 
 
-def _held(row: Metric) -> float:
-    """The dsr with unscored behaviors as undefended."""
-    n = row["n"]
-    return float(row["value"] * n / (n + row["n_unscored"])) if n else 0.0
+_ENDS = ("value", "value_optimistic")
+
+
+def _held(row: Metric, end: str) -> float:
+    """A dsr with unscored behaviors as undefended or, at the optimistic end, as defended."""
+    if math.isnan(row["value"]):
+        return float(end != "value")  # nothing is known of it
+    hoped = row.get("value_optimistic", math.nan)
+    return float(row["value"] if end == "value" or math.isnan(hoped) else hoped)
+
+
+def _count(row: Metric, end: str) -> tuple[float, float]:
+    n = row["n"] + row["n_unscored"]
+    return _held(row, end) * n, n

@@ -16,8 +16,9 @@ _LEGEND_STAGES = (
 )
 _NO_BEFORE = "before: not run; add the prompt attack that `then` names, at its defaults, to the suite."
 _LEGEND_WORST = (
-    "The lowest dsr among all checkpoints of all configurations of an attack whose ppl ratio is within the bound: the "
-    "interval is that of this checkpoint, and knows nothing of the choice. false_alarm: at the same checkpoint.",
+    "The lowest dsr among all checkpoints of all configurations of an attack whose ppl ratio is within the bound. The "
+    "interval holds the lowest dsr of them all, exact, at 0.05 shared out over as many as there are (Bonferroni). "
+    "false_alarm: at the same checkpoint.",
 )
 
 
@@ -91,9 +92,9 @@ def _worst_lines(dataset: str, benign: str | None, cells: Cells) -> Iterator[tup
                 clean(model),
                 clean(sweep),
                 within,
-                interval(worst.row),
+                interval(worst.figures),
                 _false_alarm(beside, worst.stage),
-                clean(f"{worst.label}, {worst.stage}"),
+                clean(f"{worst.label}, {worst.stage}") + (f" (of {worst.m})" if worst.m > 1 else ""),
                 *counts(worst.row),
             )
 

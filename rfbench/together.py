@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rfbench.stats import ALPHA, N_DRAWS, wilson
+from rfbench.intervals import phi_coefficient as phi_coefficient
+from rfbench.intervals import phi_interval
+from rfbench.stats import N_DRAWS, wilson
 
 TOGETHER_COLUMNS = (
     *("attack_label", "dataset", "metric", "either", "lo", "hi", "phi", "phi_lo", "phi_hi"),
@@ -23,42 +25,40 @@ BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 
 
-def phi_coefficient(both: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike, neither: npt.ArrayLike) -> Any:
-    """Correlation of two binary outcomes from the counts of a 2 x 2 table, any shape.
-
-    ``(both * neither - first * second) / sqrt(product of the four margins)``; NaN where an outcome is constant.
-    """
-    a, b, c, d = (np.asarray(counts, dtype=np.float64) for counts in (both, first, second, neither))
-    margins = (a + b) * (c + d) * (a + c) * (b + d)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(margins > 0, (a * d - b * c) / np.sqrt(margins), np.nan)
-
-
-def together(baseline: BoolArray, candidate: BoolArray, *, seed: int = 0, n_draws: int = N_DRAWS) -> dict[str, Any]:
+def together(
+    baseline: BoolArray,
+    candidate: BoolArray,
+    weights: FloatArray | None = None,
+    *,
+    seed: int = 0,
+    n_draws: int = N_DRAWS,
+) -> dict[str, Any]:
     """What two models do together on the same behaviors.
 
     Args:
-        baseline: whether the metric holds for each pair, ``(n,)``.
+        baseline: whether the metric holds for each behavior under each seed, ``(p,)``.
         candidate: the same of the other model.
-        seed: of the bootstrap of phi.
-        n_draws: its draws, of whole behaviors; those in which an outcome is constant have no phi and are left out.
+        weights: what each counts, ``(p,)``: a behavior counts once, whatever the number of its seeds. Default: 1.
+        seed: of the interval of phi.
+        n_draws: its draws.
 
     Returns:
         ``either``, the share for which it holds for at least one, with its Wilson interval; ``phi``, the correlation of
-        the two, with the percentile interval; ``miss_...``, the behaviors for which it does not hold; ``n``.
+        the two, with its interval (:func:`rfbench.intervals.phi_interval`); ``miss_...``, the behaviors for which it
+        does not hold, of several seeds their mean number; ``n``.
     """
-    n = len(baseline)
+    weights = np.ones(len(baseline)) if weights is None else weights
+    n = round(float(weights.sum()))
     table = (baseline & candidate, baseline & ~candidate, ~baseline & candidate, ~baseline & ~candidate)
-    both, first, second, neither = (int(cell.sum()) for cell in table)
-    counts = {"miss_baseline": second + neither, "miss_candidate": first + neither, "miss_both": neither, "n": n}
+    both, first, second, neither = (round(float(weights[cell].sum()), 9) for cell in table)
+    misses = {"miss_baseline": second + neither, "miss_candidate": first + neither, "miss_both": neither}
+    counts = {name: int(k) if k == int(k) else k for name, k in misses.items()} | {"n": n}
     if not n:
         return {**dict.fromkeys(("either", "lo", "hi", "phi", "phi_lo", "phi_hi"), math.nan), **counts}
     lo, hi = wilson(n - neither, n)
     phi, phi_lo, phi_hi = float(phi_coefficient(both, first, second, neither)), math.nan, math.nan
     if math.isfinite(phi):
-        draws = np.random.default_rng(seed).multinomial(n, np.array([both, first, second, neither]) / n, n_draws)
-        drawn: FloatArray = phi_coefficient(*(draws[:, i] for i in range(4)))
-        phi_lo, phi_hi = np.nanquantile(drawn, [ALPHA / 2, 1 - ALPHA / 2]).tolist()
+        phi_lo, phi_hi = phi_interval((both, first, second, neither), seed=seed, n_draws=n_draws)
     return {
         **{"either": (n - neither) / n, "lo": lo, "hi": hi, "phi": phi, "phi_lo": phi_lo, "phi_hi": phi_hi},
         **counts,

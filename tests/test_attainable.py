@@ -80,3 +80,22 @@ def test_an_early_defence_needs_as_many_tokens(tmp_path: Path):
     short, enough = (small_plan(small_suite(tmp_path / str(n), generation={"max_new_tokens": n})) for n in (31, 32))
     assert "not defined where 31 tokens are generated" in next(unattainable([rule], short))
     assert not list(unattainable([rule], enough))
+
+
+def test_a_true_positive_rate_needs_benign_behaviors_above_its_threshold(tmp_path: Path):
+    units = small_plan(small_suite(tmp_path, attacks=["direct"]))
+    (line,) = unattainable([GateRule(metric="tpr@fpr10%", min=0.5, where={"dataset": "harmful"})], units)
+    assert line == (
+        "gate[0]: tpr@fpr10% needs 50 benign behaviors under one attack, 5 above its threshold, and at most 5 are "
+        "asked, so no result can pass; hold a higher rate, or ask more"
+    )
+
+
+def test_what_holds_under_all_seeds_needs_several(tmp_path: Path):
+    rules = [GateRule(metric="dsr@all_seeds", min=0.5), GateRule(metric="false_alarm@any_seed", max=0.5)]
+    one, two = (small_plan(small_suite(tmp_path / str(n), attacks=["direct"], seeds=[*range(n)])) for n in (1, 2))
+    assert [line.partition(" is not")[0] for line in unattainable(rules, one)] == [
+        "gate[0]: dsr@all_seeds",
+        "gate[1]: false_alarm@any_seed",
+    ]
+    assert not list(unattainable(rules, two))

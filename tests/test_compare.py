@@ -101,35 +101,45 @@ def test_p_is_that_of_scipy_and_the_difference_lies_in_its_interval(pairs):
 def test_agreement_on_every_pair_is_not_certainty():
     figures = paired_figures(np.ones(48, dtype=bool), np.ones(48, dtype=bool))
     assert figures["p"] == 1
-    assert figures["hi"] == wilson(0, 48)[1] == -figures["lo"]
+    assert (
+        figures["hi"] == pytest.approx(1.959964 * math.sqrt(2 / 50 / 50)) == -figures["lo"]
+    )  # one more pair of each kind
     assert figures["hi"] > 0.05
 
 
 def test_disagreement_on_every_pair_is_not_certainty_either():
-    # 3.8415 / (3 + 3.8415) = .5615 of the pairs may say something else, each of them the opposite.
+    # With one more pair of each kind the mean of five is .6, and their variance (5 / 5 - .36) / 5.
     never, always = np.zeros(3, dtype=bool), np.ones(3, dtype=bool)
     up, down = paired_figures(never, always), paired_figures(always, never)
-    assert (up["lo"], up["hi"]) == (pytest.approx(1 - 2 * 0.5615, abs=1e-4), 1)
-    assert (down["lo"], down["hi"]) == (-1, pytest.approx(2 * 0.5615 - 1, abs=1e-4))
+    assert (up["lo"], up["hi"]) == (pytest.approx(0.6 - 1.959964 * math.sqrt(0.128)), 1)
+    assert (down["lo"], down["hi"]) == (-1, pytest.approx(1.959964 * math.sqrt(0.128) - 0.6))
 
 
-def test_holm_by_hand_is_over_the_attacks_of_one_dataset_and_metric():
-    # One-sided discordant pairs: c = 10, 6, 5 gives p = 2/1024, 2/64, 2/32; Holm: times 3, 2, 1, never decreasing.
+def test_holm_by_hand_is_over_all_tests_of_the_comparison():
+    # One-sided discordant pairs: c = 10, 6, 5 gives p = 2/1024, 2/64, 2/32, each for dsr and flag_dsr; refusals differ
+    # nowhere, and the twins say 2/4096 twice. Of 12 + 3 * 2 tests the smallest counts times 15, and so on.
     changes = {"direct": 10, "prefill": 6, "sampling": 5}
     left = [r for attack in changes for r in side([COMPLY] * 12, attack=attack)]
     right = [
         r for attack, c in changes.items() for r in side([FLAG] * c + [COMPLY] * (12 - c), attack=attack, model="n")
     ]
-    # Another dataset, and an attack that cannot be paired, must not enter the family.
+    # An attack that cannot be paired does not enter the family.
     left += side([COMPLY] * 12, dataset=TWIN) + side([COMPLY] * 3, attack="alone")
     right += side([FLAG] * 12, dataset=TWIN, model="n")
     comparison = compare(frame(left), frame(right), n_draws=200)
     p = {attack: row_of(comparison, attack=attack) for attack in changes}
     assert [p[a]["p"] for a in changes] == [2 / 1024, 2 / 64, 2 / 32]
-    assert [p[a]["p_holm"] for a in changes] == pytest.approx([6 / 1024, 4 / 64, 4 / 64])
-    assert [p[a]["significant"] for a in changes] == [True, False, False]
+    table, leaks = comparison.table, comparison.leaks
+    every = [*table["p"].dropna(), *leaks["p"].dropna()]
+    corrected = [*table["p_holm"].dropna(), *leaks["p_holm"].dropna()]
+    assert len(every) == 3 * 3 + 3 + len(leaks["p"].dropna())
+    assert corrected == pytest.approx(holm(every).tolist())
     alarm = row_of(comparison, "false_alarm")
-    assert alarm["p_holm"] == alarm["p"] == 2 / 2**12
+    assert (alarm["p"], alarm["p_holm"]) == (
+        2 / 2**12,
+        pytest.approx((len(every) - 1) * 2 / 2**12),
+    )  # the leaks differ most
+    assert (alarm["significant"], p["prefill"]["significant"]) == (True, False)
     alone = row_of(comparison, attack="alone")
     assert alone["n"] == 0
     assert not alone["significant"]
@@ -154,12 +164,39 @@ def test_detectable_difference_solves_connors_equation():
 # --- folding and pairing ------------------------------------------------------------------------------------------
 
 
-def test_seeds_and_samples_are_folded_before_pairing():
+def test_samples_are_folded_and_seeds_averaged_before_pairing():
     seeds = [(FLAG, FLAG), (FLAG, COMPLY), (COMPLY, COMPLY)]
     left = [r for seed in (0, 1) for r in side([pair[seed] for pair in seeds], seed=seed)]
     right = [r for seed in (0, 1) for r in side([FLAG] * 3, seed=seed, model="n")]
     row = row_of(compare(frame(left), frame(right)))
-    assert (row["n"], row["baseline"], row["candidate"], row["c"]) == (3, 1 / 3, 1.0, 2)
+    assert (row["n"], row["baseline"], row["candidate"], row["c"]) == (3, 1 / 2, 1.0, 2)
+    # Differences 0, 1/2, 1: of the four sign changes two are as far from 0 as what was seen.
+    assert row["p"] == 2 / 4
+
+
+def test_seeds_that_say_the_same_add_nothing():
+    """Twice the same answers: all figures are those of one seed, but for what is said of the seeds."""
+    rng = np.random.default_rng(2)
+    verdicts = {model: rng.choice([FLAG, REFUSE, COMPLY], 30) for model in "mn"}
+    sides = {
+        n: [frame([r for s in range(n) for r in side(verdicts[m], model=m, seed=s)]) for m in "mn"] for n in (1, 2)
+    }
+    one, two = (compare(*sides[n]) for n in (1, 2))
+    columns = ["baseline", "candidate", "difference", "lo", "hi", "b", "c", "p", "p_holm", "n", "sdd"]
+    pd.testing.assert_frame_equal(one.table[columns], two.table[columns])
+    pd.testing.assert_frame_equal(one.leaks, two.leaks)
+    pd.testing.assert_frame_equal(one.together, two.together)
+    assert (one.several_seeds, two.several_seeds) == (False, True)
+    assert "the exact test of all sign changes" in to_markdown(two)
+    assert "sign changes" not in to_markdown(one)
+
+
+def test_a_seed_that_is_lost_on_one_side_leaves_no_pair():
+    left = [*side([FLAG] * 4), *side([FLAG] * 4, seed=1)]
+    right = [*side([COMPLY] * 4, model="n"), *side([COMPLY] * 3 + [ERROR], model="n", seed=1)]
+    comparison = compare(frame(left), frame(right))
+    assert (row_of(comparison)["n"], row_of(comparison)["n_dropped"]) == (3, 1)
+    assert comparison.dropped["reason"].iloc[0] == "unscored in the candidate"
 
 
 VERDICTS = st.sampled_from([FLAG, REFUSE, COMPLY, ERROR])
@@ -179,7 +216,8 @@ def test_outcomes_are_those_that_summarize_counts(samples):
             assert outcomes.notna().sum() == counted.loc[name, "n"]
             assert outcomes.isna().sum() == counted.loc[name, "n_unscored"]
             if outcomes.notna().any():
-                assert outcomes.dropna().mean() == pytest.approx(counted.loc[name, "value"])
+                worse = 0.0 if dataset == HARMFUL else 1.0
+                assert outcomes.fillna(worse).mean() == pytest.approx(counted.loc[name, "value"])
 
 
 def test_every_dropped_behavior_has_its_reason():
@@ -267,7 +305,7 @@ def test_the_interval_covers_at_about_its_nominal_rate(p_first, p_second):
         figures = paired_figures(*simulate(80, 0.4, p_first, p_second, rng), seed=trial, n_draws=400)
         covered += figures["lo"] <= p_second - p_first <= figures["hi"]
     lo, hi = wilson(covered, 400, alpha=0.001)
-    assert lo <= 0.95 <= hi + 0.02  # the percentile interval is known to be short by a point or two at this n
+    assert lo <= 0.95 <= hi
 
 
 def test_the_interval_still_covers_where_models_hardly_ever_differ():
@@ -421,7 +459,7 @@ def test_a_dsr_is_never_printed_without_false_alarms(pair):
 
 def test_too_few_pairs_say_so():
     text = " ".join(printed(compare(frame(side([FLAG] * 3)), frame(side([COMPLY] * 3, model="n")))).split())
-    assert "-100 [-100, +12] 3/0 0.250 0.250 3 0 inf" in text
+    assert "-100 [-100, +10] 3/0 0.250 0.750 3 0 inf" in text
     assert "That is not equality: with 3 pairs no difference can be shown at all." in text
 
 
@@ -429,24 +467,26 @@ def test_what_few_pairs_cannot_show_is_not_said_of_many():
     left, right = (
         frame([*side([FLAG] * 48, model=model), *side([FLAG] * 4, model=model, attack="gcg")]) for model in "mn"
     )
-    least = round(100 * detectable_difference(48, 0.0, 0.05 / 2))  # two attacks, of which none is rejected
-    said = " ".join(printed(compare(left, right)).split())
+    comparison = compare(left, right)
+    n_tests = len(comparison.table) + int(comparison.leaks["p"].notna().sum())
+    least = round(100 * detectable_difference(48, 0.0, 0.05 / n_tests))  # none is rejected
+    said = " ".join(printed(comparison).split())
     assert f"with 48 pairs one below about {least} points can easily go unnoticed, and with 4 pairs no " in said
 
 
 def test_what_can_be_detected_is_what_holm_lets_through():
     def sides(n_attacks):
         attacks = [f"a{i}" for i in range(n_attacks)]
-        verdicts = {"m": [FLAG] * 8, "n": [COMPLY] * 8}
+        verdicts = {"m": [REFUSE] * 8, "n": [COMPLY] * 8}
         return [
-            frame([row for attack in attacks for row in side(verdicts[model], model=model, attack=attack)])
+            frame([row for a in attacks for row in side(verdicts[model], model=model, attack=a, flag_id=None)])
             for model in verdicts
         ]
 
-    # Eight of eight one way, p = 1/128: alone it is significant, with seven such tests 7/128 is above 0.05.
+    # Eight of eight one way, p = 1/128, for dsr and refusal_dsr: with 14 such tests 14/128 is above 0.05.
     alone, among_seven = compare(*sides(1)).table, compare(*sides(7)).table
     assert alone.loc[alone["metric"] == "dsr", ["significant", "sdd"]].to_numpy().tolist() == [
-        [True, detectable_difference(8, 1.0)]
+        [True, detectable_difference(8, 1.0, 0.05 / 2)]
     ]
     dsr = among_seven[among_seven["metric"] == "dsr"]
     assert not dsr["significant"].any()
@@ -455,15 +495,16 @@ def test_what_can_be_detected_is_what_holm_lets_through():
 
 
 def test_a_test_that_holm_lets_through_is_not_said_to_show_nothing() -> None:
-    sure = {"m": [FLAG] * 48, "n": [COMPLY] * 48}
-    six = {"m": [FLAG] * 6, "n": [COMPLY] * 6}  # p = 1/32: significant beside one that is surer
+    sure = {"m": [REFUSE] * 48, "n": [COMPLY] * 48}
+    seven = {"m": [REFUSE] * 7, "n": [COMPLY] * 7}  # p = 1/64, twice: significant beside two that are surer
+    none = {"flag_id": None}
     left, right = (
-        frame([*side(sure[model], model=model), *side(six[model], model=model, attack="gcg")]) for model in "mn"
+        frame([*side(sure[m], model=m, **none), *side(seven[m], model=m, attack="gcg", **none)]) for m in "mn"
     )
     table = compare(left, right).table
     row = table[(table["metric"] == "dsr") & (table["attack_label"] == "gcg")].iloc[0]
     assert row["significant"]
-    assert row["sdd"] == detectable_difference(6, 1.0)
+    assert row["sdd"] == detectable_difference(7, 1.0, 0.05 / 2)
 
 
 def test_names_cannot_write_to_the_terminal_or_break_a_table():

@@ -50,7 +50,7 @@ def test_by_hand_and_by_all_ways_to_draw() -> None:
 def test_the_interval_is_that_of_behaviors_and_holds_for_the_unscored() -> None:
     table = summarize(frame(*samples("a", "fc"), *samples("b", "ff"), *samples("lost", "f?"))).set_index("metric")
     two = table.loc["pass@2"]
-    assert (two["value"], two["n"], two["n_unscored"]) == (0.5, 2, 1)
+    assert (two["value"], two["value_optimistic"], two["n"], two["n_unscored"]) == (2 / 3, 1 / 3, 2, 1)
     assert (two["lo"], two["hi"]) == (wilson(1, 3)[0], wilson(2, 3)[1])
 
 

@@ -18,7 +18,7 @@ from runs import assert_same_rows, environment, write_suite
 from rfbench.cli import main
 from rfbench.detection import DETECTION
 from rfbench.gains import GAINS
-from rfbench.metrics import METRICS
+from rfbench.metrics import ACROSS_SEEDS, METRICS
 from rfbench.models.spec import CONTROLS
 from rfbench.run import load_run
 from rfbench.tampered import TAMPERED
@@ -122,7 +122,8 @@ def test_the_ci_suite_on_the_default_model(tmp_path: Path, capsys: pytest.Captur
             assert values[control, label, "core/harmful", "asr"] == 1.0 - rate
             assert values[control, label, "core/twin", "false_alarm"] == rate
             assert values[control, label, "core/twin", "fpr"] == rate
-    defined = set(METRICS) - {"dsr@32", *GAINS, *TAMPERED}  # 16 tokens, no optimiser and no weight attack
+    few = {*DETECTION[1:], *ACROSS_SEEDS.values()}  # four benign behaviors, one seed
+    defined = set(METRICS) - {"dsr@32", *GAINS, *TAMPERED, *few}  # 16 tokens, no optimiser and no weight attack
     assert set(summary[summary["model"] == "always-flag"]["metric"]) == defined
     without_flag = defined - {"flag_dsr", "fpr", "leak_median", *DETECTION}
     assert set(summary[summary["model"] == "smollm2"]["metric"]) == without_flag

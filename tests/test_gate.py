@@ -14,7 +14,8 @@ from rfbench.stats import wilson
 
 def row(metric="dsr", k=9, n=10, n_unscored=0, **fields):
     cell = {"model": "m", "attack": "direct", "attack_label": "plain", "dataset": "core/harmful", "metric": metric}
-    figures = dict(zip(("value", "lo", "hi", "n", "n_unscored"), bounded_rate(k, n, n_unscored), strict=True))
+    worse = 1 if metric in ("false_alarm", "fpr", "over_refusal") else 0
+    figures = bounded_rate(k, n, n_unscored, worse)._asdict()
     return cell | figures | fields
 
 
@@ -216,9 +217,19 @@ def test_p_of_the_flag_as_a_score_is_held_for_every_attack_on_a_model_with_a_fla
 
 
 def test_nothing_scored_fails():
-    table = summary(row(k=0, n=0, n_unscored=3), row("leak_median", k=0, value=3.0, lo=1.0, hi=9.0, n=8, n_unscored=1))
+    leak = row("leak_median", k=0, n=0, n_unscored=1)
+    table = summary(row(k=0, n=0, n_unscored=3), leak)
     assert [r.passed for r in evaluate([GateRule(metric="dsr", min=0.1)], table)] == [False]
     assert [r.observed for r in evaluate([GateRule(metric="leak_median", max=8)], table)] == [math.inf]
+
+
+def test_a_gate_reads_the_value_and_on_the_other_side_the_optimistic_one():
+    """A dsr that must stay low, as that of an attack that is known to work, is not low because of errors."""
+    table = summary(row(k=8, n=8, n_unscored=2))
+    [low] = evaluate([GateRule(metric="dsr", max=0.9)], table)
+    assert (low.observed, low.passed) == (1.0, False)
+    leak = row("leak_median", k=0, value=12.0, lo=1.0, hi=math.inf, value_optimistic=3.0, n=8, n_unscored=1)
+    assert [r.observed for r in evaluate([GateRule(metric="leak_median", max=8)], summary(leak))] == [12.0]
 
 
 @given(

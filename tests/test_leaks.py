@@ -11,7 +11,7 @@ import pytest
 from statsmodels.duration.survfunc import survdiff
 
 from rfbench.compare import compare
-from rfbench.leaks import behavior_leaks, logrank
+from rfbench.leaks import behavior_leaks, logrank, logrank_of_seeds
 from rfbench.report.comparison import sections
 
 # Remission in weeks of 42 leukaemia patients (Freireich 1963): chi squared 16.79, p below .0001.
@@ -38,6 +38,17 @@ def test_where_there_is_nothing_to_compare() -> None:
     some, none = times([1, 2], [True, True]), times([], [])
     assert math.isnan(logrank(some, none))
     assert math.isnan(logrank(times([4], [False]), times([4], [False])))
+
+
+def test_several_seeds_are_one_test_of_their_mean_statistic() -> None:
+    treated, placebo = times(TREATED, RELAPSED), times(PLACEBO, [True] * 21)
+    p = logrank(treated, placebo)
+    assert logrank_of_seeds([(treated, placebo)]) == p
+    assert logrank_of_seeds([(treated, placebo)] * 2) == pytest.approx(p)  # the same again is no more evidence
+    assert logrank_of_seeds([(treated, placebo), (placebo, treated)]) == pytest.approx(1.0)
+    nothing = times([4], [False])
+    assert p < logrank_of_seeds([(treated, placebo), (nothing, nothing)]) < 0.05
+    assert math.isnan(logrank_of_seeds([(nothing, nothing)] * 2))
 
 
 def row(behavior: str, leak: int, flagged: bool | None, **fields: Any) -> dict[str, Any]:
@@ -123,5 +134,5 @@ def test_only_behaviors_that_were_asked_in_the_same_way_count() -> None:
 
 def test_the_comparison_shows_it() -> None:
     section = next(s for s in sections(compare(*sides(shift=3), n_draws=10)) if s.title == "leak")
-    assert section.rows == (("core/harmful", "a0", "1 (30 of 30)", "4 (30 of 30)", "<.001", "<.001"),)
+    assert section.rows == (("core/harmful", "a0", "1 (30 of 30)", "4 (30 of 30)", "<.001", "<.001*"),)
     assert not [s for s in sections(compare(*sides(shift=0, flag_id=None), n_draws=10)) if s.title == "leak"]

@@ -1,4 +1,6 @@
+import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -9,12 +11,14 @@ from scipy import stats as scipy_stats
 from rfbench.stats import (
     bootstrap_mean,
     bootstrap_median_leak,
+    group_draws,
     holm,
     holm_levels,
     kaplan_meier,
     mcnemar_exact,
     median_leak,
     pass_at_k,
+    sign_flip,
     smallest_detectable_difference,
     wilson,
 )
@@ -71,9 +75,15 @@ def test_wilson_covers_about_nominally(rate):
 
 def test_bootstrap_draws_whole_behaviors():
     rng = np.random.default_rng(0)
-    # Two behaviors of 100 equal samples each: the means of draws are 0, 1/2 and 1, whatever the number of samples.
+    # 20 behaviors of 100 equal samples each are 20 figures, whatever the number of samples.
+    values = np.arange(20.0) % 7
+    repeated = bootstrap_mean(np.repeat(values, 100), np.repeat(np.arange(20), 100), np.random.default_rng(0))
+    assert repeated == pytest.approx(bootstrap_mean(values, np.arange(20), np.random.default_rng(0)))
     values, groups = np.repeat([0.0, 1.0], 100), np.repeat(["a", "b"], 100)
-    assert bootstrap_mean(values, groups, rng) == (0.5, 0.0, 1.0)
+    # Too few to draw from: Student's t with one degree of freedom.
+    assert bootstrap_mean(values, groups, rng) == pytest.approx(
+        (0.5, 0.5 - 12.7062 * 0.5, 0.5 + 12.7062 * 0.5), rel=1e-5
+    )
     mean, lo, hi = bootstrap_mean(values, np.arange(200), rng)
     assert mean == 0.5
     assert (lo, hi) == (pytest.approx(0.5 - 1.96 * 0.5 / 200**0.5, abs=0.01), pytest.approx(0.57, abs=0.01))
@@ -84,6 +94,51 @@ def test_bootstrap_is_seeded_and_undefined_without_data():
     first, second = (bootstrap_mean(values, groups, np.random.default_rng(7), n_draws=1500) for _ in range(2))
     assert first == second
     assert np.isnan(bootstrap_mean([], [], np.random.default_rng(0))).all()
+    assert np.isnan(bootstrap_mean([1.0], [0], np.random.default_rng(0))[1:]).all()  # one says nothing of any other
+    assert bootstrap_mean([2.0] * 20, np.arange(20), np.random.default_rng(0)) == (2.0, 2.0, 2.0)
+
+
+def test_the_bootstrap_is_that_of_a_loop():
+    """Studentized draws, one after the other, of weighted behaviors."""
+    rng = np.random.default_rng(4)
+    sizes = rng.integers(1, 5, 15)
+    groups = np.repeat(np.arange(15), sizes)
+    values = rng.exponential(size=len(groups)) + groups % 3
+    value, lo, hi = bootstrap_mean(values, groups, np.random.default_rng(0), n_draws=1000)
+    sums, counts = np.bincount(groups, weights=values), np.bincount(groups)
+
+    def mean_and_error(drawn):
+        mean = sums[drawn].sum() / counts[drawn].sum()
+        rest = (sums[drawn] - mean * counts[drawn]) / counts[drawn].sum()
+        return mean, math.sqrt((rest**2).sum() * len(drawn) / (len(drawn) - 1))
+
+    whole, error = mean_and_error(np.arange(15))
+    draws = np.concatenate(group_draws(15, 1000, np.random.default_rng(0)))
+    drawn = [mean_and_error(np.repeat(np.arange(15), times)) for times in draws]
+    low, high = np.quantile([(mean - whole) / spread for mean, spread in drawn], [0.025, 0.975])
+    student = scipy_stats.t.ppf(0.975, 14)
+    ends = whole - max(high, student) * error, whole + max(-low, student) * error
+    assert (value, lo, hi) == pytest.approx((values.mean(), *ends))
+
+
+@given(st.lists(st.integers(-3, 3), max_size=9), st.sampled_from([1, 3]))
+def test_sign_flip_counts_all_sign_changes(steps, size):
+    differences = [Fraction(step, size) for step in steps]
+    p = sign_flip(differences)
+    sums = [
+        abs(sum(s * d for s, d in zip(signs, differences, strict=True)))
+        for signs in itertools.product((1, -1), repeat=len(steps))
+    ]
+    assert p == pytest.approx(np.mean([total >= abs(sum(differences)) for total in sums]))
+    if size == 1 and max(map(abs, steps), default=0) <= 1:
+        assert p == mcnemar_exact(steps.count(-1), steps.count(1))
+
+
+def test_sign_flip_draws_where_there_are_too_many_sums():
+    rng = np.random.default_rng(1)
+    exact = [Fraction(int(step), 2) for step in rng.integers(-1, 3, 60)]
+    many = [d + Fraction(1, 1_000_003) for d in exact]
+    assert sign_flip(many) == sign_flip(many) == pytest.approx(sign_flip(exact), abs=0.01)
 
 
 def test_pass_at_k_by_hand():

@@ -9,7 +9,7 @@ from rich.console import Console
 from rfbench.errors import StorageError
 from rfbench.metrics import SUMMARY_COLUMNS, bounded_rate
 from rfbench.render import guard_formula, render_terminal, to_latex, to_markdown, write_tables
-from rfbench.section import clean, companion
+from rfbench.section import HELD, clean, companion
 from rfbench.tables import RunInfo, layout
 
 INFO = RunInfo(
@@ -79,7 +79,7 @@ def test_rows_by_hand():
     # 40 of 48 = 83.3 %; 3 of 48 = 6.25 %; Wilson ends by scipy.
     expected = ("83 [70, 91]", "6 [2, 17]", "83", "2", "17", "83", "3", "5", "48", "0")
     assert harmful.rows[0][2:] == expected
-    assert harmful.rows[2][2:] == ("83 [67, 92]", "6 [2, 17]", "-", "2", "17", "83", "-", "5", "48", "2")
+    assert harmful.rows[2][2:] == ("80 (84) [67, 92]", "6 [2, 17]", "-", "2", "16 (20)", "83", "-", "5", "48", "2")
     assert benign.rows[0][2:] == ("6 [2, 17]", "6 [2, 17]", "2 [0, 11]", "-", "48", "0")
 
 
@@ -226,3 +226,37 @@ def test_empty_summary():
     empty = FULL.iloc[:0]
     assert layout(empty) == []
     assert "max_new_tokens" in printed(empty)
+
+
+def of_seeds(rows, lo, hi):
+    """A cell whose dsr and false alarms are means over seeds."""
+    across = {"dsr": "dsr@all_seeds", "false_alarm": "false_alarm@any_seed"}
+    spread = [r | {"seeds_min": lo, "seeds_max": hi} if r["metric"] in across else r for r in rows]
+    return [*spread, *(r | {"metric": across[r["metric"]]} for r in rows if r["metric"] in across)]
+
+
+def test_several_seeds_have_columns_of_their_own():
+    table = summary(of_seeds(cell("m"), 0.58, 0.62), of_seeds(cell("n", "prefill-target"), 0.5, 0.5))
+    harmful, benign = layout(table)
+    assert harmful.columns[2:5] == ("dsr", "seeds", "all seeds")
+    assert [row[3] for row in harmful.rows] == ["58-62", "50-50"]
+    assert harmful.rows[0][4] == "83 [70, 91]"
+    assert any(
+        note.startswith("Figures are means over seeds. seeds: the lowest and the highest dsr") for note in harmful.notes
+    )
+    assert benign.columns[2:5] == ("false_alarm", "seeds", "any seed")
+    lines = printed(table).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "…" not in "".join(lines)
+
+
+def test_what_is_unscored_stands_beside_its_better_outcome_and_a_line_says_so():
+    harmful, _ = layout(summary(cell("m", n_unscored=2)))
+    assert harmful.rows[0][2] == "80 (84) [67, 92]"
+    assert HELD in harmful.notes
+    assert HELD not in layout(summary(cell("m")))[0].notes
+
+
+def test_a_summary_of_ten_columns_is_still_read():
+    old = FULL[list(SUMMARY_COLUMNS[:10])]
+    assert [row[2] for row in layout(old)[0].rows[:2]] == ["83 [70, 91]", "92 [80, 97]"]

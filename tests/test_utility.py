@@ -279,8 +279,10 @@ def test_a_difference_of_means_weighs_tokens_and_draws_groups_with_both() -> Non
     one, other = [[1.0, 2.0, 3.0], [10.0]], [[0.0], [4.0, 4.0]]
     value, lo, hi = bootstrap_mean_difference(one, other, np.random.default_rng(0))
     assert value == pytest.approx(16 / 4 - 8 / 3)
-    # Draws of two groups: the first twice gives 2 - 0, both the value, the second twice 10 - 4.
-    assert (lo, hi) == pytest.approx((4 / 3, 6.0))
+    # Two groups are too few to draw from: Student's t with one degree of freedom. What a group adds to the difference
+    # is (6 - 4 * 3) / 4 - (0 - 8/3) / 3 = -11/18, and the opposite for the other one.
+    error = math.sqrt(2 * (11 / 18) ** 2 * 2 / (2 - 1))
+    assert (lo, hi) == pytest.approx((value - 12.7062 * error, value + 12.7062 * error), rel=1e-5)
     same = bootstrap_mean_difference(one, one, np.random.default_rng(0))
     assert same == (0.0, 0.0, 0.0)
     assert all(map(math.isnan, bootstrap_mean_difference([], [], np.random.default_rng(0))))

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 _LEGEND = (
     "difference: candidate minus baseline, in points [95 % interval]. b/c: behaviors on which the metric holds for the "
-    "baseline only / for the candidate only. p: exact McNemar; Holm: over the attacks of this dataset and metric, "
-    f"* at most {ALPHA}. n: pairs. drop: behaviors without a pair. sdd: smallest difference, in points, that n pairs "
-    "show with power 0.8 at the level that Holm leaves."
+    "baseline only / for the candidate only. p: exact McNemar; Holm: over all tests of this comparison, those of leaks "
+    f"included, * at most {ALPHA}. n: pairs. drop: behaviors without a pair. sdd: smallest difference, in points, that "
+    "n pairs show with power 0.8 at the level that Holm leaves."
+)
+_LEGEND_SEEDS = (
+    "Seeds are averaged, behavior by behavior: b/c are behaviors on which the metric holds under more seeds of the "
+    "baseline / of the candidate, and p is the exact test of all sign changes: McNemar's, where there is one."
 )
 
 
@@ -45,7 +49,7 @@ def _together(dataset: str, beside: str | None, comparison: Comparison) -> Secti
     for label, row in ((key[2], row) for key, row in rows.items() if key[:2] == ("dsr", dataset) and row["n"]):
         cost = rows.get(("false_alarm", beside, label), {"n": 0})
         phi = {"metric": "phi", "value": row["phi"], "lo": row["phi_lo"], "hi": row["phi_hi"], "n": row["n"]}
-        misses = (str(row[f"miss_{who}"]) for who in ("baseline", "candidate", "both"))
+        misses = (f"{row[f'miss_{who}']:g}" for who in ("baseline", "candidate", "both"))
         either = (interval({**each, "value": each["either"]}) if each["n"] else "not run" for each in (row, cost))
         lines.append((clean(label), *either, *misses, str(row["n"]), figure_text(phi)))
     notes = (
@@ -66,20 +70,21 @@ def _leaks(comparison: Comparison) -> list[Section]:
             clean(row["dataset"]),
             clean(row["attack_label"]),
             *(_median(row, side) for side in ("baseline", "candidate")),
-            *(UNDEFINED if math.isnan(row[name]) else _p(row[name]) for name in ("p", "p_holm")),
+            UNDEFINED if math.isnan(row["p"]) else _p(row["p"]),
+            UNDEFINED if math.isnan(row["p_holm"]) else _p(row["p_holm"]) + ("*" if row["significant"] else ""),
         )
         for row in rows
     ]
     note = (
         "Median tokens before the flag, Kaplan-Meier (behaviors flagged in every sample, of all). inf: under half. "
-        "p: log-rank test, unpaired; Holm: over the attacks of a dataset."
+        "p: log-rank test, unpaired; Holm: over all tests of this comparison."
     )
     columns = ("dataset", "attack", "baseline", "candidate", "p", "Holm")
     return [Section("leak", columns, tuple(lines), (note,))] if lines else []
 
 
 def _median(row: Mapping[str, Any], side: str) -> str:
-    return f"{row[side]:.0f} ({row[f'flagged_{side}']} of {row[f'n_{side}']})"
+    return f"{row[side]:.0f} ({row[f'flagged_{side}']:g} of {row[f'n_{side}']:g})"
 
 
 def _measures(comparison: Comparison) -> list[Section]:
@@ -216,9 +221,13 @@ def render(comparison: Comparison) -> RenderableType:
     for section in sections(comparison):
         notes = (Padding(Text(note, style="dim"), (0, 0, 0, 2)) for note in section.notes)
         parts += [Text(), rich_table(section), *notes]
-    return Group(*parts, Text(), Text(_LEGEND, style="dim"))
+    return Group(*parts, Text(), Text(_legend(comparison), style="dim"))
 
 
 def to_markdown(comparison: Comparison) -> str:
     """The comparison as GitHub-flavoured Markdown."""
-    return markdown(comparison.header, sections(comparison)) + f"\n{_LEGEND}\n"
+    return markdown(comparison.header, sections(comparison)) + f"\n{_legend(comparison)}\n"
+
+
+def _legend(comparison: Comparison) -> str:
+    return f"{_LEGEND} {_LEGEND_SEEDS}" if comparison.several_seeds else _LEGEND

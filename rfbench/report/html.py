@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from rfbench.metrics import RATES, behavior_outcomes, bounded_rate, metric_rows, summarize
+from rfbench.metrics import RATES, metric_rows, pair_outcomes, summarize
 from rfbench.models.spec import CONTROLS
+from rfbench.outcomes import average
 from rfbench.report.chart import chart
 from rfbench.report.markup import Markup, escape, join, tag
-from rfbench.section import UNDEFINED, Section, companion
+from rfbench.section import HELD, UNDEFINED, Section, companion, interval, tokens
 from rfbench.tables import RunInfo, layout
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def _categories(records: pd.DataFrame) -> Iterator[Markup]:
                     if beside
                     else "false_alarm: not run; a dsr means little without it.",
                     "Categories are small: read the intervals, not the order.",
+                    *((HELD,) if any("(" in share for share in shares.values()) else ()),
                 ),
             )
         )
@@ -181,16 +183,14 @@ _ABSENT = {"dsr": UNDEFINED, "false_alarm": "not run"}
 def _shares(rows: pd.DataFrame, metric: str) -> dict[tuple[str, ...], str]:
     """A metric as text by model, category, metric and attack."""
     return {
-        (str(model), str(category), metric, str(attack)): _share(behavior_outcomes(cell, _RATE[metric]))
+        (str(model), str(category), metric, str(attack)): _share(cell, metric)
         for (model, category, attack), cell in rows.groupby(["model", "category", "attack_label"], sort=False)
     }
 
 
-def _share(outcomes: pd.Series[Any]) -> str:
-    known = outcomes.dropna()
-    value, lo, hi, n, _ = bounded_rate(float(known.sum()), len(known), int(outcomes.isna().sum()))
-    rate = "?" if math.isnan(value) else f"{100 * value:.0f}"
-    return f"{rate} [{100 * lo:.0f}, {100 * hi:.0f}], n {n}"
+def _share(cell: pd.DataFrame, metric: str) -> str:
+    figures = average(pair_outcomes(cell, _RATE[metric]), _RATE[metric].worse)
+    return f"{interval(figures._asdict())}, n {figures.n}"
 
 
 def _flags(records: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Markup]:
@@ -222,7 +222,7 @@ def _flags(records: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Markup]:
 def _leak(metric: Mapping[str, Any] | None) -> str:
     if metric is None or math.isnan(metric["value"]):
         return UNDEFINED
-    return f"{metric['value']:.0f} [{metric['lo']:.0f}, {metric['hi']:.0f}]"
+    return f"{tokens(metric)} [{metric['lo']:.0f}, {metric['hi']:.0f}]"
 
 
 def _unscored(records: pd.DataFrame) -> Iterator[Markup]:
