@@ -138,7 +138,7 @@ class TestBoth:
             with torch.no_grad():
                 broken.module.model.norm.weight.fill_(float("nan"))
             result = craft(attack, broken, [behavior], 0)
-        assert result.errors["b1"] == "behavior 'b1': the loss is not finite (too small a dtype, broken weights?)"
+        assert result.errors["b1"] == "behavior 'b1': the model's logits are not finite (too small a dtype, broken weights?)"
 
 
 def test_random_search_keeps_only_what_helps(model: HFModel, behavior: Behavior) -> None:

@@ -83,7 +83,7 @@ def test_nothing_is_left_of_a_model_whose_logits_are_not_finite(victim: Any) -> 
     with restored(victim.module), torch.no_grad():
         victim.module.model.norm.weight.fill_(float("nan"))
         assert dataclasses.astuple(guard.held_against(victim)) == (math.inf, math.inf, 0.0)
-        with pytest.raises(BrokenLogits, match="its logits are not finite"):
+        with pytest.raises(BrokenLogits, match="the model's logits are not finite"):
             Guard.of(victim)
 
 

@@ -106,7 +106,7 @@ def test_a_calibration_reads_refusals_as_a_run_does(
 ) -> None:
     """The same words of the same request, its context included, and up to the flag: equal shares at every bias."""
 
-    def refuses(completion: str, prompt: str | None, prefill: str) -> RefusalReading:
+    def refuses(completion: str, prompt: str | None, prefill: str, *, thoughts: bool = True) -> RefusalReading:
         declined = int(digest([completion, prompt, prefill])[0], 16) < 8
         return RefusalReading(refused=declined, partial=False, rule="by chance")
 
