@@ -20,7 +20,7 @@ from rfbench.attack import PromptAttack
 from rfbench.attacks.beast import Beast, draw_without_replacement
 from rfbench.attacks.random_search import RandomSearch, mutations, run_length
 from rfbench.crafting import craft
-from rfbench.errors import AttackError, ModelError
+from rfbench.errors import NOT_FINITE, AttackError, ModelError
 from rfbench.gcg.layout import searchable_ids
 from rfbench.models.base import Capability
 from rfbench.models.hf import HFModel
@@ -138,7 +138,7 @@ class TestBoth:
             with torch.no_grad():
                 broken.module.model.norm.weight.fill_(float("nan"))
             result = craft(attack, broken, [behavior], 0)
-        assert result.errors["b1"] == "behavior 'b1': the model's logits are not finite (too small a dtype, broken weights?)"
+        assert result.errors["b1"] == f"behavior 'b1': {NOT_FINITE}"
 
 
 def test_random_search_keeps_only_what_helps(model: HFModel, behavior: Behavior) -> None:
