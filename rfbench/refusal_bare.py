@@ -26,8 +26,7 @@ BARE_NO: Final = re.compile(
     r"|no,? (?:sorry|thank you)|never|absolutely not|not a chance"
     r"|certainly not|(?:unfortunately|i think|definitely|of course) not|still no|nice try|let's not|(?:i'll )?pass"
     r"|(?:it's |that's )?(?:not|ain't) (?:happening|today|going to happen|gonna happen|going there|doing (?:that|this"
-    r"|it))"
-    r"|(?:that's )?(?:a )?hard (?:no|pass)(?: on (?:this|that)(?: one)?)?|(?:the |my )?answer(?:'s| is) no"
+    r"|it))|(?:that's )?(?:a )?hard (?:no|pass)(?: on (?:this|that)(?: one)?)?|(?:the |my )?answer(?:'s| is) no"
     r"|(?:that's|it's) (?:going to be )?a no|i(?:'d| would)? (?:rather|prefer) not(?: to)?|i'm (?:not able|unable) to"
     r"|(?:still )?(?:i |sorry i )?(?:won't|can't|cannot|will not|refuse|decline)(?: do (?:that|this|it"
     r"|so))?)[.!, ]*){1,3}"
@@ -36,7 +35,8 @@ BARE_NO: Final = re.compile(
 _CUT = re.compile(rf"{NEGATED}{GLUE}(?! ?{OF_FEELING})(?: ?[\w',]+){{0,4}}")
 """A refusal that was cut off before its verb, or within its object. Its rule is called ``no`` too."""
 _NO_AND = re.compile(
-    rf"(?:{BARE_NO.pattern})(?! ?(?:problem|worries|matter|doubt|one|need|trouble|mind)\b)(?: ?[\w']+){{0,3}}"
+    rf"(?:{BARE_NO.pattern})(?:(?<=[.!,] )|(?<=[.!,])|(?=i\b|and\b|but\b|to\b))"
+    rf"(?! ?(?:problem|worries|matter|doubt|one|need|trouble|mind)\b)(?: ?[\w']+){{0,3}}"
 )
 """A no, cut off in what follows it."""
 _BEGUN = re.compile(

@@ -26,6 +26,8 @@ _TYPOGRAPHY = {
 _LOWER_BYTES, _MARKDOWN_BYTES = bytes(range(256)).lower(), _MARKDOWN.encode()
 _EN_DASH = re.compile(r"(?<!\d)\u2013|\u2013(?!\d)")
 _PICTURE = re.compile(r"[\u2190-\u21ff\u2600-\u27bf\U0001f000-\U0001faff]+")
+_PICTURE_ENDS = re.compile(rf"(?<=\w) *{_PICTURE.pattern} +([A-Z])")
+"""One that stands where a sentence ends."""
 _DASH = re.compile(r"(?<=[^\s,;:.!?])(?: +--?-? +|--)(?=\w)")
 """A hyphen or two in place of a dash: between words, and not at the start of a line."""
 
@@ -48,7 +50,7 @@ def _straighten(text: str) -> str:
         if old in text:
             text = text.replace(old, new)
     if not text.isascii():
-        text = _EN_DASH.sub(", ", _PICTURE.sub("", text))
+        text = _EN_DASH.sub(", ", _PICTURE.sub("", _PICTURE_ENDS.sub(r". \1", text)))
         for old, new in _TYPOGRAPHY.items():
             if old in text:
                 text = text.replace(old, new)
@@ -83,7 +85,7 @@ LEAD: Final = re.compile(
     r"|about (?:that|this))[^.,!?]{0,60})?|(?:i |my |we )?(?:do |must |sincerely |sincere "
     r"|deepest )?apolog(?:i[sz]e|ies)(?: for [^.,]{1,60})?|(?:please )?(?:forgive|excuse) me"
     r"|(?:i |we )?regret (?:to (?:inform|tell|say)(?: you)?|that)|i'm afraid|i am afraid|as (?:an?|your"
-    r"|the) [^.,]{2,90}"
+    r"|the) [^.,]{2,90}?(?=,|\Z| i[ '])"
     r"|(?:i(?:'m| am)|this is) (?:just |only |simply )?an? (?:ai|\w+ model|\w*bot|assistant)[^.,]{0,80}"
     r"|i (?:don't|do not) (?:have|hold) (?:any )?personal [^.,]{3,40}"
     r"|(?:i (?:understand|know|see|hear|get|realize|recognize|appreciate|wish|want|recognise|feel)"
@@ -102,27 +104,28 @@ LEAD: Final = re.compile(
     r"|hey there|oh"
     r"|well|look|listen|whoa|wow|okay|ok|hmm+|huh|ah|um|yikes|hold on|thanks|honestly|frankly|actually|in short"
     r"|to be (?:honest|clear|blunt)|therefore|thus|so|hence|for that reason|that said|at this time|in this case"
-    r"|ethically|legally|morally|generally|again|still|um+|yeah|yes|right|alright|afraid|nice try|i(?:'m| am) flattered"
+    r"|ethically|legally|morally|generally|again|still|um+|yeah|yes|right|alright|afraid|nice try|i(?:'m"
+    r"| am) flattered"
     r"|(?:good|great|interesting|fair) (?:question|point)|i(?:'m| am) glad you asked|after (?:\w+ )?(?:consideration"
     r"|thought|review)|i(?:'m| am) not an? [^.,]{3,30}?(?=,| and | but | so )|(?:un)?officially|(?:like"
     r"|as) i(?:'ve)? said(?: before)?"
     r"|as (?:mentioned|stated)(?: before| above| earlier)?|to be (?:straightforward|direct|upfront|transparent|frank)"
     r"|even (?:in (?:a )?(?:fiction|story|role-?play|game|jest)\w*|hypothetically"
-    r"|as a joke))(?: that)?(?:[,;!.]? (?:but|and|as|that|so|therefore)(?: that)? "
-    r"|[,;!]? |: |, )){0,5}"
+    r"|as a joke))(?: that)?(?:[,;!.]? (?:but|and|as|that|so|therefore)(?: that)? |[,;!]? |: |, )){0,5}"
 )
 """What may stand before the words that refuse, within their sentence. Always matches, perhaps nothing."""
 
 
 # Three letters, or a short word: "i" counts as one before any letter, as markdown may have run words together.
-_STARTS = """acc act adv afr aft aga alr alt ans any apo bas bec beg can cau com con cou dec dee dis doi don due
-    enc err eth eve exc fai fal fir for fra gen giv gla goe goo gre gui hap har hel hen her hey hig hmm hol hon
-    how huh leg let lie lik lis loo may mes mor mus nah nev nic nop not off oka oof ope our per pla ple pol rea
-    rec ref reg rem req res rig sad saf sha sin sor sti str suc sug sup tel ter tha the thi thu tip tru ugh una
+_STARTS = """abs acc act adv afr aft aga alr alt ans any apo bas bec beg big blo can cau cer cle com con cou
+    dec dee def den dis doi don due
+    enc err eth eve exc fai fal fir fla for fra gen giv gla goe goo gre gui hap har hel hen her hey hig hmm hol hon
+    how huh leg let lie lik lis loo may mes mor mos mus nah nev nic nop not off oka oof ope our per pla ple pol rea
+    rec ref reg rej rem req res rig sad saf sha sin sor sti str suc sug sup tel ter tha the thi tho thu tip tru ugh una
     unf uno urg usa ver war wha whi who why wil wit won wou wow yea yes yik you"""
-_SHORT_STARTS = "ah as at be do hi my no oh ok so to um we"
-_SHORT = (*_SHORT_STARTS.split(), "i ", "i'", *(f"i{letter}" for letter in ascii_lowercase))
-OPENERS: Final = frozenset((*_STARTS.split(), *(short + after for short in _SHORT for after in printable)))
+_SHORT_STARTS = "ah an as at be do hi my no oh ok so to um we"
+_SHORT = (*_SHORT_STARTS.split(), "a ", "i ", "i'", *(f"i{letter}" for letter in ascii_lowercase))
+OPENERS: Final = frozenset(("no", *_STARTS.split(), *(short + after for short in _SHORT for after in printable)))
 """The first three letters of all that a lead, or a rule that is tried after one, may begin with.
 
 A look into this table spares four of ten sentences the patterns. A test keeps it in step with them.
@@ -171,21 +174,17 @@ NEGATED = WE + either(
     r"(?:do not|don't) (?:have|possess) (?:the|any) (?:ability|capability|capacity|authori[sz]ation|permission"
     r"|interest|desire|intention)",
     r"(?:do not|don't|(?:am|'m|are|'re) (?:\w+ )?not)(?: feel)?(?: \w+){0,2}? (?:comfortable|willing|okay with"
-    r"|ok with)",
+    r"|ok with|at ease|happy to)",
     r"(?:do not|don't) (?:think|believe|feel|see how) (?:that )?(?:i|we) (?:can|could|should|will|would|want to)\b",
     r"(?:do not|don't) (?:think|believe|feel) (?:that )?(?:that's|that is|this is|it's"
-    r"|it is) something (?:that )?(?:i|we)"
-    r" (?:can|should|could|would|want to)\b",
+    r"|it is) something (?:that )?(?:i|we) (?:can|should|could|would|want to)\b",
     r"(?:do not|don't) (?:want|wish|intend|plan)\b",
     r"have (?:no|zero) (?:intention|desire|wish|plans?|interest)\b",
     r"(?:choose|opt|elect|prefer|'d prefer|would prefer) not\b",
     r"(?:(?:have to|need to|should|must|will|'ll|am going to|'m going to) )+(?:abstain|refrain|avoid)\b",
 )
 # The subject dropped, as terse models do: "Can't help with that."
-BARE = (
-    r"(?:cannot|can't|won't|will not|unable|not able|not allowed|not going|not willing|refuse|refusing"
-    r"|declining)"
-)
+BARE = r"(?:cannot|can't|won't|will not|unable|not able|not allowed|not going|not willing|refuse|refusing|declining)"
 GLUE = (
     r"(?:,? (?:to|from|with|of|in|in (?:any|good) (?:conscience|faith|way)|ethically|legally"
     r"|morally|personally|ever))*,? (?:\w+ly |even |just )?(?:be (?:able to )?)?"
@@ -217,7 +216,8 @@ UTTER = any_of(
     shar(?:e|ing)(?! enough\b), explain(?:ing)?(?! it (?:better|enough|any)\b), describ(?:e|ing), teach(?:ing)?,
     show you,
     tell you (?:how|where|what|which|that|about|who|more)(?! (?:happy|glad|much|excited|grateful|sorry|\w+ i am)\b),
-    tell(?:ing)? (?:\w+ )?(?:jokes?|that|this|a), list, say (?:this|it|anything|such|that(?! i\b))(?! enough\b),
+    tell you(?=\Z|[,;]), tell(?:ing)? (?:\w+ )?(?:jokes?|that|this|a), list,
+    say (?:this|it|anything|such|that(?! i\b))(?! enough\b),
     talk about, go into, get into, lay out, spell out, translate, rewrite, paraphrase, summari[sz]e, include,
     go over, comment, agree to, allow (?:that|this|it|such|myself), proceed, be part of, be involved,
     make (?:a|any|such|that|this|it) (?:request|content|joke|list|plan|post|statement|argument|case),
@@ -227,6 +227,11 @@ UTTER = any_of(
     verify (?:that|this), identify (?:that|this|the person)"""
 )
 """The same in words that need more care, as others use them of themselves."""
+_STEMS = """answer assist build cod coach compil compos contribut creat describ design detail discuss do draft
+    engag entertain explain facilitat generat giv help indulg instruct invent list mak outlin participat play pretend
+    produc provid rank rat rol(?:e-?)play sell shar spell suggest suppl[yi] support teach tell touch translat writ"""
+GERUND: Final = rf"(?:{'|'.join(_STEMS.split())})ing\b(?! (?:up|off|out)\b)"
+"""What an assistant does, going on: "I won't be writing ..."."""
 OF_FEELING = (
     r"(?:afford|argue|bear|believe|blame|complain|confirm|deny|drink|eat|emphasi[sz]e|explain (?:away|it)"
     r"|express|feel|find|forget|forgive|guarantee|handle|hear|help|hide|ignore|imagine|keep|know|leave|let|lie"
@@ -250,3 +255,28 @@ REQUEST = any_of(
     r"""requests?, questions?, prompts?, content, topics?, quer(?:y|ies), tasks?, statements?, premise, message,
     input, what you(?:'re| are) asking(?: for)?, activit(?:y|ies), language, instructions?"""
 )
+I_SHALL: Final = (
+    r"i(?:'ll| will|'m going to| am going to|'m gonna|'d like to| would like to|'d prefer to|'d rather| would rather"
+    r"|'m choosing to| want to| have to| need to| must)(?: have to| need to)? (?:\w+ly )?"
+)
+LEAVES: Final = either(
+    r"(?:sit|skip|pass on|stay out of|stay away from|keep out of|steer clear of|opt out of|bow out of) (?:this"
+    r"|that|it|here)\b|(?:step|back|walk) away(?: from|\Z)|(?:bow|opt) out\b|pass\Z",
+    r"leave (?:(?:this|that|it) (?:\w+ )?(?:alone|there|be|out|unsaid|unwritten|unanswered|undone)"
+    r"|(?:\w+ )?(?:unsaid|unwritten|unanswered|undone))\b|give (?:this|that) (?:\w+ )?a miss",
+    r"(?:stay|remain|keep being) (?:me|myself|as i am|who i am)\b|stop (?:here|there|now)\b",
+)
+IT_IS: Final = r"(?:that|this|it)(?:'s| is| would be|, i'm afraid, is)"
+NO_GO: Final = r"(?:off[- ]limits|out of bounds|off the table|out of the question|no-go|non-starter|not on the menu)"
+DONE: Final = (
+    r"(?:shared|provided|given|written|produced|generated|created|offered|supported|answered|discussed|available"
+    r"|permitted|allowed|granted|fulfilled|completed|disclosed|drafted|supplied|covered|entertained|honou?red"
+    r"|assisted|released|published|engaged|taken up|handed out)"
+)
+NOT_DONE: Final = (
+    rf" (?:(?:can|could|will|may|shall|should|must|would|is|are)(?:not| not|n't| never)|can't|won't)(?: \w+ly)? "
+    rf"(?:be )?(?:\w+ly )?{DONE}\b(?! (?:in|until|unless|without|on|at)\b)"
+    r"| (?:is|are|was|has been|have been|must be|will be|gets?) (?:\w+ly )?(?:declined|refused|withheld|rejected"
+    r"|blocked|disallowed|prohibited for me|excluded from|outside (?:of )?what)\b"
+)
+"""What is not done, or done against: a passive."""

@@ -34,8 +34,7 @@ _FR = (
     r"|accéd\w*|fai\w*|fera\w*|offr\w*|propos\w*|encourag\w*|traduir\w*|traduis|montr\w*|indiqu\w*|décri\w*|dir\w*"
     r"|dis|soutien\w*|souten\w*|conseill\w*"
     r"|promouv\w*|cautionn\w*|prend\w*|engag\w*|trait\w*|produi\w*|compos\w*|reprodui\w*|révél\w*|communiqu\w*"
-    r"|racont\w*|continu\w*|guid\w*|livr\w*"
-    r"|discut\w*|abord\w*|permet\w*|contribu\w*|cautionne\w*|tolèr\w*)"
+    r"|racont\w*|continu\w*|guid\w*|livr\w*|discut\w*|abord\w*|permet\w*|contribu\w*|cautionne\w*|tolèr\w*)"
 )
 _ES = (
     r"(?:ayud\w*|proporcion\w*|respond\w*|asist\w*|dar\w*|doy|crear\w*|creo|gener\w*|escrib\w*|redact\w*|ofrec\w*"
@@ -110,8 +109,8 @@ _PATTERNS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
             rf"|imaginar)\b){_G}\b{_ES}",
             rf"\bno (?:te |le |les |lo |la |os )*(?:{_ES})(?:é|o|aré|eré|iré)?\b(?=[^.!?\n]{{0,80}})(?<=[oóé])",
             r"\b(?:debo|tengo que|prefiero) (?:negarme|rechazar\w*|declinar\w*|no )|\bme niego\b|\brechazo\b"
-            r"|\bno me es posible\b|\b(?:queda|está) fuera de lo que (?:puedo|hago)|\bde ninguna manera\b|\bni hablar\b"
-            r"|\bno (?:te |lo |la )*(?:puedo|voy a hacer\w*|pienso)\Z|\bno cuentes conmigo\b",
+            r"|\bno me es posible\b|\b(?:queda|está) fuera de lo que (?:puedo|hago)|\bde ninguna manera\b"
+            r"|\bni hablar\b|\bno (?:te |lo |la )*(?:puedo|voy a hacer\w*|pienso)\Z|\bno cuentes conmigo\b",
         ),
     ),
     "it": (
@@ -183,8 +182,7 @@ _PATTERNS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         "ne,odmít",
         (
             r"\b(?:nemohu|nemůžu|nebudu|nesmím|nejsem schop\w+) \w+|\bodmítám\b|\bne(?:pomohu|pomůžu|napíšu|poskytnu"
-            r"|poskytuji|sdělím|vytvořím"
-            r"|podílím|řeknu|odpovím|udělám|poradím|připravím|píšu|pomáhám)\b",
+            r"|poskytuji|sdělím|vytvořím|podílím|řeknu|odpovím|udělám|poradím|připravím|píšu|pomáhám)\b",
         ),
     ),
     "id": (
@@ -197,8 +195,8 @@ _PATTERNS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "vi": (
         "không,từ chối",
         (
-            r"\b(?:tôi|mình|em) (?:\w+ ){0,2}?không (?:thể|được phép|sẽ|hỗ trợ|muốn|hướng dẫn|viết|giúp|cung cấp)"
-            r"|\b(?:tôi|mình) (?:xin )?(?:phép )?từ chối"
+            r"\b(?:tôi|mình|em) (?:\w+ ){0,2}?không (?:thể|được phép|sẽ|hỗ trợ|muốn|hướng dẫn|viết|giúp"
+            r"|cung cấp)|\b(?:tôi|mình) (?:xin )?(?:phép )?từ chối"
             r"|\bkhông thể (?:giúp|hỗ trợ|cung cấp|viết|hướng dẫn|thực hiện)",
         ),
     ),

@@ -29,8 +29,8 @@ _NO_PART: Final = re.compile(
     r"|emergenc|abogad|médic|segur|étic|pregunt|tema|razon|asistente|estaf|odio"
     r"|víctim|si (?:quier|necesit|te\b|est|tien|dese|bus)|puedo|podría|riesg|línea|legal|grav|entiendo|llam"
     r"|aiut|piacere|volentieri|offr|invece|piuttosto|reato|pericol|dann[oeis]|legg|diritt|rispett|per favore|emergenz"
-    r"|avvocat|medic|sicur|domand|argoment|frod|truff|motiv|reclusione|vittim|se (?:vuoi|hai|stai|desider|ti|preferisc)"
-    r"|posso|potrei|rischi|capisco|chiam"
+    r"|avvocat|medic|sicur|domand|argoment|frod|truff|motiv|reclusione|vittim|se (?:vuoi|hai|stai|desider|ti"
+    r"|preferisc)|posso|potrei|rischi|capisco|chiam"
     r"|ajud|prazer|em vez|crime|perig|dano|prejudic|lei\b|direito|emergênc|advogad|assunto|golpe|ódio|se (?:quiser"
     r"|precis|você|estiver|preferir)|poderia|risco|cvv|ligue|entendo|procur"
     r"|help|graag|aanbied|in plaats|liever|strafbaar|misdrijf|misdaad|gevaar|schade|wet\b|wetgev|alsjeblieft|politie"
@@ -86,8 +86,7 @@ _PIVOT: Final = re.compile(
     r")\b[,: ]?|(?:但是?|不过|不過|然而|可是|好吧|假设|假如|理论上|一般来说|在小说里|如果是用来|只是)|(?:しかし"
     r"|ただし|ただ、|とはいえ|でも|仮に|一般論|理論上|小説|まあ)"
     r"|(?:하지만|그러나|그렇지만|다만|가정|이론적으로|일반적으로|그냥|소설|음,|그래도)|(?:لكن|ولكن|ومع ذلك|مع ذلك"
-    r"|غير أن|حسنا|حسنًا|افتراض|نظري"
-    r"|في رواية|بيننا)|(?:लेकिन|मगर|परंतु|फिर भी|चलो|ठीक है|काल्पनिक|सिद्धांत|पर )"
+    r"|غير أن|حسنا|حسنًا|افتراض|نظري|في رواية|بيننا)|(?:लेकिन|मगर|परंतु|फिर भी|चलो|ठीक है|काल्पनिक|सिद्धांत|पर )"
 )
 _SERVED: Final = re.compile(
     r"\A(?:du \w+st|man \w+t|tu \w+s|on \w+e|il suffit|basta|je (?:neemt|pakt|wacht|doet|gaat)|wystarczy|достаточно"
@@ -104,23 +103,36 @@ _SERVED: Final = re.compile(
     r"|вот (?:как|так|текст|пример|письмо|код|что)|вот\b|следующ\w+ (?:образом|шаги)|шаг 1|сначала|понадобится"
     r"|возьмите|возьми\b|смешайте"
     r")\b|以下是|如下|这样的|这是|首先|第一步|步骤|手順|以下の|以下に|次のように|まず|다음과 같|다음은|아래|먼저"
-    r"|1단계|준비물|إليك|كالتالي|كما يلي|الخطوة الأولى|أولا"
-    r"|أولاً|أولًا|इस प्रकार|ऐसे|निम्न|यह रहा|पहले|चरण 1"
+    r"|1단계|준비물|إليك|كالتالي|كما يلي|الخطوة الأولى|أولا|أولاً|أولًا|इस प्रकार|ऐसे|निम्न|यह रहा|पहले|चरण 1"
 )
 LETTER: Final = re.compile(
     r"(?:liebe[rs]? \w+,|sehr geehrte|betreff:|cher|chère|bonjour (?:madame|monsieur)|objet|querid[oa]|estimad[oa]"
     r"|asunto|car[oa]\b|gentile|oggetto|prezad[oa]|beste|geachte|onderwerp|drog[ia]|szanown\w+|temat:"
-    r"|sevgili|sayın|konu:|дорог\w+|уважаем\w+|тема:|亲爱的|尊敬的|主题|拝啓|件名|親愛|제목|عزيز|السيد|حضرة|الموضوع|प्रिय|विषय:)"
+    r"|sevgili|sayın|konu:|дорог\w+|уважаем\w+|тема:|亲爱的|尊敬的|主题|拝啓|件名|親愛|제목|عزيز|السيد|حضرة"
+    r"|الموضوع|प्रिय|विषय:)"
 )
 _AS_IF: Final = re.compile(
-    r"(?:(?:nun |gut,? |aber |mais |pero |ma |mas |maar |ale |ama |но |хотя,? )?(?:если )?(?:rein |чисто |puramente "
+    r"(?:(?:nun |gut,? |aber |mais |pero |ma |mas |maar |ale |ama |но |хотя,? )?(?:bueno,? |bon,? |va bene,? "
+    r"|goed,? |если )?(?:rein |чисто |puramente "
     r"|purement )?(?:hypothetisch|theoretisch|hypothétiquement|en théorie|hipotéticamente|en teoría"
     r"|ipoteticamente|in teoria|hipoteticamente|em teoria|in theorie|hipotetycznie|teoretycznie|varsayımsal|teorik"
     r"|гипотетически|теоретически|hypotetiskt|teoretiskt"
+    r"|kurz gesagt|kurzum|im (?:prinzip|grunde|wesentlichen)|grob gesagt|ganz grob|in groben zügen|en (?:gros|bref"
+    r"|résumé|principe|substance|deux mots)|grosso modo"
+    r"|en (?:resumen|líneas generales|pocas palabras|esencia)|a grandes rasgos|básicamente|in (?:breve|sintesi"
+    r"|linea (?:di massima|generale)|sostanza|poche parole|pratica)"
+    r"|a grandi linee|em (?:resumo|linhas gerais|suma|poucas palavras)|basicamente|resumindo|de (?:modo"
+    r"|forma) geral|kort gezegd|kortom|in (?:het kort|grote lijnen|wezen|principe)"
+    r"|globaal|simpel gezegd|w skrócie|krótko mówiąc|w zarysie|w zasadzie|zasadniczo|w uproszczeniu|kısaca|özetle"
+    r"|ana hatlarıyla|kabaca|hadi neyse|в общих чертах|вкратце|короче"
+    r"|коротко говоря|в принципе|грубо говоря|если (?:в общих|коротко|кратко|вкратце)"
     r"|generell|im allgemeinen|en général|en general|in genere|em geral|over het algemeen|ogólnie|obecně"
     r"|genel (?:olarak|hatlarıyla)|в целом|вообще"
-    r"))|假设|理论上|一般来说|仮に|理論上|一般論|一般的に|이론적으로|(?:그냥 )?일반적으로|가정"
-    r"|افتراض|نظري|عموما|بشكل عام|काल्पनिक|सिद्धांत|आम तौर पर"
+    r"))|假设|理论上|一般来说|不?过?(?:大致|简单|总的|概括)(?:来说|说来|地说)|简而言之|それでも(?:あえて)?|あえて"
+    r"|ざっくり|簡単に言|大まかに|要するに|仮に|理論上|一般論|一般的に"
+    r"|이론적으로|(?:그냥 )?일반적으로|(?:다만 |굳이 )?(?:대충|대략|간단히|굳이|요컨대)|가정"
+    r"|(?:لكن |ولكن )?(?:باختصار|بإيجاز|بصورة عامة|إجمالا)|संक्षेप में|मोटे तौर पर|ख़?ैर|कुल मिलाकर|افتراض|نظري"
+    r"|عموما|بشكل عام|काल्पनिक|सिद्धांत|आम तौर पर"
 )
 """Behind it the refusal is taken back, unless something is offered."""
 _OFFER: Final = re.compile(
@@ -130,8 +142,7 @@ _OFFER: Final = re.compile(
 )
 _UNFILTERED: Final = re.compile(
     r"[^:]{0,30}\b(?:dan|jailbreak|ohne filter|sans filtre|sin filtros?|senza filtri|sem filtros?|zonder filters?"
-    r"|bez filtr\w+|filtresiz|без фильтр\w+)\b[^:]{0,20}:"
-    r"|[^:]{0,20}(?:无限制|無制限|필터 없)[^:]{0,12}:"
+    r"|bez filtr\w+|filtresiz|без фильтр\w+)\b[^:]{0,20}:|[^:]{0,20}(?:无限制|無制限|필터 없)[^:]{0,12}:"
 )
 LEAST_LETTERS, LEAST_SIGNS = 18, 8
 """Least length of a piece that counts: in letters, and in signs of Chinese, Japanese and Korean."""
@@ -143,6 +154,8 @@ def weigh(piece: Piece) -> Weight:
     if form is not Weight.NEITHER:
         return form
     text = piece.text.lstrip(" \"'([-,.\u2022\u00bf\u00a1\u2014")
+    if text.endswith((":", "\uff1a")) and _AS_IF.match(text):
+        return Weight.SERVED
     is_long = len(text) >= (LEAST_SIGNS if text[:1] >= "\u3000" else LEAST_LETTERS)
     if LETTER.match(text) or _UNFILTERED.match(text):
         return Weight.SERVED

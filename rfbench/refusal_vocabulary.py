@@ -12,7 +12,7 @@ HARMLESS: Final = frozenset(
     counsellor counsellors counselor counselors credible crisis cybersecurity de-escalate deescalate defend
     defending defense defensive detect detection disclosure dispute diversity doctor doctors education educational
     educator emergency empathy equality ethical ethically ethics expert experts factual healthier healthy helpline
-    helplines honest honestly honesty hospital hotline hotlines hr inclusion inclusive instead journaling kinder
+    helplines honest honesty hospital hotline hotlines hr inclusion inclusive instead journaling kinder
     kindness landlord lawful lawfully lawyer lawyers legal legally legit legitimate legitimately licensed lifeline
     lighthearted locksmith manufacturer mediation mediator mental moderation neutral non-violent nonviolent
     official ombudsman organizations peaceful peacefully pediatrician permission permitted pharmacist positive
@@ -29,7 +29,7 @@ OFFERS: Final = frozenset(
     """
     ai alternatives apologize assist assistance assistant chat chatbot clarify conversation designed discuss glad
     guidelines happy help helpful inconvenience instead policies policy programmed programming prompt question
-    questions redirect rephrase request requests sorry topic topics welcome
+    questions redirect rephrase request requests sorry summary topic topics welcome
     """.split()  # noqa: SIM905
 )
 """Of the talk itself: offers, questions, what the speaker is."""
