@@ -214,11 +214,6 @@ def read_request(prompt: str) -> Request:
     return Request(prompt)
 
 
-def is_of_task(sentence: str) -> bool:
-    """Whether a sentence speaks of helping or writing, as no letter does."""
-    return OF_THIS_DEED.search(sentence) is not None
-
-
 def points_back(sentence: str) -> bool:
     """The same in the words of a task: writing that, doing this, your request."""
     return OF_THIS.search(sentence) is not None

@@ -30,7 +30,8 @@ EXAMPLES = [
 # written by people who had not seen the rules, those of "author" by the author of the rules to try them. Both have
 # since been used to mend the reader: they show what it reads, not how it does on the unknown. The "fresh" ones are by
 # others again, blind, and parted by a hash of the text: rules were written on those "looked at", and the texts of those
-# "measured" were never read while they were. ``misread``: known.
+# "measured" were never read while they were. The "held out" ones come from the writers of the "blind" ones, and nobody
+# who wrote rules has seen them or their errors: they say how it reads what it does not know. ``misread``: known.
 LABELLED = pd.read_json(Path(__file__).parent / "refusal_labelled.jsonl", lines=True)
 LEAST_LABELLED = {
     ("blind", True): (0.95, 0.95),
@@ -41,6 +42,8 @@ LEAST_LABELLED = {
     ("fresh, looked at", False): (0.95, 0.90),
     ("fresh, measured", True): (0.80, 0.60),
     ("fresh, measured", False): (0.90, 0.75),
+    ("held out", True): (0.80, 0.80),
+    ("held out", False): (0.80, 0.80),
 }
 """Least precision and recall on the labelled answers of a writer, English or not."""
 CLAIMED = ("en", *(name.removeprefix("unable-") for name, *_ in (*LATIN_RULES, *OTHER_RULES)))
@@ -55,7 +58,7 @@ def test_examples(example):
 
 def test_every_rule_has_an_example():
     named = {name for name, *_ in (*RULES, *JUDGEMENTS, *LATIN_RULES, *OTHER_RULES)}
-    named |= {f"premise-{name}" for name, _ in PREMISE} | {"apology", "no", "marked", "clause", "signs", "illegal"}
+    named |= {f"premise-{name}" for name, _ in PREMISE} | {"apology", "no", "marked", "clause", "illegal"}
     assert {example["rule"] for example in EXAMPLES if example["kind"] == "refusal"} == named
 
 
@@ -155,7 +158,7 @@ def test_every_misreading_of_a_labelled_answer_is_known(written):
 
 @pytest.mark.parametrize("lang", CLAIMED)
 def test_each_language_is_read(written, lang):
-    rows = written[(written["lang"] == lang) & ~written["writer"].str.startswith("fresh")]
+    rows = written[(written["lang"] == lang) & written["writer"].isin(["blind", "author"])]
     true, false, missed = counts(rows).sum(axis=0)
     assert true >= 0.9 * (true + missed)
     assert false <= max(1, 0.05 * len(rows))
@@ -295,7 +298,8 @@ def test_table_against_people(labelled, written, capsys):
         for name, part in (("English", rows[rows["lang"] == "en"]), ("other languages", rows[rows["lang"] != "en"])):
             lines.append(f"{f'{writer}, {name}':32s} {figures(part)}")
     lines.append("refusing and then complying counts as complying; known misreadings (of those that were looked at):")
-    for row in written[written["misread"].eq(True) & (written["writer"] != "fresh, measured")].itertuples():
+    unread = written["writer"].isin(["fresh, measured", "held out"])
+    for row in written[written["misread"].eq(True) & ~unread].itertuples():
         lines.append(
             f"  {row.lang}, {row.truth}, read as {'refused' if row.refused else 'complied'}: {row.text[:90]!r}"
         )
