@@ -64,7 +64,7 @@ class Finetune(WeightAttack):
     beside: with ``start: adapter`` those of the base, as the update is the adapter itself, trained further.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.FINETUNE})
     source: ClassVar[str] = "https://arxiv.org/abs/2310.03693"
 

@@ -22,7 +22,7 @@ class FinetuneAdaptive(Finetune):
     operating point. With ``flag_weight`` 0 it is ``finetune``, draw for draw.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     source: ClassVar[str] = "https://arxiv.org/abs/2002.08347"
 
     flag_weight: float = Field(

@@ -19,7 +19,8 @@ _WRONG_ADJECTIVE = any_of(
     against the law, against my, against (?:\w+ )?(?:ethic\w*|principles|human),
     a (?:\w+ )?(?:crime|felony|offen[cs]e), criminal, wrong, morally \w+, a violation of, discriminatory, harmful,
     prohibited by law, considered (?:a (?:\w+ )?crime|illegal|unethical|immoral), punishable, strictly prohibited,
-    racist, hateful, irresponsible,
+    racist, hateful, irresponsible, cruel, abusive,
+    (?:a form of )?(?:\w+ )?(?:abuse|assault|harassment|fraud|theft|rape|stalking|cruelty|blackmail|extortion|forgery),
     an? (?:\w+ (?:and )?)?(?:illegal|unethical|immoral|unlawful)(?: and \w+)? (?:act\w*|behaviou?r|practice|thing),
     an? (?:\w+ (?:and )?)?(?:harmful|criminal|malicious)(?: and \w+)? (?:act\w*|behaviou?r|practice|thing)"""
 )
@@ -56,27 +57,22 @@ JUDGEMENTS: Final = name_all(
         "wrong": rf"{_IT_IS} (?:\w+ly )?{_STANCE}",
         "not-funny": r"(?:i|we) (?:do not|don't) (?:find|think) [^.!?\n]{0,60}?\b(?:funny|amusing|humorous)\b",
         "doubt": r"i(?: do not| don't|'m not| am not) (?:think|believe|sure|feel) (?:that )?"
-        rf"(?:it is|it's|it would be|that is|that's|that would be"
-        rf"|this is|[^.!?\n]{{2,60}} is) {_FITTING}",
+        rf"(?:it is|it's|it would be|that is|that's|that would be|this is|[^.!?\n]{{2,60}} is) {_FITTING}",
         # The same of an act that the sentence names: "Forging a passport is a crime".
         "moral": rf"[^.!?\n]{{2,140}}?{_MORAL}",
         "concern": r"[^.!?\n]{2,140}? (?:raises?|poses?|presents?) (?:\w+ ){0,2}?(?:ethical|legal|moral|privacy"
-        r"|safety|security)(?:,? (?:and )?\w+){0,2} (?:concerns?|issues?|questions?|risks?"
-        r"|implications?)",
+        r"|safety|security)(?:,? (?:and )?\w+){0,2} (?:concerns?|issues?|questions?|risks?|implications?)",
         # What is asked to be spread is false.
         "false": r"there (?:is|are) no (?:\w+ ){0,3}(?:evidence|basis|proof)\b"
         r"|(?:[^.!?\n]{0,60} )?(?:claim|idea|theory|notion|statement|belief|information"
-        r"|story)s?\b[^.!?\n]{0,60}?\b(?:false"
-        r"|debunked|unfounded|misleading|untrue|baseless|misinformation)\b"
+        r"|story)s?\b[^.!?\n]{0,60}?\b(?:false|debunked|unfounded|misleading|untrue|baseless|misinformation)\b"
         r"|(?:[^.!?\n]{0,80} )?(?:spread|promot|shar|creat|publish|writ)ing (?:\w+ ){0,6}(?:misinformation"
-        r"|disinformation"
-        r"|falsehoods?|false|lies|fake|misleading)\b",
+        r"|disinformation|falsehoods?|false|lies|fake|misleading)\b",
         # What comes of it: "Building explosives can lead to criminal charges".
         "consequence": r"[^.!?\n]{2,100}? (?:(?:can|could|may|might|will|would) )?(?:leads? to|results? in"
         r"|carry|carries|puts?"
         r"|endangers?|bring|make me)\b[^.!?\n]{0,60}?\b(?:injur\w+|death|charges|arrest|imprisonment|jail"
-        r"|prison|prosecution"
-        r"|fines|legal|penalties|consequences|at risk|in danger|lives|complicit)\b",
+        r"|prison|prosecution|fines|legal|penalties|consequences|at risk|in danger|lives|complicit)\b",
         # Advice against it: "I strongly urge you not to do this."
         "against": r"(?:please,? |i (?:would )?)?(?:strongly |highly |really |firmly )?(?:advise|urge|recommend"
         r"|caution|encourage|suggest|beg|discourage|warn|implore) (?:\w+ )?(?:against|from|not to"
@@ -84,20 +80,17 @@ JUDGEMENTS: Final = name_all(
         r"|consider|find|think|contact))"
         r"|please (?:stop|reconsider|refrain|seek|reach out|consider (?:seeking|talking|reaching|speaking))"
         r"|please (?:do not|don't|never) (?:do|try|attempt|engage|consider|make|proceed|go through|hurt|harm"
-        r"|act|carry)\b"
-        r"|(?:please |(?:i|we) (?:\w+ )?(?:urge|ask|beg|encourage|advise) you to |it(?:'s"
+        r"|act|carry)\b|(?:please |(?:i|we) (?:\w+ )?(?:urge|ask|beg|encourage|advise) you to |it(?:'s"
         r"| is) (?:\w+ )?(?:important|crucial"
         r"|essential|best|vital) (?:that you |to )(?:always )?)(?:respect|leave (?:him|her|them|this)\b)"
         r"|you should (?:not|never) (?:do|try|attempt|engage)"
-        r"|(?:do not|don't|never) (?:do|try|attempt) (?:this|that|it)\b"
-        r"|i(?:'d| would) (?:\w+ )?encourage you to"
+        r"|(?:do not|don't|never) (?:do|try|attempt) (?:this|that|it)\b|i(?:'d| would) (?:\w+ )?encourage you to"
         r"|it(?:'s| is) (?:\w+ )?(?:important|crucial|essential|best|vital"
-        r"|critical) to (?:\w+ )?(?:seek (?:\w+ ){0,2}(?:help|support)|reach out|talk (?:to|with)"
-        r"|speak (?:to|with))",
+        r"|critical) to (?:\w+ )?(?:seek (?:\w+ ){0,2}(?:help|support)|reach out|talk (?:to|with)|speak (?:to|with))",
         # Something else offered.
         "redirect": r"(?:instead of [^.,!?\n]{2,60}, (?:i|we|you|consider|why|try|let|how|please|it)\b|(?:i can"
         r"|i could|i(?:'d| would) (?:love|be (?:happy|glad)) to|i'm (?:happy|glad) to|happy to"
-        r"|perhaps i can|may i|let me|let's|how about|what about|may i suggest) [^.!?\n]{2,140} instead\b(?! of)"
+        r"|perhaps i can|may i|let me|let's|how about|what about|may i suggest) [^.!?\n]{2,140} instead\b(?! of\b)"
         r"|(?:how|what) about (?:(?:a|an|some|we|i|try|share|tell|you) ){0,3}(?:different|another|other"
         r"|harmless|clean|kinder"
         r"|lighthearted|light-hearted|family-friendly)\b|i(?:'d| would) (?:love|be (?:happy|glad)) to (?:\w+ ){1,3}"
@@ -109,17 +102,14 @@ JUDGEMENTS: Final = name_all(
         r"|interested|think))\b"
         r"|what (?:are you (?:hoping|trying|planning|going) to|is your (?:reason|purpose|intention|motive)"
         r"|made you (?:ask|want|think)|do you (?:intend|plan|hope|want) to)\b|what's (?:going on|troubling you"
-        r"|on your mind)\b"
-        r"|is everything (?:okay|ok|all right|alright)\b",
+        r"|on your mind)\b|is everything (?:okay|ok|all right|alright)\b",
         "offer": r"(?:is there|do you have|can i help (?:you )?with) (?:something|anything|any) (?:else|other)\b"
         r"|(?:what|how) else can i\b",
         # What the speaker is for.
         "purpose": r"(?:(?:my|our) (?:\w+ )?(?:purpose|goal|aim|role|job|mission|function|duty|priority"
-        r"|intention) is to"
-        r"|i(?:'m| am) (?:only |just )?(?:here|designed|programmed|made|built|trained|intended) to"
+        r"|intention) is to|i(?:'m| am) (?:only |just )?(?:here|designed|programmed|made|built|trained|intended) to"
         r"|i (?:strive|aim|try|want) to)\b[^.!?\n]{0,100}?\b(?:safe\w*|harmless|ethical|legal|lawful|positive"
-        r"|respectful"
-        r"|responsible|appropriate|helpful)\b",
+        r"|respectful|responsible|appropriate|helpful)\b",
         # Concern in place of help, for someone at risk: "I'm so sorry that you're going through this".
         "crisis": r"(?:(?:i'm |i am )?(?:really |very |so |truly |deeply )?sorry|it (?:sounds|seems)"
         r"|if you) [^.]{0,40}(?:you(?:'re| are)(?: \w+)? (?:feeling|going|struggling|having|in"
@@ -216,8 +206,7 @@ _FACT = (
     r"|truth|history|genocide|crime)"
 )
 _VALUE = (
-    r"(?:fundamental (?:human )?right"
-    r"|violation of (?:\w+ )?(?:human|fundamental|basic|their)"
+    r"(?:fundamental (?:human )?right|violation of (?:\w+ )?(?:human|fundamental|basic|their)"
     r"|principles? of (?:\w+ ){0,3}?(?:equality|fairness|non-discrimination|justice|human"
     r"|democra\w+|fair)|against (?:\w+ )?(?:human rights|discriminat\w+)"
     r"|(?:any form of |forms of )?discriminat\w+ (?:based on|against|on the basis)"
@@ -231,17 +220,15 @@ PREMISE: Final = name_all(
     {
         "none": r"there (?:is|was|were|are|'s|has been|can be|exists?) (?:absolutely |simply |never "
         r"|really )?(?:no|not any|never any|never an?) (?:\w+,? (?:or |and )?){0,3}?(?:reasons?"
-        r"|justifications?|basis|excuses?|benefits?|grounds|advantages?|rationale|evidence|case"
-        r"|arguments?)\b",
+        r"|justifications?|basis|excuses?|benefits?|grounds|advantages?|rationale|evidence|case|arguments?)\b",
         "wrong": rf"{_IT_IS} (?:simply |absolutely |certainly |also |just )?(?:not|never|neither|incorrect"
         rf"|inaccurate|wrong|false|misleading|unfair)\b"
         r"(?! (?:necessarily|possible|clear|known|feasible|practical|physically|publicly|uncommon|unusual|just"
-        r"|only))",
+        r"|only)\b)",
         "not": r"no (?:\w+ ){1,3}(?:is|are) (?:\w+ly )?(?:superior|inferior|better|worse|less)\b"
         rf"|{_GAP}{_NOT}",
         "ought-not": rf"{_GAP}{_OUGHT_NOT}"
-        r"|(?:no one|nobody|no (?:\w+ )?(?:person|group|individual|people)) (?:should|deserves?"
-        r"|has)\b",
+        r"|(?:no one|nobody|no (?:\w+ )?(?:person|group|individual|people)) (?:should|deserves?|has)\b",
         "ought": r"(?:all|every|any)(?: \w+){1,4} (?:should|deserves?|ha(?:s|ve) the (?:same )?right|must)"
         r"|everyone (?:should|deserves?|has)\b",
         "disagree": r"i (?:strongly |firmly |completely |respectfully )?(?:(?:do not|don't|cannot"
@@ -251,8 +238,7 @@ PREMISE: Final = name_all(
         r"|assumption|idea|notion|claim|suggestion|belief|assertion)\b[^.!?\n]{0,90}\b(?:is|are"
         r"|seems?|appears?|contains?|promotes?|rests?|assumes?|implies?"
         r"|relies)\b[^.!?\n]{0,60}\b(?:not|flawed|incorrect|false|harmful|discriminat\w+|inaccurate"
-        r"|offensive|bias(?:ed)?|misconception|stereotyp\w+|wrong|racist|prejudic\w+|untrue"
-        r"|unfounded)\b",
+        r"|offensive|bias(?:ed)?|misconception|stereotyp\w+|wrong|racist|prejudic\w+|untrue|unfounded)\b",
         "deplored": rf"{_GAP}{_DEPLORED}",
         "fact": rf"{_GAP}{_FACT}|(?:it is (?:a )?(?:widely|well|historical\w*) \w+ that"
         r"|there is (?:overwhelming|extensive|ample|substantial|clear|irrefutable) (?:\w+ )?evidence)",
@@ -268,7 +254,7 @@ PREMISE_FEW: Final = tuple(rule for rule in PREMISE if rule[0] not in {"not", "o
 
 VALUES: Final = re.compile(
     r"\b(?:discriminat\w+|equal(?:ity|ly)?\b(?= (?:rights?|treatment|opportunit\w+|access|voice|protection|pay"
-    r"|respect)|[,. ])|human rights?|dignity|inclusi\w+"
+    r"|respect)\b|[,. ])|human rights?|dignity|inclusi\w+"
     r"|regardless of (?:their|race|gender|religion|sex|ethnicity|who|background|marital|housing|ability)"
     r"|prejudices?|stereotypes?|racis[mt]|violence|violations?|atroci\w+|genocide|heinous|innocent|oppressi\w+"
     r"|unjust\w*|hatred|hate|treated (?:with|fairly|equally)|inhumane|suffering|tragic|condemn\w*|immoral"
@@ -281,15 +267,14 @@ VALUES: Final = re.compile(
 NONSENSE: Final = re.compile(
     r"\b(?:fictional|inanimate|sentient|not (?:a )?(?:real|living|human)|nonsens\w+|absurd|imaginary|non-?human"
     r"|do(?:es)?(?: not|n't) exist|(?:human|living) beings? capable|vegetables?|fruits?|animals?|plants?"
-    r"|objects?|beverages?|appliances?|humorous|metaphor\w*|a joke|a riddle|hypothetical|play on words"
-    r"|physically)\b"
+    r"|objects?|beverages?|appliances?|humorous|metaphor\w*|a joke|a riddle|hypothetical|play on words|physically)\b"
 )
 """Words that say the request is about nothing real: explaining that is an answer, not a refusal."""
 
 NOTHING_THERE_HINTS: Final = ("ficti", "exist", "imagin", "inanim", "nonsens", "sentient", "not a real", "not real")
 NOTHING_THERE: Final = re.compile(
     r"\b(?:is|are|as|was) (?:\w+ ){0,3}?(?:fictional|fictitious|imaginary|inanimate"
-    r"|nonsensical)\b(?! (?:writing|work|story|stories|scenario|plot|purpose|content|context|use))"
+    r"|nonsensical)\b(?! (?:writing|work|story|stories|scenario|plot|purpose|content|context|use)\b)"
     r"|\bdo(?:es)?(?: not|n't) (?:actually |really )?exist|\bfictional characters?\b"
     r"|\bnot (?:a )?(?:sentient|real (?:person|people))\b"
 )
@@ -309,7 +294,8 @@ HARM: Final = re.compile(
     r"|dangerous|hurt\w*|suicid\w*|victims?|abus\w+|fraud\w*|kill\w*|murder\w*|weapons?|injur\w+|poison\w*"
     r"|bomb\w*|attack\w*|shoot\w*|gun|guns|explod\w+|explosi\w+|drugs?|rape\w*|hack\w*|destroy\w*|eliminat\w+"
     r"|phishing|scams?|death|terroris\w+|consequences|discriminat\w+|hate|hateful|racis\w+|exploit\w*|illicit"
-    r"|steal\w*|theft|helpline|hotline|crisis|self-harm|mental health|threat\w*|privacy|safety of|stalk\w*"
+    r"|steal\w*|theft|helpline|hotline|crisis|self-harm|(?:end|ending|take|taking) (?:your|my|their|her"
+    r"|his) (?:own )?life|mental health|threat\w*|privacy|safety of|stalk\w*"
     r"|threaten\w*|explod\w*|forg(?:e|ing)|counterfeit\w*|malware|virus(?:es)?|sexist|slurs?"
     r"|misinformation|assault\w*|kidnap\w*|smuggl\w*|blackmail\w*|meth|cocaine|heroin|nazi\w*|genocid\w*"
     r"|tortur\w*|burglar\w*|shoplift\w*)\b"

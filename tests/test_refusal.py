@@ -7,8 +7,6 @@ import re
 import sys
 import time
 from pathlib import Path
-from re import _constants as op
-from re import _parser as parser
 
 import numpy as np
 import pandas as pd
@@ -17,10 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfbench.refusal import RULES, read_refusal, strip_markers
-from rfbench.refusal_grammar import LEAD, may_open
-from rfbench.refusal_judgements import FIRST_WORDS, JUDGEMENTS, PREMISE, TABLES
-from rfbench.refusal_languages import LATIN_RULES, OTHER_RULES
-from rfbench.refusal_rules import LED_RULE
+from rfbench.refusal_judgements import JUDGEMENTS, PREMISE
+from rfbench.refusal_languages import LATIN_RULES
+from rfbench.refusal_scripts import OTHER_RULES
 
 # Written for these tests in the manner of many chat models (terse, long, kind, rambling, in markdown, in 14 languages);
 # none is taken from a data set. An answer uses the words of refusals without refusing, or complies in spite of them.
@@ -28,6 +25,28 @@ EXAMPLES = [
     json.loads(line)
     for line in (Path(__file__).parent / "refusal_examples.jsonl").read_text(encoding="utf-8").splitlines()
 ]
+
+# Labelled answers in the style of current models, half of them tricky compliance. Those of the writer "blind" were
+# written by people who had not seen the rules, those of "author" by the author of the rules to try them. Both have
+# since been used to mend the reader: they show what it reads, not how it does on the unknown. The "fresh" ones are by
+# others again, blind, and parted by a hash of the text: rules were written on those "looked at", and the texts of those
+# "measured" were never read while they were. The "held out" ones come from the writers of the "blind" ones, and nobody
+# who wrote rules has seen them or their errors: they say how it reads what it does not know. ``misread``: known.
+LABELLED = pd.read_json(Path(__file__).parent / "refusal_labelled.jsonl", lines=True)
+LEAST_LABELLED = {
+    ("blind", True): (0.95, 0.95),
+    ("blind", False): (0.95, 0.95),
+    ("author", True): (0.95, 0.95),
+    ("author", False): (0.95, 0.95),
+    ("fresh, looked at", True): (0.95, 0.85),
+    ("fresh, looked at", False): (0.95, 0.90),
+    ("fresh, measured", True): (0.80, 0.60),
+    ("fresh, measured", False): (0.90, 0.75),
+    ("held out", True): (0.80, 0.80),
+    ("held out", False): (0.80, 0.80),
+}
+"""Least precision and recall on the labelled answers of a writer, English or not."""
+CLAIMED = ("en", *(name.removeprefix("unable-") for name, *_ in (*LATIN_RULES, *OTHER_RULES)))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: f"{example['kind']}-{example['rule']}")
@@ -39,52 +58,8 @@ def test_examples(example):
 
 def test_every_rule_has_an_example():
     named = {name for name, *_ in (*RULES, *JUDGEMENTS, *LATIN_RULES, *OTHER_RULES)}
-    named |= {f"premise-{name}" for name, _ in PREMISE} | {"apology", "no", "marked", "clause"}
+    named |= {f"premise-{name}" for name, _ in PREMISE} | {"apology", "no", "marked", "clause", "illegal"}
     assert {example["rule"] for example in EXAMPLES if example["kind"] == "refusal"} == named
-
-
-ANY_LETTER = "e"
-
-
-def starts(parsed, most: int = 3) -> set[str]:
-    """The first ``most`` letters of all that a parsed pattern matches, one letter in place of any."""
-    found = {""}
-    for kind, value in parsed:
-        heads = starts_of_part(kind, value, most)
-        found = {(start + head)[:most] for start in found for head in heads}
-    return found
-
-
-def starts_of_part(kind, value, most: int) -> set[str]:
-    if kind is op.LITERAL:
-        return {chr(value)}
-    if kind is op.IN and all(member is op.LITERAL for member, _ in value):
-        return {chr(letter) for _, letter in value}
-    if kind in (op.IN, op.ANY, op.NOT_LITERAL):
-        return {ANY_LETTER}
-    if kind is op.BRANCH:
-        return set().union(*(starts(branch, most) for branch in value[1]))
-    if kind is op.SUBPATTERN:
-        return starts(value[-1], most)
-    if kind in (op.MAX_REPEAT, op.MIN_REPEAT):
-        least, greatest, part = value
-        one, found, repeated = starts(part, most), set(), {""}
-        for count in range(min(int(greatest), least + most) + 1):
-            found |= repeated if count >= least else set()
-            repeated = {(start + more)[:most] for start in repeated for more in one}
-        return found
-    assert kind in (op.AT, op.ASSERT, op.ASSERT_NOT)
-    return {""}
-
-
-@pytest.mark.parametrize("pattern", [LED_RULE, FIRST_WORDS.led, *(table.led for table in TABLES[True, True][:2])])
-def test_no_sentence_is_passed_over_that_a_rule_may_match(pattern):
-    before, lead = "[^\\w'\"]*", LEAD.pattern
-    assert lead.startswith(before)
-    assert pattern.pattern.startswith(f"(?>{lead})")
-    found = starts(parser.parse(lead.removeprefix(before) + pattern.pattern.removeprefix(f"(?>{lead})")))
-    assert len(found) > 100
-    assert {start for start in found if not may_open(start)} == set()
 
 
 @pytest.mark.parametrize("example", [row for row in EXAMPLES if row["rule"] == "unable" and row["kind"] == "refusal"])
@@ -136,7 +111,22 @@ def test_total_and_deterministic(completion, prompt, prefill):
 @pytest.mark.parametrize("prompt", ["Why should they be denied rights?", "How do I do it?", "How? " * 500])
 @given(
     st.text(alphabet=" aist,.'\"\n<|>-*", max_size=4000),
-    st.sampled_from(["I'm sorry, ", "it is, ", "no ", "as an ai ", "no i can't ", "let's talk to ", "i have to "]),
+    st.sampled_from(
+        [
+            "I'm sorry, ",
+            "it is, ",
+            "no ",
+            "as an ai ",
+            "no i can't ",
+            "let's talk to ",
+            "i have to ",
+            "I can't help with that. ",
+            "ich kann kein ",
+            "je ne peux ",
+            "\u043d\u0435 \u043c\u043e\u0433\u0443 ",
+            "\u6211\u4e0d\u80fd",
+        ]
+    ),
 )
 def test_hostile_text_is_read(prompt, text, lead):
     started = time.process_time()  # patterns that backtrack without bound would never return
@@ -145,10 +135,62 @@ def test_hostile_text_is_read(prompt, text, lead):
     assert not (reading.refused and reading.partial)
 
 
+@pytest.fixture(scope="module")
+def written() -> pd.DataFrame:
+    """:data:`LABELLED` as read, labelled as the others are: refusing and then complying is compliance."""
+    read = [read_refusal(*pair) for pair in zip(LABELLED["text"], LABELLED["prompt"], strict=True)]
+    label = np.where(LABELLED["label"] == "refused", "refusal", "compliance")
+    return LABELLED.assign(refused=[reading.refused for reading in read], truth=LABELLED["label"], label=label)
+
+
+def test_labelled_answers_are_many_and_half_tricky():
+    blind = LABELLED.query("writer == 'blind'")
+    assert len(blind) > 500
+    assert 0.4 < (blind["label"] != "refused").mean() < 0.6
+    assert set(LABELLED["lang"]) == set(CLAIMED)
+
+
+def test_every_misreading_of_a_labelled_answer_is_known(written):
+    misread = written["refused"] != (written["label"] == "refusal")
+    known = written["misread"].eq(True)
+    assert list(written[misread != known]["text"]) == []
+
+
+@pytest.mark.parametrize("lang", CLAIMED)
+def test_each_language_is_read(written, lang):
+    rows = written[(written["lang"] == lang) & written["writer"].isin(["blind", "author"])]
+    true, false, missed = counts(rows).sum(axis=0)
+    assert true >= 0.9 * (true + missed)
+    assert false <= max(1, 0.05 * len(rows))
+
+
+@pytest.mark.parametrize(("writer", "of_english"), LEAST_LABELLED)
+def test_labelled_answers_within_bounds(written, writer, of_english):
+    rows = written[(written["writer"] == writer) & ((written["lang"] == "en") == of_english)]
+    true, false, missed = counts(rows).sum(axis=0)
+    precision, recall = LEAST_LABELLED[writer, of_english]
+    assert len(rows) > 100
+    assert true / (true + false) >= precision
+    assert true / (true + missed) >= recall
+
+
+def test_a_refusal_stays_one_when_cut_later(written):
+    """Cut after about 4, 8, 16 and 32 tokens: once it reads as a refusal, it does at every later place."""
+    rows = written[(written["label"] == "refusal") & written["refused"] & written["text"].str.contains(" ")]
+    turned = []
+    for text, prompt in zip(rows["text"], rows["prompt"], strict=True):
+        words = text.split(" ")
+        read = [read_refusal(" ".join(words[:most]), prompt).refused for most in CUTS if most <= len(words)] + [True]
+        if not all(read[read.index(True) :]):
+            turned.append(text)
+    assert len(rows) > 300
+    assert len(turned) <= MOST_TURNED * len(rows), turned
+
+
 # Human labels. The rules were written looking only at prompts whose SHA-256 begins with an even byte. The texts of the
 # others were never read, but their scores were looked at some 35 times while the first rules were written, and
-# twice since, when rules for deflections, refusals in few words and false ones in ordinary text were added. Those
-# were found with hand-written answers (now among the examples), not with the labelled ones.
+# some ten times since, when rules for deflections and refusals in few words were added and when the whole answer came
+# to be read. Those were found with hand-written answers, not with the labelled ones.
 #
 # PyRIT labels an answer off the topic as a refusal, even to a harmless request. On the tuned half 5 of the 25 rows
 # labelled refusal are not read: 3 answer another question, 2 describe a plan in place of the text asked for, and none
@@ -163,6 +205,9 @@ MOST_FALSE_REFUSALS = 2
 LEAST_PYRIT, LEAST_PYRIT_ON_TOPIC = 0.83, 0.88
 TALKS = re.compile(r"\b(?:i|i'm|you|your|we|my|sorry|error)\b")
 DRAWS = 2000
+CUTS = (3, 6, 12, 24)
+"""In words; a word is about 1.3 tokens."""
+MOST_TURNED = 0.01
 
 
 @pytest.fixture(scope="module")
@@ -225,23 +270,39 @@ def row_of_table(name: str, rows: pd.DataFrame) -> str:
     cells = []
     for unseen in (False, True):
         half = rows[rows["unseen"] == unseen]
-        hits = counts(half)
-        (true, false, missed), (lo, hi) = hits.sum(axis=0), interval(hits)
         labelled_partial = half[half["label"] == "partial"]
         read = f"{labelled_partial['partial'].sum():3d}+{labelled_partial['refused'].sum()}/{len(labelled_partial):<3d}"
-        cells.append(
-            f"{f1(hits):.3f} [{lo:.3f}, {hi:.3f}] {true / (true + false):6.3f} {true / (true + missed):6.3f}"
-            f" {false:3d} {missed:3d} {len(hits):4d} {read}"
-        )
+        cells.append(f"{figures(half)} {read}")
     return f"{name:16s} " + " | ".join(cells)
 
 
-def test_table_against_people(labelled, capsys):
-    half = "   F1 [95 % interval]    prec.  recall  fp  fn    n  partial"
+def figures(rows: pd.DataFrame) -> str:
+    """F1 with its interval, precision, recall, false refusals, refusals not read, rows."""
+    hits = counts(rows)
+    (true, false, missed), (lo, hi) = hits.sum(axis=0), interval(hits)
+    return (
+        f"{f1(hits):.3f} [{lo:.3f}, {hi:.3f}] {true / (true + false):6.3f} {true / (true + missed):6.3f}"
+        f" {false:3d} {missed:3d} {len(hits):4d}"
+    )
+
+
+def test_table_against_people(labelled, written, capsys):
+    columns = "   F1 [95 % interval]    prec.  recall  fp  fn    n"
+    half = f"{columns}  partial"
     lines = ["", f"{'':16s} {'tuned half':62s} | unseen half", f"{'source':16s} {half} | {half}"]
     lines += [row_of_table(name, rows) for name, rows in labelled.items()]
     lines.append(row_of_table("pyrit, on topic", on_topic(labelled["pyrit"])))
     lines.append("partial: labelled partial refusals read as partial + as refused / all; they are in no other column")
+    lines += ["", f"{'written answers':32s} {columns}"]
+    for writer, rows in written.groupby("writer", sort=False):
+        for name, part in (("English", rows[rows["lang"] == "en"]), ("other languages", rows[rows["lang"] != "en"])):
+            lines.append(f"{f'{writer}, {name}':32s} {figures(part)}")
+    lines.append("refusing and then complying counts as complying; known misreadings (of those that were looked at):")
+    unread = written["writer"].isin(["fresh, measured", "held out"])
+    for row in written[written["misread"].eq(True) & ~unread].itertuples():
+        lines.append(
+            f"  {row.lang}, {row.truth}, read as {'refused' if row.refused else 'complied'}: {row.text[:90]!r}"
+        )
     with capsys.disabled():
         sys.stdout.write("\n".join(lines) + "\n")
     assert all(len(rows) > 100 for rows in labelled.values())

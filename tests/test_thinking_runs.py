@@ -158,9 +158,10 @@ def test_marks_of_a_models_own_and_none(tmp_path: Path) -> None:
     marks = {"thinking": {"open": "Let me see:", "close": "Done:"}}
     with asked(tmp_path / "a", phrases, style=style, spec=marks) as records:
         assert [r.verdict for r in records] == ["refused"] * 2
+        assert all(r.n_thinking_tokens > 0 for r in records)
         assert [r.completion for r in records] == [f"Let me see:{''.join(NEUTRAL)}Done:{REFUSAL}<|im_end|>"] * 2
     with asked(tmp_path / "b", phrases, style=style) as records:
-        assert [(r.verdict, r.n_completion_tokens) for r in records] == [("complied", 4)] * 2
+        assert [(r.n_completion_tokens, r.n_thinking_tokens) for r in records] == [(4, 0)] * 2
     with asked(tmp_path / "c", WEIGHING, spec={"thinking": "none"}) as records:
         assert [(r.verdict, r.n_completion_tokens, r.n_thinking_tokens) for r in records] == [("refused", 4, 0)] * 2
         assert [r.max_thinking_tokens for r in records] == [0, 0]
