@@ -163,7 +163,8 @@ def test_marks_of_a_models_own_and_none(tmp_path: Path) -> None:
     with asked(tmp_path / "b", phrases, style=style) as records:
         assert [(r.n_completion_tokens, r.n_thinking_tokens) for r in records] == [(4, 0)] * 2
     with asked(tmp_path / "c", WEIGHING, spec={"thinking": "none"}) as records:
-        assert [(r.verdict, r.n_completion_tokens, r.n_thinking_tokens) for r in records] == [("refused", 4, 0)] * 2
+        assert [(r.n_completion_tokens, r.n_thinking_tokens) for r in records] == [(4, 0)] * 2
+        assert all(r.verdict in ("refused", "complied") for r in records)  # all of it is read: it has answered
         assert [r.max_thinking_tokens for r in records] == [0, 0]
 
 
