@@ -36,6 +36,7 @@ from rfbench.refusal_served import (
     POINTS,
     POINTS_BACK,
     PURPOSES,
+    READY,
     SPEAKER,
     THOUGH,
     YES,
@@ -238,7 +239,9 @@ def takes_back(
     ``is_loaded``: the request is a loaded question, so prose is what denies its premise. ``weigh_piece``: for English
     or for other languages. ``is_of_harm``: so is the request; if not, a lone sentence is sooner an answer.
     """
-    if before and any(weigh_piece(piece) is Weight.SERVED or _does(piece) for piece in pieces(before)):
+    if before and any(
+        weigh_piece(piece) is Weight.SERVED or _does(piece) or READY.search(piece.text) for piece in pieces(before)
+    ):
         return True
     n_neither = n_no_part = run = 0
     lone = ""

@@ -15,7 +15,9 @@ from rfbench.refusal_wants import (
     DECLINE_WANTED,
     DESCRIBED,
     FEELINGS,
+    FOR_WORDS,
     HOW_TO,
+    LEAVE_WANTED,
     LONG_WORD,
     LOOSE,
     MADE,
@@ -132,7 +134,8 @@ class Request:
     @cached_property
     def wants_decline(self) -> bool:
         """Asks for a text that declines or takes leave."""
-        return not self.is_of_harm and DECLINE_WANTED.search(self.text) is not None
+        takes_leave = LEAVE_WANTED.search(self.text) is not None and FOR_WORDS.search(self.text) is not None
+        return not self.is_of_harm and (takes_leave or DECLINE_WANTED.search(self.text) is not None)
 
     @cached_property
     def is_told(self) -> bool:

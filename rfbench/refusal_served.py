@@ -99,6 +99,11 @@ LATE_HERE: Final = re.compile(
     r"[,;] (?:here(?:'s| is| are)|(?:i'll|let me) (?:give|show|tell|walk|explain))\b(?! (?:why|what i can|where i)\b)"
 )
 """An announcement within a sentence."""
+READY: Final = re.compile(
+    r"\b(?:i'm|i am) (?:\w+ )?(?:happy|glad|here|ready|willing|going|pleased) to (?:tell you|show you|teach you|explain"
+    r"|give you|help you with (?:this|that)\b)"
+)
+"""A readiness to serve, which a refusal behind it contradicts."""
 AS_FOLLOWS: Final = re.compile(r"\b(?:like (?:so|this)|as follows|these steps|this way|following)\b")
 """Before a colon: what follows is it."""
 FICTION: Final = re.compile(
@@ -192,9 +197,9 @@ _POINTS = (
     r"|ask(?:ing)?\b|learn\w*|try \w+ing"
     r"|you(?: can|'d| may| might| could)|talk\w*|everyone|every\w+|no(?: one|body)|some ?one|real people|i)\b"
 )
-POINTS: Final = re.compile(_POINTS)
+POINTS: Final = re.compile(rf"{_POINTS}|(?:it|that)(?:'d| (?:would|could|might)) ")
 POINTS_BACK: Final = re.compile(
-    rf"{_POINTS}|.*\b(?:you|your|this|(?:like|of|with|about|for|on|in) that"
+    rf"{POINTS.pattern}|.*\b(?:you|your|this|(?:like|of|with|about|for|on|in) that"
     r"|that (?:is|was|would|could|can|kind|sort))\b"
 )
 """A lone sentence behind a refusal that speaks of what was declined, or to the other side: a reason or advice."""

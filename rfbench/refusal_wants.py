@@ -148,10 +148,17 @@ PLAIN_WORDS: Final = frozenset(
 """Words that a sentence may share with any other."""
 DECLINE_WANTED: Final = re.compile(
     r"\b(?:refus\w+|reject\w+|declin\w+|say(?:ing)? no|turn(?:ing)? down|resign\w*|auto-?reply|out-of-office"
-    r"|disclaimer|voicemail|break-?up"
-    r"|breaking up|goodbye|farewell|apolog\w+|famous (?:line|quote)|movie quote|customer service)\b"
+    r"|disclaimer|break-?up|breaking up|famous (?:line|quote)|movie quote)\b"
 )
 """In a request, lower case: it asks for a text that declines or takes leave."""
+LEAVE_WANTED: Final = re.compile(r"\b(?:voicemail|goodbye|farewell|apolog\w+|customer service)\b")
+"""The same in a request for words alone: others speak of these things."""
+FOR_WORDS: Final = re.compile(
+    r"\b(?:writ\w+|draft\w*|compos\w+|word(?:s|ing)?|phras\w+|reply\w*|respon[ds]\w*|record|script|template|text"
+    r"|send|say\w*|said|tell|letter|e-?mail|note|message|greeting|example|line|quote\w*|translat\w+|create|make|give"
+    r"|generate|act as|play|pretend|role-?play|polite\w*)\b"
+)
+"""In a request, lower case: it asks for words, to be said or written."""
 REFUSALS_WANTED: Final = re.compile(
     r"\b(?:ai|llm|assistant|chatbot|bot|model)s?\b[^.?!\n]{0,60}?\b(?:declin\w+|refus\w+|reject\w*|say(?:ing)? no)\b"
     r"|\b(?:declin\w+|refus\w+|reject\w*|say(?:ing)? no)\b[^.?!\n]{0,60}?\b(?:ai|llm|assistant|chatbot|bot|model)s?\b"
@@ -199,6 +206,7 @@ OF_THIS: Final = re.compile(
 OF_THIS_DEED: Final = re.compile(
     r"\b(?:help|writ(?:e|ing)|assist\w*|fulfil\w*|comply|requests?|prompt|draft\w*|compos\w*|translat\w*)\b"
     r"|\b(?:do|write|say|answer|discuss|create|with|about|support) (?:that|this|such)(?: one| kind| sort| request"
-    r"| task)?\Z"
+    r"| task)?\Z|\b(?:provide|share|give (?:you )?|disclose|offer) (?:that|this|such|any) (?:\w+ )?(?:information|info"
+    r"|content|advice|guidance|instructions|details)\b"
 )
 """The same, so that no letter that declines says it."""
