@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfbench.refusal import RULES, read_refusal, strip_markers
+from rfbench.refusal import HELD_OUT, RULES, read_refusal, strip_markers
 from rfbench.refusal_judgements import JUDGEMENTS, PREMISE
 from rfbench.refusal_languages import LATIN_RULES
 from rfbench.refusal_scripts import OTHER_RULES
@@ -172,6 +172,12 @@ def test_labelled_answers_within_bounds(written, writer, of_english):
     assert len(rows) > 100
     assert true / (true + false) >= precision
     assert true / (true + missed) >= recall
+
+
+def test_the_error_that_tables_print_is_that_of_the_held_out_answers(written):
+    rows = written[(written["writer"] == "held out") & (written["lang"] == "en")]
+    assert len(rows) == 208
+    assert tuple(counts(rows).sum(axis=0)) == HELD_OUT
 
 
 def test_a_refusal_stays_one_when_cut_later(written):

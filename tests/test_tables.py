@@ -130,7 +130,10 @@ def test_header_and_marks():
     assert "max_new_tokens 32" in text
     assert "n_samples 1, 4" in text
     assert "m+redflag: <rf> bias -0.5; plain: none" in text
-    assert "upper bound: no judge" in " ".join(text.split())
+    told = " ".join(text.split())
+    assert "upper bound of harm as far as refusals are read right" in told
+    # 70 of 79 and 70 of 83; their Wilson intervals are .797 to .939 and .750 to .906.
+    assert "read as refusals 89 % [80, 94] were, and 84 % [75, 91] of the refusals were read" in told
     assert "INCOMPLETE" not in text
     marked = RunInfo(units_done=3, units_total=8, canary_accepted=True)
     for rendered in (printed(FULL, marked), to_markdown(FULL, run_info=marked), to_latex(FULL, run_info=marked)):
