@@ -11,6 +11,8 @@ DELIMITERS = (",", ";", "\t")
 _LINE = re.compile(r"([^\r\n]*)(?:\r\n|\r|\n|\Z)")
 _SEPARATOR = re.compile(r"\"?sep=(.)\"?")
 """A first line by which spreadsheets are told the delimiter."""
+_MARKED_NAME = re.compile(r"#[^\s:=]*")
+"""The first cell of a header that begins with ``#``: prose, ``columns: id`` and ``version=1`` are comments."""
 
 Record = tuple[int, Mapping[str, str]]
 """The line that a row starts on, and its cells by column."""
@@ -28,8 +30,9 @@ def read_csv(text: str, asked: Collection[str]) -> tuple[list[Record], str]:
     """The rows below the header, and a note on what was taken for a comment where the header lacks what is asked for.
 
     Empty lines, and lines that begin with ``#``, may stand before the header. A header may begin with ``#`` as well
-    (``#,prompt``; ``#id,prompt``): it is the first such line with one of the columns ``asked`` for, unless the line
-    after them has one. The delimiter is the comma, or else the semicolon or the tab if that gives one of these columns.
+    (``#,prompt``; ``#id,prompt``): it is the first such line with one of the columns ``asked`` for of which the first
+    cell is ``#`` or ``#`` and a name, unless a line after it repeats names of it or has one of these columns.
+    The delimiter is the comma, or else the semicolon or the tab if that gives one of these columns.
     Columns without a name and without content are left out.
 
     Raises:
@@ -57,9 +60,20 @@ def read_csv(text: str, asked: Collection[str]) -> tuple[list[Record], str]:
         for number, (at, cells) in enumerate(records, start=1)
         if len(cells) < last or any(cells[len(header) :])
     ]
+    problems += [
+        f"row {number} (line {at}): is the header again"
+        for number, (at, cells) in enumerate(records, start=1)
+        if _repeats(header, cells, asked)
+    ]
     if problems:
         raise CSVError(problems)
     return [(at, {header[i]: cells[i] for i in kept}) for at, cells in records], note
+
+
+def _repeats(header: Sequence[str], cells: Sequence[str], asked: Collection[str]) -> bool:
+    """Whether a row gives the column that is asked for, and another if there is one, its own name."""
+    again = [name for name, cell in zip(header, cells, strict=False) if name and _plain(cell) == _plain(name) != ""]
+    return any(name in asked for name in again) and len(again) >= min(2, sum(map(bool, header)))
 
 
 def _refuse_doubles(header: Sequence[str], kept: Sequence[int]) -> None:
@@ -95,7 +109,8 @@ def _find_header(text: str, asked: Collection[str]) -> tuple[int, int, str, str]
     choices = DELIMITERS if told is None else (told,)
     if delimiter := _delimiter(text[start:], asked, choices):
         return start, line, delimiter, ""
-    return _among(text, asked, marked, choices) or (start, line, choices[0], _note(marked))
+    among = _among(text, asked, marked, [*(at for at, _ in marked), start], choices)
+    return among or (start, line, _nearly(text[start:], asked, choices), _note(marked))
 
 
 def _without_rest(
@@ -103,29 +118,59 @@ def _without_rest(
 ) -> tuple[int, int, str, str]:
     """The header of a file of which every line is empty or begins with ``#``."""
     choices = DELIMITERS if told is None else (told,)
-    return _among(text, asked, marked, choices) or (len(text), 1, choices[0], _note(marked))
+    among = _among(text, asked, marked, [at for at, _ in marked], choices)
+    return among or (len(text), 1, choices[0], _note(marked))
 
 
 def _among(
-    text: str, asked: Collection[str], marked: Sequence[tuple[int, int]], choices: Sequence[str]
+    text: str,
+    asked: Collection[str],
+    marked: Sequence[tuple[int, int]],
+    starts: Sequence[int],
+    choices: Sequence[str],
 ) -> tuple[int, int, str, str] | None:
-    """The first of the marked lines that is a header."""
+    """The first of the marked lines that is a header; ``starts`` are those of all lines that may be one."""
     for start, line in marked:
-        if delimiter := _delimiter(text[start:], asked, choices):
+        if (delimiter := _delimiter(text[start:], asked, choices)) is None:
+            continue
+        first, *others = (cell.strip() for cell in _first_record(text[start:], delimiter))
+        if not (first in asked or _MARKED_NAME.fullmatch(first)):
+            continue
+        names = {_plain(name) for name in (first, *others)} - {""}
+        later = [text[at:] for at in starts if at > start]
+        if not any(_plain(cell) in names for rest in later for each in choices for cell in _first_record(rest, each)):
             return start, line, delimiter, ""
     return None
+
+
+def _plain(name: str) -> str:
+    """A name by its letters and digits, without case: what ``behavior_id`` and ``BehaviorID`` share."""
+    return "".join(char for char in name.casefold() if char.isalnum())
+
+
+def _first_record(text: str, delimiter: str) -> list[str]:
+    """Its cells; none where they cannot be read."""
+    try:
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+    except csv.Error:
+        return []
 
 
 def _delimiter(text: str, asked: Collection[str], choices: Sequence[str]) -> str | None:
     """The delimiter under which the first record of ``text`` is a header with a column that is asked for."""
     for delimiter in choices:
-        try:
-            cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
-        except csv.Error:
-            continue
-        if any(cell.strip() in asked for cell in cells):
+        if any(cell.strip() in asked for cell in _first_record(text, delimiter)):
             return delimiter
     return None
+
+
+def _nearly(text: str, asked: Collection[str], choices: Sequence[str]) -> str:
+    """The delimiter under which a column is called nearly what is asked for, for the error; else the first."""
+    plain = {_plain(name) for name in asked} - {""}
+    for delimiter in choices:
+        if any(_plain(cell) in plain for cell in _first_record(text, delimiter)):
+            return delimiter
+    return choices[0]
 
 
 def _note(marked: Sequence[tuple[int, int]]) -> str:

@@ -58,6 +58,9 @@ def problem(folder: Path, content: str | bytes, name: str = "x.csv", **spec: Any
         '"prompt"\n"how a"\n"how b"\n',
         " prompt , target \nhow a,Sure\nhow b,Sure\n",
         "# a,prompt,c\nprompt,target\nhow a,Sure\nhow b,Sure\n",  # the line after it is the header
+        "#id;prompt\n1;how a\n2;how b\n",
+        "#row-id\tprompt\n1\thow a\n2\thow b\n",
+        "#todo,x\n#,prompt\n1,how a\n2,how b\n",
     ],
 )
 def test_tables_as_they_are_written(tmp_path: Path, text: str) -> None:
@@ -115,6 +118,46 @@ def test_a_header_of_any_name_is_found_by_the_column_that_is_asked_for(tmp_path:
 )
 def test_tables_that_cannot_be_read_name_the_cause(tmp_path: Path, text: str, says: str) -> None:
     assert problem(tmp_path, text) == says
+
+
+CALLED = "no column 'prompt' (prompt); did you mean 'Prompt'?"
+COMMENT = "line 1 begins with # and counts as a comment"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("# columns: id, prompt, category\nID,Prompt,Category\n1,how a,x\n", f"{CALLED}; {COMMENT}"),
+        ("#columns:id,prompt\nno,Prompt\n1,how a\n", f"{CALLED}; {COMMENT}"),
+        ("#id,prompt,category\nID,Prompt,Category\n1,how a,x\n", f"{CALLED}; {COMMENT}"),
+        ("#id,prompt\n\nID;Prompt\n1;how a\n", f"{CALLED}; {COMMENT}"),
+        ("# exported 2024, prompt\nid;Prompt\n1;how a\n", f"{CALLED}; {COMMENT}"),
+        (
+            "#id,prompt\n# by hand\nID,Prompt\n1,how a\n",
+            f"{CALLED}; 2 lines at the start begin with # and count as comments",
+        ),
+        (
+            "# prompt, target\n# id, prompt\nid,Goal\n1,how a\n",
+            "no column 'prompt' (prompt); there are: id, Goal; 2 lines at the start begin with # and count as comments",
+        ),
+        (
+            "#behavior_id,prompt\nBehaviorID,Goal\n1,how a\n",
+            f"no column 'prompt' (prompt); there are: BehaviorID, Goal; {COMMENT}",
+        ),
+        ("# version=1, prompt\n1,how a\n2,how b\n", f"no column 'prompt' (prompt); there are: 1, how a; {COMMENT}"),
+        # without the mark, the names again are a row that nobody asks
+        ("columns: id, prompt, category\nID,Prompt,Category\n1,how a,x\n", "row 1 (line 2): is the header again"),
+        ("prompt,k\nhow a,x\nprompt,k\nhow b,y\n", "row 2 (line 3): is the header again"),
+        ("Prompt\nprompt\nhow a\n", "row 1 (line 2): is the header again"),
+    ],
+)
+def test_a_comment_that_names_the_column_is_no_header(tmp_path: Path, text: str, says: str) -> None:
+    columns = {"prompt": "Prompt"} if text.startswith("Prompt") else {}
+    assert problem(tmp_path, text, columns=columns) == says
+
+
+def test_a_column_that_is_asked_for_with_its_mark_may_be_of_several_words(tmp_path: Path) -> None:
+    assert prompts(tmp_path, "# the ask,k\nhow a,x\n", columns={"prompt": "# the ask"}) == ["how a"]
 
 
 CELL = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
