@@ -33,13 +33,17 @@ def read_csv(text: str, asked: Collection[str]) -> tuple[list[Record], str]:
     (``#,prompt``; ``#id,prompt``): it is the first such line with one of the columns ``asked`` for of which the first
     cell is ``#`` or ``#`` and a name, unless a line after it repeats names of it or has one of these columns.
     The delimiter is the comma, or else the semicolon or the tab if that gives one of these columns.
-    Columns without a name and without content are left out.
+    Columns without a name and without content are left out. Spaces after the delimiters are no part of the cells where
+    they stand in the header too.
 
     Raises:
         CSVError: it is malformed, rows do not fit the header, or columns cannot be told apart.
     """
     start, line, delimiter, note = _find_header(text, asked)
-    reader = csv.reader(io.StringIO(text[start:], newline=""), delimiter=delimiter, strict=True)
+    spaced = _is_spaced(text[start:], delimiter)
+    reader = csv.reader(
+        io.StringIO(text[start:], newline=""), delimiter=delimiter, strict=True, skipinitialspace=spaced
+    )
     records: list[tuple[int, list[str]]] = []
     try:
         header = [name.strip() for name in next(reader, [])]
@@ -56,6 +60,11 @@ def read_csv(text: str, asked: Collection[str]) -> tuple[list[Record], str]:
     _refuse_doubles(header, kept)
     last = kept[-1] + 1 if kept else 0
     problems = [
+        f"row {number} (line {at}): a space stands before a quotation mark that opens a cell; take it out"
+        for number, (at, cells) in enumerate(records, start=1)
+        if _has_spaced_quotes(cells, text[start:], delimiter)
+    ]
+    problems = problems or [
         f"row {number} (line {at}): {len(cells)} cells under a header of {len(header)}"
         for number, (at, cells) in enumerate(records, start=1)
         if len(cells) < last or any(cells[len(header) :])
@@ -68,6 +77,24 @@ def read_csv(text: str, asked: Collection[str]) -> tuple[list[Record], str]:
     if problems:
         raise CSVError(problems)
     return [(at, {header[i]: cells[i] for i in kept}) for at, cells in records], note
+
+
+def _is_spaced(text: str, delimiter: str) -> bool:
+    """Whether all names of the first record but the first stand after a space that is not quoted."""
+    plain, skipped = (_record(text, delimiter, skip)[1:] for skip in (False, True))
+    return len(plain) != len(skipped) or (any(plain) and all(a != b for a, b in zip(plain, skipped, strict=True) if a))
+
+
+def _has_spaced_quotes(cells: Sequence[str], text: str, delimiter: str) -> bool:
+    """Whether quotation marks count as text as a space stands before them.
+
+    A cell that is quoted as a whole may begin with a space and a quotation mark: in ``text`` such marks are doubled.
+    """
+    return any(
+        re.search(rf"(?:\A|[\r\n{re.escape(delimiter)}]){re.escape(cell)}", text)
+        for i, cell in enumerate(cells)
+        if re.match(' +"', cell) and any(other.rstrip().endswith('"') for other in cells[i:])
+    )
 
 
 def _repeats(header: Sequence[str], cells: Sequence[str], asked: Collection[str]) -> bool:
@@ -150,8 +177,13 @@ def _plain(name: str) -> str:
 
 def _first_record(text: str, delimiter: str) -> list[str]:
     """Its cells; none where they cannot be read."""
+    return _record(text, delimiter, _is_spaced(text, delimiter))
+
+
+def _record(text: str, delimiter: str, skip_spaces: bool) -> list[str]:
     try:
-        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+        lines = io.StringIO(text, newline="")
+        return next(csv.reader(lines, delimiter=delimiter, skipinitialspace=skip_spaces), [])
     except csv.Error:
         return []
 

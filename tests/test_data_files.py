@@ -160,6 +160,37 @@ def test_a_column_that_is_asked_for_with_its_mark_may_be_of_several_words(tmp_pa
     assert prompts(tmp_path, "# the ask,k\nhow a,x\n", columns={"prompt": "# the ask"}) == ["how a"]
 
 
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ('id, prompt\n1, "how, a"\n2, "how ""b"""\n3,how c\n', ["how, a", 'how "b"', "how c"]),
+        ('"id", "prompt"\n"1", "how a"\n', ["how a"]),
+        ('# by hand\n#; prompt\n1; "how; a"\n', ["how; a"]),
+        ('id, prompt, k\n1, " how a", x\n', [" how a"]),
+        ('id,prompt\n1, how a\n2," ""how b"""\n', [" how a", ' "how b"']),  # no spaces in the header: they are text
+        ('id," prompt"\n1, how a\n', [" how a"]),
+        ('id,prompt\n1," ""how"", ""b"""\n2, "how" he said\n', [' "how", "b"', ' "how" he said']),
+    ],
+)
+def test_spaces_after_the_delimiters(tmp_path: Path, text: str, right: list[str]) -> None:
+    assert prompts(tmp_path, text) == right
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'id,prompt\n1, "how a"\n',
+        'id,prompt\n1, "how, a"\n',
+        'prompt\n "how a"\n',
+        'id;prompt\r1;  "how a" \r',
+        'id,prompt, k\n1, "how a",x\n',
+    ],
+)
+def test_a_space_before_a_quotation_mark_is_no_text(tmp_path: Path, text: str) -> None:
+    says = "row 1 (line 2): a space stands before a quotation mark that opens a cell; take it out"
+    assert problem(tmp_path, text) == says
+
+
 CELL = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
 
 
