@@ -96,7 +96,7 @@ def _lacking(table: Table, form: Form, where: Iterable[str] = ()) -> list[str]:
     return [
         f"no column {column!r} ({use}); {did_you_mean(column, table.columns)}{table.note}"
         for column, use in uses
-        if table.columns and column not in table.columns
+        if (table.columns or table.rows) and column not in table.columns
     ]
 
 

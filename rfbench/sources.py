@@ -6,7 +6,7 @@ import codecs
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -25,6 +25,9 @@ _MARKS = (
 )
 """How files in other encodings of Unicode begin, the longer marks first."""
 _LINE_END = re.compile(r"\r\n|\r|\n")
+MAX_DEPTH = 100
+"""Lists and objects within one another that are read: far more than data has, and few enough to walk and to print."""
+TOO_DEEP = f"more than {MAX_DEPTH} lists and objects within one another"
 MAX_NAMED = 10
 """Problems written out before the rest is only counted."""
 
@@ -133,22 +136,38 @@ def _doubled(value: object) -> str | None:
     """The first key that stands twice in one object, anywhere within ``value``."""
     if isinstance(value, _Doubled):
         return value.key
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return next((key for part in inner if (key := _doubled(part)) is not None), None)
+    return next((key for part in _inner(value) if (key := _doubled(part)) is not None), None)
+
+
+def _inner(value: object) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _is_deep(value: object) -> bool:
+    """Whether more than ``MAX_DEPTH`` lists and objects lie within one another."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [part for whole in level for part in _inner(whole)]
+    return bool(level)
 
 
 def _parse(text: str) -> Any:
     """JSON in which no key is lost.
 
     Raises:
-        json.JSONDecodeError: it is none.
+        json.JSONDecodeError: it is none, or too deep to be data.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        value = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError:
         raise
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists within lists
+    except RecursionError as error:
+        raise json.JSONDecodeError(TOO_DEEP, text, 0) from error
+    except ValueError as error:  # a number of thousands of digits
         raise json.JSONDecodeError(str(error), text, 0) from error
+    if _is_deep(value):
+        raise json.JSONDecodeError(TOO_DEEP, text, 0)
+    return value
 
 
 def _row_problem(row: Row) -> str | None:

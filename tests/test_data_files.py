@@ -270,6 +270,32 @@ def test_json_that_breaks_its_parser_is_one_line(tmp_path: Path) -> None:
     assert "malformed JSON: Exceeds the limit" in problem(tmp_path, '{"prompt": ' + "1" * 5000 + "}", "x.jsonl")
 
 
+@pytest.mark.parametrize("depth", [99, 900, 5000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a": ', "}")])
+def test_json_that_nests_is_read_or_one_line(tmp_path: Path, depth: int, opening: str, closing: str) -> None:
+    """A row of the table is one object, and lies in one list: ``depth`` is that of a cell."""
+    row = '{"prompt": "how a", "m": ' + opening * depth + "1" + closing * depth + "}"
+    for name, text, where in (("x.jsonl", row, "row 1 (line 1): malformed JSON: "), ("x.json", f"[{row}]", "")):
+        if depth + text.startswith("[") < 100:
+            assert prompts(tmp_path, text, name, where={"m": json.dumps(json.loads(row)["m"]).replace('"', "'")}) == [
+                "how a"
+            ]
+            continue
+        found = problem(tmp_path, text, name, where={"m": "x"})
+        assert "\n" not in found
+        assert found.startswith(where)
+        assert "more than 100 lists and objects within one another" in found
+    if depth > 99:
+        (tmp_path / "t.json").write_text('{"a": ' + opening * depth + "1" + closing * depth + "}")
+        with pytest.raises(DataError, match=r"t\.json: malformed JSON on line 1, column 1: more than 100 lists"):
+            read(tmp_path, "behavior_id,prompt\na,p\n", targets="t.json")
+
+
+@pytest.mark.parametrize(("name", "text"), [("x.jsonl", "{}"), ("x.json", "[{}, {}]")])
+def test_objects_without_keys_lack_the_column(tmp_path: Path, name: str, text: str) -> None:
+    assert problem(tmp_path, text, name) == "no column 'prompt' (prompt); there are: none"
+
+
 def test_an_id_that_stands_twice_among_the_targets(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text('{"a": "Sure", "a": "No"}')
     with pytest.raises(DataError, match=r"t\.json: 'a' stands twice; only the last would be read"):
