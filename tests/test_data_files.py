@@ -232,7 +232,54 @@ def test_json_as_it_is_written(tmp_path: Path, name: str, text: str) -> None:
     assert prompts(tmp_path, text, name) == ["how a", "how b"]
 
 
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ('{"prompt": "how a"}\n', {}),
+        ('\n{"prompt": "how a", "tags": ["x"], "more": {"k": 1}}', {}),
+        ('{"prompt": [{"role": "user", "content": "how a"}]}', {}),
+        ('{"id": 1, "messages": [{"role": "user", "content": "how a"}]}', {"prompt": "messages"}),
+        ('{"messages": [{"role": "user", "content": "how a"}]}', {"prompt": "content"}),
+        ('{"prompt": "what these are", "rows": [{"prompt": "how a"}]}', {}),  # the list is the table
+    ],
+)
+def test_a_single_object(tmp_path: Path, text: str, columns: dict[str, str]) -> None:
+    assert prompts(tmp_path, text, "x.json", columns=columns) == ["how a"]
+
+
 TWICE = "stands twice in one object; only the last would be read"
+SAID = '[{"role": "system", "content": "be kind"}, {"role": "user", "content": "how a"}]'
+ONLY_USER = "row 1: role is 'system': content is a message of a conversation, which only its user asks"
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "says"),
+    [
+        (f'{{"messages": {SAID}}}', "content", ONLY_USER),
+        (SAID, "content", ONLY_USER),
+        (f'{{"messages": {SAID}}}', "prompt", "no column 'prompt' (prompt); there are: messages"),
+        (
+            f'{{"model": "m", "messages": {SAID}}}',
+            "messages",
+            "row 1: messages is a conversation (system, user) of which only a user message can be asked;"
+            " give that alone",
+        ),
+        (
+            '[{"from": "human", "value": "how a"}, {"from": "gpt", "value": "First"}]',
+            "value",
+            "row 2: from is 'gpt': value is a message of a conversation, which only its user asks",
+        ),
+        ('{"prompt": "of all", "rows": [{"ask": "how a"}]}', "prompt", "no column 'prompt' (prompt); there are: ask"),
+        ('{"Prompt": "how a"}', "prompt", "no column 'prompt' (prompt); did you mean 'Prompt'?"),
+        ('{"prompt": "how a", "prompt": "how b"}', "prompt", f"row 1: key 'prompt' {TWICE}"),
+    ],
+)
+def test_a_single_object_that_is_no_request(tmp_path: Path, text: str, column: str, says: str) -> None:
+    assert problem(tmp_path, text, "x.json", columns={"prompt": column}) == says
+
+
+def test_the_users_messages_can_be_kept(tmp_path: Path) -> None:
+    assert prompts(tmp_path, SAID, "x.json", columns={"prompt": "content"}, where={"role": "user"}) == ["how a"]
 
 
 @pytest.mark.parametrize(
