@@ -8,10 +8,13 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 DELIMITERS = (",", ";", "\t")
-_LINE = re.compile(r"([^\r\n]*)(?:\r\n|\r|\n|\Z)")
+_END = r"(?:\r\n|\r|\n|\Z)"
+_QUOTED_COMMENT = r"""[ ]*"\s*\#(?:[^"]|"")*+"(?:[^"\r\n]|"(?:[^"]|"")*+")*+(?=[\r\n]|\Z)"""
+_LINE = re.compile(rf"({_QUOTED_COMMENT}|[^\r\n]*){_END}")
+"""A line before the header; or, as a spreadsheet quotes a comment with a comma or a line end in it, several."""
 _SEPARATOR = re.compile(r"\"?sep=(.)\"?")
 """A first line by which spreadsheets are told the delimiter."""
-_MARKED_NAME = re.compile(r"#[^\s:=]*")
+_MARKED_NAME = re.compile(r"#[\r\n]*[^\s:=]*")
 """The first cell of a header that begins with ``#``: prose, ``columns: id`` and ``version=1`` are comments."""
 
 Record = tuple[int, Mapping[str, str]]
@@ -29,9 +32,9 @@ class CSVError(ValueError):
 def read_csv(text: str, asked: Collection[str]) -> tuple[list[Record], str]:
     """The rows below the header, and a note on what was taken for a comment where the header lacks what is asked for.
 
-    Empty lines, and lines that begin with ``#``, may stand before the header. A header may begin with ``#`` as well
-    (``#,prompt``; ``#id,prompt``): it is the first such line with one of the columns ``asked`` for of which the first
-    cell is ``#`` or ``#`` and a name, unless a line after it repeats names of it or has one of these columns.
+    Empty lines, and lines that begin with ``#``, quoted or not, may stand before the header. A header may begin with
+    ``#`` as well (``#,prompt``; ``#id,prompt``): it is the first such line with one of the columns ``asked`` for of
+    which the first cell is ``#`` or ``#`` and a name, unless a line after it repeats names of it or has such a column.
     The delimiter is the comma, or else the semicolon or the tab if that gives one of these columns.
     Columns without a name and without content are left out. Spaces after the delimiters are no part of the cells where
     they stand in the header too.
@@ -120,13 +123,13 @@ def _find_header(text: str, asked: Collection[str]) -> tuple[int, int, str, str]
     """Where the header starts, its line (from 1), the delimiter, and a note."""
     marked: list[tuple[int, int]] = []
     told = None
-    line = 0
+    line = following = 1
     for found in _LINE.finditer(text):
-        line += 1
+        line, following = following, following + len(re.findall(r"\r\n|\r|\n", found[0]))
         content = found[1].strip()
         if told is None and (separator := _SEPARATOR.fullmatch(content)):
             told = separator[1]
-        elif content.startswith("#"):
+        elif content.lstrip('" ').startswith("#"):
             marked.append((found.start(), line))
         elif content.strip("".join(DELIMITERS)):
             break

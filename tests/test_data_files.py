@@ -59,6 +59,12 @@ def problem(folder: Path, content: str | bytes, name: str = "x.csv", **spec: Any
         " prompt , target \nhow a,Sure\nhow b,Sure\n",
         "# a,prompt,c\nprompt,target\nhow a,Sure\nhow b,Sure\n",  # the line after it is the header
         "#id;prompt\n1;how a\n2;how b\n",
+        '"# made, by hand",\nid,prompt\n1,how a\n2,how b\n',
+        '"# made by hand"\r\n"# of ""ours"", and\r\nprompt, too",""\r\nid,prompt\r\n1,how a\r\n2,how b\r\n',
+        ' "# made; by hand";"x\n#";\n"#id";"prompt"\n1;how a\n2;how b\n',
+        '"#\nid",prompt\n1,how a\n2,how b\n',
+        '"#prompt",prompt\n"1","how a"\n"2","how b"\n',
+        '"# never closed\nprompt\n"how a"\n"how b"\n',
         "#row-id\tprompt\n1\thow a\n2\thow b\n",
         "#todo,x\n#,prompt\n1,how a\n2,how b\n",
     ],
@@ -105,6 +111,7 @@ def test_a_header_of_any_name_is_found_by_the_column_that_is_asked_for(tmp_path:
         (",prompt,\n0,how a,y\n", "columns 1 and 3 have no name in the header; name them"),
         ("prompt,a,prompt \nx,y,z\n", "column 'prompt' stands twice in the header"),
         ("prompt,k\nhow a,b,c\n", "row 1 (line 2): 3 cells under a header of 2"),
+        ('"# x\ny",\nprompt,k\n\nhow a\n', "row 1 (line 5): 1 cells under a header of 2"),
         ("\n\n# x\nprompt,k\n\nhow a\n", "row 1 (line 6): 1 cells under a header of 2"),
         ("# x\r\rprompt,k\r,b\r", "row 1 (line 4): empty prompt (column 'prompt')"),
         (
@@ -144,6 +151,8 @@ COMMENT = "line 1 begins with # and counts as a comment"
             "#behavior_id,prompt\nBehaviorID,Goal\n1,how a\n",
             f"no column 'prompt' (prompt); there are: BehaviorID, Goal; {COMMENT}",
         ),
+        ('"# made, by hand",\nID,Prompt\n1,how a\n', f"{CALLED}; {COMMENT}"),
+        ('"# columns: id","prompt"\nID,Prompt\n1,how a\n', f"{CALLED}; {COMMENT}"),
         ("# version=1, prompt\n1,how a\n2,how b\n", f"no column 'prompt' (prompt); there are: 1, how a; {COMMENT}"),
         # without the mark, the names again are a row that nobody asks
         ("columns: id, prompt, category\nID,Prompt,Category\n1,how a,x\n", "row 1 (line 2): is the header again"),
