@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 DELIMITERS = (",", ";", "\t")
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_LINE_WITH_END = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z")
 _END = r"(?:\r\n|\r|\n|\Z)"
 _QUOTED_COMMENT = r"""[ ]*"\s*\#(?:[^"]|"")*+"(?:[^"\r\n]|"(?:[^"]|"")*+")*+(?=[\r\n]|\Z)"""
 _LINE = re.compile(rf"({_QUOTED_COMMENT}|[^\r\n]*){_END}")
@@ -43,10 +44,9 @@ def read_csv(text: str, asked: Collection[str]) -> tuple[list[Record], str]:
         CSVError: it is malformed, rows do not fit the header, or columns cannot be told apart.
     """
     start, line, delimiter, note = _find_header(text, asked)
-    spaced = _is_spaced(text[start:], delimiter)
-    reader = csv.reader(
-        io.StringIO(text[start:], newline=""), delimiter=delimiter, strict=True, skipinitialspace=spaced
-    )
+    spaced = _is_spaced(text, start, delimiter)
+    lines = list(_lines(text, start))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=spaced)
     records: list[tuple[int, list[str]]] = []
     try:
         header = [name.strip() for name in next(reader, [])]
@@ -65,7 +65,7 @@ def read_csv(text: str, asked: Collection[str]) -> tuple[list[Record], str]:
     problems = [
         f"row {number} (line {at}): a space stands before a quotation mark that opens a cell; take it out"
         for number, (at, cells) in enumerate(records, start=1)
-        if _has_spaced_quotes(cells, text[start:], delimiter)
+        if _has_spaced_quotes(cells, lines, at - line, delimiter)
     ]
     problems = problems or [
         f"row {number} (line {at}): {len(cells)} cells under a header of {len(header)}"
@@ -82,22 +82,33 @@ def read_csv(text: str, asked: Collection[str]) -> tuple[list[Record], str]:
     return [(at, {header[i]: cells[i] for i in kept}) for at, cells in records], note
 
 
-def _is_spaced(text: str, delimiter: str) -> bool:
+def _lines(text: str, start: int) -> Iterator[str]:
+    """The lines from ``start`` on, with their ends, one at a time: files are long and headers short."""
+    return (found[0] for found in _LINE_WITH_END.finditer(text, start))
+
+
+def _is_spaced(text: str, start: int, delimiter: str) -> bool:
     """Whether all names of the first record but the first stand after a space that is not quoted."""
-    plain, skipped = (_record(text, delimiter, skip)[1:] for skip in (False, True))
+    plain, skipped = (_record(text, start, delimiter, skip)[1:] for skip in (False, True))
     return len(plain) != len(skipped) or (any(plain) and all(a != b for a, b in zip(plain, skipped, strict=True) if a))
 
 
-def _has_spaced_quotes(cells: Sequence[str], text: str, delimiter: str) -> bool:
+def _has_spaced_quotes(cells: Sequence[str], lines: Sequence[str], first: int, delimiter: str) -> bool:
     """Whether quotation marks count as text as a space stands before them.
 
-    A cell that is quoted as a whole may begin with a space and a quotation mark: in ``text`` such marks are doubled.
+    A cell that is quoted as a whole may begin with a space and a quotation mark: in its ``lines``, from index
+    ``first`` on, such marks are doubled.
     """
-    return any(
-        re.search(rf"(?:\A|[\r\n{re.escape(delimiter)}]){re.escape(cell)}", text)
+    suspects = [
+        cell
         for i, cell in enumerate(cells)
         if re.match(' +"', cell) and any(other.rstrip().endswith('"') for other in cells[i:])
-    )
+    ]
+    if not suspects:
+        return False
+    last = first + sum(len(_LINE_END.findall(cell)) for cell in cells)
+    raw = "".join(lines[first : last + 1])
+    return any(re.search(rf"(?:\A|[\r\n{re.escape(delimiter)}]){re.escape(cell)}", raw) for cell in suspects)
 
 
 def _repeats(header: Sequence[str], cells: Sequence[str], asked: Collection[str]) -> bool:
@@ -125,7 +136,7 @@ def _find_header(text: str, asked: Collection[str]) -> tuple[int, int, str, str]
     told = None
     line = following = 1
     for found in _LINE.finditer(text):
-        line, following = following, following + len(re.findall(r"\r\n|\r|\n", found[0]))
+        line, following = following, following + len(_LINE_END.findall(found[0]))
         content = found[1].strip()
         if told is None and (separator := _SEPARATOR.fullmatch(content)):
             told = separator[1]
@@ -137,10 +148,10 @@ def _find_header(text: str, asked: Collection[str]) -> tuple[int, int, str, str]
             return _without_rest(text, asked, marked, told)
     start = found.start()
     choices = DELIMITERS if told is None else (told,)
-    if delimiter := _delimiter(text[start:], asked, choices):
+    if delimiter := _delimiter(text, start, asked, choices):
         return start, line, delimiter, ""
     among = _among(text, asked, marked, [*(at for at, _ in marked), start], choices)
-    return among or (start, line, _nearly(text[start:], asked, choices), _note(marked))
+    return among or (start, line, _nearly(text, start, asked, choices), _note(marked))
 
 
 def _without_rest(
@@ -161,14 +172,14 @@ def _among(
 ) -> tuple[int, int, str, str] | None:
     """The first of the marked lines that is a header; ``starts`` are those of all lines that may be one."""
     for start, line in marked:
-        if (delimiter := _delimiter(text[start:], asked, choices)) is None:
+        if (delimiter := _delimiter(text, start, asked, choices)) is None:
             continue
-        first, *others = (cell.strip() for cell in _first_record(text[start:], delimiter))
+        first, *others = (cell.strip() for cell in _first_record(text, start, delimiter))
         if not (first in asked or _MARKED_NAME.fullmatch(first)):
             continue
         names = {_plain(name) for name in (first, *others)} - {""}
-        later = [text[at:] for at in starts if at > start]
-        if not any(_plain(cell) in names for rest in later for each in choices for cell in _first_record(rest, each)):
+        later = (_first_record(text, at, each) for at in starts if at > start for each in choices)
+        if not any(_plain(cell) in names for cells in later for cell in cells):
             return start, line, delimiter, ""
     return None
 
@@ -178,32 +189,31 @@ def _plain(name: str) -> str:
     return "".join(char for char in name.casefold() if char.isalnum())
 
 
-def _first_record(text: str, delimiter: str) -> list[str]:
+def _first_record(text: str, start: int, delimiter: str) -> list[str]:
     """Its cells; none where they cannot be read."""
-    return _record(text, delimiter, _is_spaced(text, delimiter))
+    return _record(text, start, delimiter, _is_spaced(text, start, delimiter))
 
 
-def _record(text: str, delimiter: str, skip_spaces: bool) -> list[str]:
+def _record(text: str, start: int, delimiter: str, skip_spaces: bool) -> list[str]:
     try:
-        lines = io.StringIO(text, newline="")
-        return next(csv.reader(lines, delimiter=delimiter, skipinitialspace=skip_spaces), [])
+        return next(csv.reader(_lines(text, start), delimiter=delimiter, skipinitialspace=skip_spaces), [])
     except csv.Error:
         return []
 
 
-def _delimiter(text: str, asked: Collection[str], choices: Sequence[str]) -> str | None:
-    """The delimiter under which the first record of ``text`` is a header with a column that is asked for."""
+def _delimiter(text: str, start: int, asked: Collection[str], choices: Sequence[str]) -> str | None:
+    """The delimiter under which the first record from ``start`` is a header with a column that is asked for."""
     for delimiter in choices:
-        if any(cell.strip() in asked for cell in _first_record(text, delimiter)):
+        if any(cell.strip() in asked for cell in _first_record(text, start, delimiter)):
             return delimiter
     return None
 
 
-def _nearly(text: str, asked: Collection[str], choices: Sequence[str]) -> str:
+def _nearly(text: str, start: int, asked: Collection[str], choices: Sequence[str]) -> str:
     """The delimiter under which a column is called nearly what is asked for, for the error; else the first."""
     plain = {_plain(name) for name in asked} - {""}
     for delimiter in choices:
-        if any(_plain(cell) in plain for cell in _first_record(text, delimiter)):
+        if any(_plain(cell) in plain for cell in _first_record(text, start, delimiter)):
             return delimiter
     return choices[0]
 
