@@ -37,6 +37,7 @@ def build_behaviors(table: Table, origin: Origin, spec: DatasetSpec) -> tuple[Be
     }
     for row in rows:
         values, wrong = _values(row, columns, readers)
+        wrong += _other_speaker(row, columns["prompt"])
         id_ = values.setdefault("behavior_id", f"{spec.label}-{row.number:04d}")
         if first.setdefault(id_, row) is not row:
             wrong.append(f"id {id_!r} again, first in {first[id_]}")
@@ -90,13 +91,22 @@ def _values(
     return values, problems
 
 
+def _other_speaker(row: Row, column: str) -> list[str]:
+    """What is wrong where a row is one message of a conversation, and not the user's."""
+    key = SPEAKERS.get(column, "")
+    speaker = row.values.get(key)
+    if not isinstance(speaker, str) or speaker.strip().casefold() not in NOT_USER:
+        return []
+    return [f"{key} is {speaker!r}: {column} is a message of a conversation, which only its user asks"]
+
+
 def _lacking(table: Table, form: Form, where: Iterable[str] = ()) -> list[str]:
     uses: list[tuple[str, str]] = [(column, name) for name, column in {"prompt": "prompt", **form.columns}.items()]
     uses += [(column, "where:") for column in (*form.where, *where)]
     return [
         f"no column {column!r} ({use}); {did_you_mean(column, table.columns)}{table.note}"
         for column, use in uses
-        if table.columns and column not in table.columns
+        if (table.columns or table.rows) and column not in table.columns
     ]
 
 
@@ -176,6 +186,9 @@ READERS: Mapping[str, Callable[[object], str | bool]] = {
     "prompt": _request,
     "is_harmful": _truth,
 }
+SPEAKERS: Mapping[str, str] = {"content": "role", "value": "from"}
+"""How messages call their text, and who speaks."""
+NOT_USER = frozenset({"system", "developer", "assistant", "tool", "function", "model", "gpt", "chatgpt", "bot"})
 REQUIRED: Mapping[str, str] = {"behavior_id": "id", "prompt": "prompt"}
 
 

@@ -6,7 +6,7 @@ import codecs
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -25,6 +25,9 @@ _MARKS = (
 )
 """How files in other encodings of Unicode begin, the longer marks first."""
 _LINE_END = re.compile(r"\r\n|\r|\n")
+MAX_DEPTH = 100
+"""Lists and objects within one another that are read: far more than data has, and few enough to walk and to print."""
+TOO_DEEP = f"more than {MAX_DEPTH} lists and objects within one another"
 MAX_NAMED = 10
 """Problems written out before the rest is only counted."""
 
@@ -74,17 +77,17 @@ def read_table(origin: Origin, *, offline: bool = False) -> Table:
     if isinstance(origin.place, HubSource):
         return _read_hub(origin.place, origin.revision, offline)
     place = str(origin.place)
+    asked = frozenset(form.columns.get("prompt", "prompt") for form in origin.forms)
     text, note = _decode(_bytes(origin.place), place), ""
     if Path(place).suffix.lower() == ".csv":
-        asked = frozenset(form.columns.get("prompt", "prompt").strip() for form in origin.forms)
         try:
-            read, note = read_csv(text, asked)
+            read, note = read_csv(text, frozenset(map(str.strip, asked)))
         except CSVError as error:
             fail(place, error.problems)
             raise
         found: Iterator[Row] = (Row(number, line, values) for number, (line, values) in enumerate(read, start=1))
     else:
-        found = {".jsonl": _read_jsonl, ".json": _read_json}[Path(place).suffix.lower()](text, place)
+        found = {".jsonl": _read_jsonl, ".json": _read_json}[Path(place).suffix.lower()](text, place, asked)
     rows = tuple(found)
     columns = dict.fromkeys(column for row in rows for column in row.values)
     return Table(place, tuple(columns), rows, note)
@@ -133,22 +136,38 @@ def _doubled(value: object) -> str | None:
     """The first key that stands twice in one object, anywhere within ``value``."""
     if isinstance(value, _Doubled):
         return value.key
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return next((key for part in inner if (key := _doubled(part)) is not None), None)
+    return next((key for part in _inner(value) if (key := _doubled(part)) is not None), None)
+
+
+def _inner(value: object) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _is_deep(value: object) -> bool:
+    """Whether more than ``MAX_DEPTH`` lists and objects lie within one another."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [part for whole in level for part in _inner(whole)]
+    return bool(level)
 
 
 def _parse(text: str) -> Any:
     """JSON in which no key is lost.
 
     Raises:
-        json.JSONDecodeError: it is none.
+        json.JSONDecodeError: it is none, or too deep to be data.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        value = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError:
         raise
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists within lists
+    except RecursionError as error:
+        raise json.JSONDecodeError(TOO_DEEP, text, 0) from error
+    except ValueError as error:  # a number of thousands of digits
         raise json.JSONDecodeError(str(error), text, 0) from error
+    if _is_deep(value):
+        raise json.JSONDecodeError(TOO_DEEP, text, 0)
+    return value
 
 
 def _row_problem(row: Row) -> str | None:
@@ -158,9 +177,9 @@ def _row_problem(row: Row) -> str | None:
     return None if key is None else f"{row}: key {key!r} stands twice in one object; only the last would be read"
 
 
-def _read_jsonl(text: str, place: str) -> Iterator[Row]:
+def _read_jsonl(text: str, place: str, asked: Collection[str]) -> Iterator[Row]:
     if text.lstrip().startswith("[") and isinstance(_parsed(text), list):  # a list in a file of this name
-        yield from _read_json(text, place)
+        yield from _read_json(text, place, asked)
         return
     problems: list[str] = []
     rows: list[Row] = []
@@ -195,12 +214,14 @@ def _load_json(text: str, place: str) -> object:
         raise DataError(f"{place}: malformed JSON on line {error.lineno}, column {error.colno}: {error.msg}") from error
 
 
-def _read_json(text: str, place: str) -> Iterator[Row]:
+def _read_json(text: str, place: str, asked: Collection[str]) -> Iterator[Row]:
     first = next((line for line in _LINE_END.split(text) if line.strip()), "")
     if isinstance(_parsed(first), dict) and _parsed(text) is None:  # lines in a file of this name
-        yield from _read_jsonl(text, place)
+        yield from _read_jsonl(text, place, asked)
         return
     content = _load_json(text, place)
+    if isinstance(content, dict) and _is_row(content, asked):  # one line in a file of this name
+        content = [content]
     if isinstance(content, _Doubled):
         fail(place, [f"key {content.key!r} stands twice in the outer object; only the last would be read"])
     lists = [value for value in content.values() if isinstance(value, list)] if isinstance(content, dict) else []
@@ -211,6 +232,23 @@ def _read_json(text: str, place: str) -> Iterator[Row]:
     rows = [Row(number, None, values) for number, values in enumerate(items, start=1)]
     fail(place, [problem for row in rows if (problem := _row_problem(row)) is not None])
     yield from rows
+
+
+def _is_row(content: Mapping[str, Any], asked: Collection[str]) -> bool:
+    """Whether an object is a row itself, and not what wraps a table.
+
+    A list of objects in it is the table, unless they are the messages of a conversation in which nothing of the name
+    that is ``asked`` for stands. Without any, it is a row if it has that as text, or only text and numbers.
+    """
+    tables = [v for v in content.values() if isinstance(v, list) and any(isinstance(part, dict) for part in v)]
+    if tables:
+        return all(_is_message(part) and not any(key in part for key in asked) for table in tables for part in table)
+    plain = [key for key, value in content.items() if not isinstance(value, dict | list)]
+    return any(key in plain for key in asked) or 0 < len(plain) == len(content)
+
+
+def _is_message(value: object) -> bool:
+    return isinstance(value, dict) and {"role", "content"} <= value.keys()
 
 
 def read_targets(path: Path) -> Mapping[str, object]:

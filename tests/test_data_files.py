@@ -58,6 +58,15 @@ def problem(folder: Path, content: str | bytes, name: str = "x.csv", **spec: Any
         '"prompt"\n"how a"\n"how b"\n',
         " prompt , target \nhow a,Sure\nhow b,Sure\n",
         "# a,prompt,c\nprompt,target\nhow a,Sure\nhow b,Sure\n",  # the line after it is the header
+        "#id;prompt\n1;how a\n2;how b\n",
+        '"# made, by hand",\nid,prompt\n1,how a\n2,how b\n',
+        '"# made by hand"\r\n"# of ""ours"", and\r\nprompt, too",""\r\nid,prompt\r\n1,how a\r\n2,how b\r\n',
+        ' "# made; by hand";"x\n#";\n"#id";"prompt"\n1;how a\n2;how b\n',
+        '"#\nid",prompt\n1,how a\n2,how b\n',
+        '"#prompt",prompt\n"1","how a"\n"2","how b"\n',
+        '"# never closed\nprompt\n"how a"\n"how b"\n',
+        "#row-id\tprompt\n1\thow a\n2\thow b\n",
+        "#todo,x\n#,prompt\n1,how a\n2,how b\n",
     ],
 )
 def test_tables_as_they_are_written(tmp_path: Path, text: str) -> None:
@@ -102,6 +111,7 @@ def test_a_header_of_any_name_is_found_by_the_column_that_is_asked_for(tmp_path:
         (",prompt,\n0,how a,y\n", "columns 1 and 3 have no name in the header; name them"),
         ("prompt,a,prompt \nx,y,z\n", "column 'prompt' stands twice in the header"),
         ("prompt,k\nhow a,b,c\n", "row 1 (line 2): 3 cells under a header of 2"),
+        ('"# x\ny",\nprompt,k\n\nhow a\n', "row 1 (line 5): 1 cells under a header of 2"),
         ("\n\n# x\nprompt,k\n\nhow a\n", "row 1 (line 6): 1 cells under a header of 2"),
         ("# x\r\rprompt,k\r,b\r", "row 1 (line 4): empty prompt (column 'prompt')"),
         (
@@ -114,6 +124,79 @@ def test_a_header_of_any_name_is_found_by_the_column_that_is_asked_for(tmp_path:
     ],
 )
 def test_tables_that_cannot_be_read_name_the_cause(tmp_path: Path, text: str, says: str) -> None:
+    assert problem(tmp_path, text) == says
+
+
+CALLED = "no column 'prompt' (prompt); did you mean 'Prompt'?"
+COMMENT = "line 1 begins with # and counts as a comment"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("# columns: id, prompt, category\nID,Prompt,Category\n1,how a,x\n", f"{CALLED}; {COMMENT}"),
+        ("#columns:id,prompt\nno,Prompt\n1,how a\n", f"{CALLED}; {COMMENT}"),
+        ("#id,prompt,category\nID,Prompt,Category\n1,how a,x\n", f"{CALLED}; {COMMENT}"),
+        ("#id,prompt\n\nID;Prompt\n1;how a\n", f"{CALLED}; {COMMENT}"),
+        ("# exported 2024, prompt\nid;Prompt\n1;how a\n", f"{CALLED}; {COMMENT}"),
+        (
+            "#id,prompt\n# by hand\nID,Prompt\n1,how a\n",
+            f"{CALLED}; 2 lines at the start begin with # and count as comments",
+        ),
+        (
+            "# prompt, target\n# id, prompt\nid,Goal\n1,how a\n",
+            "no column 'prompt' (prompt); there are: id, Goal; 2 lines at the start begin with # and count as comments",
+        ),
+        (
+            "#behavior_id,prompt\nBehaviorID,Goal\n1,how a\n",
+            f"no column 'prompt' (prompt); there are: BehaviorID, Goal; {COMMENT}",
+        ),
+        ('"# made, by hand",\nID,Prompt\n1,how a\n', f"{CALLED}; {COMMENT}"),
+        ('"# columns: id","prompt"\nID,Prompt\n1,how a\n', f"{CALLED}; {COMMENT}"),
+        ("# version=1, prompt\n1,how a\n2,how b\n", f"no column 'prompt' (prompt); there are: 1, how a; {COMMENT}"),
+        # without the mark, the names again are a row that nobody asks
+        ("columns: id, prompt, category\nID,Prompt,Category\n1,how a,x\n", "row 1 (line 2): is the header again"),
+        ("prompt,k\nhow a,x\nprompt,k\nhow b,y\n", "row 2 (line 3): is the header again"),
+        ("Prompt\nprompt\nhow a\n", "row 1 (line 2): is the header again"),
+    ],
+)
+def test_a_comment_that_names_the_column_is_no_header(tmp_path: Path, text: str, says: str) -> None:
+    columns = {"prompt": "Prompt"} if text.startswith("Prompt") else {}
+    assert problem(tmp_path, text, columns=columns) == says
+
+
+def test_a_column_that_is_asked_for_with_its_mark_may_be_of_several_words(tmp_path: Path) -> None:
+    assert prompts(tmp_path, "# the ask,k\nhow a,x\n", columns={"prompt": "# the ask"}) == ["how a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ('id, prompt\n1, "how, a"\n2, "how ""b"""\n3,how c\n', ["how, a", 'how "b"', "how c"]),
+        ('"id", "prompt"\n"1", "how a"\n', ["how a"]),
+        ('# by hand\n#; prompt\n1; "how; a"\n', ["how; a"]),
+        ('id, prompt, k\n1, " how a", x\n', [" how a"]),
+        ('id,prompt\n1, how a\n2," ""how b"""\n', [" how a", ' "how b"']),  # no spaces in the header: they are text
+        ('id," prompt"\n1, how a\n', [" how a"]),
+        ('id,prompt\n1," ""how"", ""b"""\n2, "how" he said\n', [' "how", "b"', ' "how" he said']),
+    ],
+)
+def test_spaces_after_the_delimiters(tmp_path: Path, text: str, right: list[str]) -> None:
+    assert prompts(tmp_path, text) == right
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'id,prompt\n1, "how a"\n',
+        'id,prompt\n1, "how, a"\n',
+        'prompt\n "how a"\n',
+        'id;prompt\r1;  "how a" \r',
+        'id,prompt, k\n1, "how a",x\n',
+    ],
+)
+def test_a_space_before_a_quotation_mark_is_no_text(tmp_path: Path, text: str) -> None:
+    says = "row 1 (line 2): a space stands before a quotation mark that opens a cell; take it out"
     assert problem(tmp_path, text) == says
 
 
@@ -158,7 +241,54 @@ def test_json_as_it_is_written(tmp_path: Path, name: str, text: str) -> None:
     assert prompts(tmp_path, text, name) == ["how a", "how b"]
 
 
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ('{"prompt": "how a"}\n', {}),
+        ('\n{"prompt": "how a", "tags": ["x"], "more": {"k": 1}}', {}),
+        ('{"prompt": [{"role": "user", "content": "how a"}]}', {}),
+        ('{"id": 1, "messages": [{"role": "user", "content": "how a"}]}', {"prompt": "messages"}),
+        ('{"messages": [{"role": "user", "content": "how a"}]}', {"prompt": "content"}),
+        ('{"prompt": "what these are", "rows": [{"prompt": "how a"}]}', {}),  # the list is the table
+    ],
+)
+def test_a_single_object(tmp_path: Path, text: str, columns: dict[str, str]) -> None:
+    assert prompts(tmp_path, text, "x.json", columns=columns) == ["how a"]
+
+
 TWICE = "stands twice in one object; only the last would be read"
+SAID = '[{"role": "system", "content": "be kind"}, {"role": "user", "content": "how a"}]'
+ONLY_USER = "row 1: role is 'system': content is a message of a conversation, which only its user asks"
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "says"),
+    [
+        (f'{{"messages": {SAID}}}', "content", ONLY_USER),
+        (SAID, "content", ONLY_USER),
+        (f'{{"messages": {SAID}}}', "prompt", "no column 'prompt' (prompt); there are: messages"),
+        (
+            f'{{"model": "m", "messages": {SAID}}}',
+            "messages",
+            "row 1: messages is a conversation (system, user) of which only a user message can be asked;"
+            " give that alone",
+        ),
+        (
+            '[{"from": "human", "value": "how a"}, {"from": "gpt", "value": "First"}]',
+            "value",
+            "row 2: from is 'gpt': value is a message of a conversation, which only its user asks",
+        ),
+        ('{"prompt": "of all", "rows": [{"ask": "how a"}]}', "prompt", "no column 'prompt' (prompt); there are: ask"),
+        ('{"Prompt": "how a"}', "prompt", "no column 'prompt' (prompt); did you mean 'Prompt'?"),
+        ('{"prompt": "how a", "prompt": "how b"}', "prompt", f"row 1: key 'prompt' {TWICE}"),
+    ],
+)
+def test_a_single_object_that_is_no_request(tmp_path: Path, text: str, column: str, says: str) -> None:
+    assert problem(tmp_path, text, "x.json", columns={"prompt": column}) == says
+
+
+def test_the_users_messages_can_be_kept(tmp_path: Path) -> None:
+    assert prompts(tmp_path, SAID, "x.json", columns={"prompt": "content"}, where={"role": "user"}) == ["how a"]
 
 
 @pytest.mark.parametrize(
@@ -194,6 +324,32 @@ def test_json_that_cannot_be_read_names_the_cause(tmp_path: Path, name: str, tex
 def test_json_that_breaks_its_parser_is_one_line(tmp_path: Path) -> None:
     assert "malformed JSON" in problem(tmp_path, "[" * 100_000, "x.json")
     assert "malformed JSON: Exceeds the limit" in problem(tmp_path, '{"prompt": ' + "1" * 5000 + "}", "x.jsonl")
+
+
+@pytest.mark.parametrize("depth", [99, 900, 5000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a": ', "}")])
+def test_json_that_nests_is_read_or_one_line(tmp_path: Path, depth: int, opening: str, closing: str) -> None:
+    """A row of the table is one object, and lies in one list: ``depth`` is that of a cell."""
+    row = '{"prompt": "how a", "m": ' + opening * depth + "1" + closing * depth + "}"
+    for name, text, where in (("x.jsonl", row, "row 1 (line 1): malformed JSON: "), ("x.json", f"[{row}]", "")):
+        if depth + text.startswith("[") < 100:
+            assert prompts(tmp_path, text, name, where={"m": json.dumps(json.loads(row)["m"]).replace('"', "'")}) == [
+                "how a"
+            ]
+            continue
+        found = problem(tmp_path, text, name, where={"m": "x"})
+        assert "\n" not in found
+        assert found.startswith(where)
+        assert "more than 100 lists and objects within one another" in found
+    if depth > 99:
+        (tmp_path / "t.json").write_text('{"a": ' + opening * depth + "1" + closing * depth + "}")
+        with pytest.raises(DataError, match=r"t\.json: malformed JSON on line 1, column 1: more than 100 lists"):
+            read(tmp_path, "behavior_id,prompt\na,p\n", targets="t.json")
+
+
+@pytest.mark.parametrize(("name", "text"), [("x.jsonl", "{}"), ("x.json", "[{}, {}]")])
+def test_objects_without_keys_lack_the_column(tmp_path: Path, name: str, text: str) -> None:
+    assert problem(tmp_path, text, name) == "no column 'prompt' (prompt); there are: none"
 
 
 def test_an_id_that_stands_twice_among_the_targets(tmp_path: Path) -> None:
