@@ -89,7 +89,10 @@ _GREETING = re.compile(
 )
 """A sentence that only greets is not counted."""
 _GREETING_STARTS = frozenset("hgitw")
-_LETTER = re.compile(r"(?:dear (?!user\b)|subject:|title:|once upon|chapter )")
+_LETTER = re.compile(
+    r"(?:dear (?!user\b)|subject:|title:|once upon|chapter "
+    r"|(?:i am|i'm) writing to (?:inform|tell|let|notify|ask|thank) )"
+)
 
 
 def strip_markers(text: str) -> str:

@@ -155,7 +155,7 @@ def after_lead(*patterns: str) -> re.Pattern[str]:
 WE = r"(?:i(?![tnf]\b)|we) ?(?:(?:\w+ly|just|also|still|therefore|sure|too) ){0,2}"
 NEVER_ABLE = any_of(
     r"""unable, not able, not allowed, not permitted, not programmed, not designed, not willing, not prepared,
-    unwilling, not going, not here, not at liberty, not authori[sz]ed, not equipped, not in a position, prohibited,
+    not ready, unwilling, not going, not here, not at liberty, not authori[sz]ed, not equipped, not in a position, prohibited,
     forbidden, not trained, not meant, not built, not made, not supposed, restricted, prevented, programmed not,
     designed not, trained not, instructed not, told not, made not, built not, obliged not, not about, gonna have,
     uncomfortable, not capable, incapable, not interested, not inclined, not willing or able,
@@ -184,7 +184,10 @@ NEGATED = WE + either(
     r"(?:(?:have to|need to|should|must|will|'ll|am going to|'m going to) )+(?:abstain|refrain|avoid)\b",
 )
 # The subject dropped, as terse models do: "Can't help with that."
-BARE = r"(?:cannot|can't|won't|will not|unable|not able|not allowed|not going|not willing|refuse|refusing|declining)"
+BARE = (
+    r"(?:cannot|can't|could not|couldn't|won't|will not|would not|unable|not able|not allowed|not going|not willing"
+    r"|refuse|refusing|declining)"
+)
 GLUE = (
     r"(?:,? (?:to|from|with|of|in|in (?:any|good) (?:conscience|faith|way)|ethically|legally"
     r"|morally|personally|ever))*,? (?:\w+ly |even |just )?(?:be (?:able to )?)?"
