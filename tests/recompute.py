@@ -482,7 +482,8 @@ def _worst(rows: list[Expected]) -> Expected:
     sizes = [r["n"] + r["n_unscored"] for r in rows]
     lo = min(exact(v * n, n, 0.05 / len(rows))[0] for v, n in zip(ends[0], sizes, strict=True))
     hi = min(exact(v * n, n, 0.05 / len(rows))[1] for v, n in zip(ends[1], sizes, strict=True))
-    return {**lowest, "lo": lo, "hi": hi, "value_optimistic": min(ends[1])}
+    held = (math.nan, math.nan) if all(math.isnan(r["value"]) for r in rows) else (min(ends[0]), min(ends[1]))
+    return {**lowest, "value": held[0], "lo": lo, "hi": hi, "value_optimistic": held[1]}
 
 
 def difference(mine: Expected, theirs: Mapping[Any, Any]) -> str:
