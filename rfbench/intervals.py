@@ -106,7 +106,8 @@ def phi_interval(counts: Sequence[float], *, seed: int = 0, n_draws: int = N_DRA
 
     Quantiles of phi under the posterior of the table with Jeffreys' prior (half a count in each cell): where a cell is
     empty, draws of pairs would keep it empty and claim certainty. They are as far out as Student's t is beyond the
-    normal distribution (Hesterberg 2015, "expanded" percentiles), which few pairs need.
+    normal distribution (Hesterberg 2015, "expanded" percentiles), which few pairs need. A single pair says nothing: -1
+    to 1.
 
     Args:
         counts: both, first only, second only, neither.
@@ -115,8 +116,10 @@ def phi_interval(counts: Sequence[float], *, seed: int = 0, n_draws: int = N_DRA
     """
     from scipy.stats import norm, t
 
-    cells = np.random.default_rng(seed).gamma(np.asarray(counts) + 0.5, size=(n_draws, 4))
     n = float(sum(counts))
+    if round(n, 6) <= 1:  # shares of seeds may sum to a rounding more or less
+        return -1.0, 1.0
+    cells = np.random.default_rng(seed).gamma(np.asarray(counts) + 0.5, size=(n_draws, 4))
     tail = float(norm.cdf(math.sqrt(n / (n - 1)) * t.ppf(ALPHA / 2, n - 1)))
     lo, hi = np.quantile(phi_coefficient(*cells.T), [tail, 1 - tail]).tolist()
     found = float(phi_coefficient(*map(np.asarray, counts)))
