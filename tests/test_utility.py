@@ -17,10 +17,11 @@ import rfbench.measures.forced as forced
 from rfbench.catalog import DatasetSpec
 from rfbench.errors import ModelError
 from rfbench.measures.forced import Span, compare, text_nll
-from rfbench.measures.utility import Utility
+from rfbench.measures.utility import Utility, _Figures
 from rfbench.models.hf import HFModel
 from rfbench.models.load import load_model
 from rfbench.models.spec import ModelSpec
+from rfbench.parts import encode_measure
 from rfbench.records import Attempt, Behavior
 from rfbench.stats import bootstrap_mean, bootstrap_mean_difference, wilson
 
@@ -139,6 +140,24 @@ def test_what_follows_a_forced_flag_by_hand(pair: tuple[HFModel, HFModel], bias:
     assert got["after_flag_reflag"]["value"] == again / 3
     if abs(bias) == 30.0:
         assert again == (3 if bias > 0 else 0)
+
+
+def test_a_single_conversation_has_figures_and_no_interval(pair: tuple[HFModel, HFModel]) -> None:
+    """As under ``--limit 1``; what is not known is not written as a number."""
+    model, reference = pair
+    rows = MEASURE.rows(model, reference, BEHAVIORS[:1], seed=0)
+    assert encode_measure("utility", [{**row, "model": "m"} for row in rows])
+    got = {row["measure"]: (row["lo"], row["hi"]) for row in rows}
+    for name in ("kl_to_base", "perplexity", "perplexity_ratio", "after_flag_perplexity_ratio"):
+        assert got[name] == (None, None)
+
+
+def test_an_end_beyond_any_number_is_not_known() -> None:
+    """Student's t of two conversations with one degree of freedom: 350 +- 12.7 * 100 nats."""
+    row = _Figures(0).exp_mean("perplexity", [np.array([250.0]), np.array([450.0])])
+    assert (row["value"], row["lo"], row["hi"]) == (pytest.approx(math.exp(350)), None, None)
+    with pytest.raises(ModelError, match="too large"):
+        _Figures(0).exp_mean("perplexity", [np.array([800.0]), np.array([900.0])])
 
 
 def test_a_model_equal_to_its_reference(pair: tuple[HFModel, HFModel]) -> None:

@@ -149,17 +149,21 @@ class _Figures:
 
 
 def _row(name: str, figures: tuple[float, float, float], n: int) -> Row:
-    value, lo, hi = figures
+    """A row; both ends are ``None`` where one is not known, as from a single conversation, or beyond any number."""
+    value, *ends = figures
+    lo, hi = ends if all(map(math.isfinite, ends)) else (None, None)
     return {"measure": name, "value": value, "lo": lo, "hi": hi, "n": n}
 
 
 def _exp(name: str, figures: tuple[float, float, float]) -> tuple[float, float, float]:
     try:
-        value, lo, hi = map(math.exp, figures)
+        value = math.exp(figures[0])
     except OverflowError as error:
         raise ModelError(
             f"{name} is too large for a number: {figures[0]:.0f} nats per token; broken weights?"
         ) from error
+    with np.errstate(over="ignore"):  # an end may be, where conversations are few
+        lo, hi = np.exp(figures[1:]).tolist()
     return value, lo, hi
 
 
