@@ -3,7 +3,7 @@
     python benchmarks/coverage.py [--trials 2000] [--draws 2000] [--only KIND] [--json]
 
 Goal: at least .93 of nominal .95 at n = 24, 48, 159 and p = .5, .9, .98. ``p`` is the rate, the area under the curve,
-the share that flags; of a mean of continuous figures it is the mean of a Beta distribution. Last comes the share of
+the share that flags; of a mean of continuous figures it is the mean of a Beta distribution, with a heap its share. Last comes the share of
 comparisons between equal models in which some star is printed, which is to be at most .05.
 """
 
@@ -23,7 +23,7 @@ import pandas as pd
 from scipy.stats import binom, norm
 
 from rfbench.detection import Scores, detection
-from rfbench.intervals import least_rate, paired_difference, phi_coefficient, phi_interval
+from rfbench.intervals import least_rate, mean_of_shares, paired_difference, phi_coefficient, phi_interval
 from rfbench.leaks import logrank
 from rfbench.outcomes import Pairs, Shares, average
 from rfbench.stats import (
@@ -275,6 +275,18 @@ def mean(n: int, p: float, rng: Rng, effort: Effort) -> Found:
     return simulated(trial, effort)
 
 
+def mean_with_heap(n: int, p: float, rng: Rng, effort: Effort) -> Found:
+    """A mean of shares, of which p are 1 and the others anything from .3 to 1."""
+    truth = p + (1 - p) * 0.65
+
+    def trial() -> bool:
+        values = np.where(rng.random(n) < p, 1.0, rng.uniform(0.3, 1.0, n))
+        _, lo, hi = mean_of_shares(values, rng, effort.draws)
+        return lo <= truth <= hi
+
+    return simulated(trial, effort)
+
+
 def token_mean(n: int, p: float, rng: Rng, effort: Effort) -> Found:
     """A mean over tokens of skewed figures, of answers of unequal length (p has no part)."""
 
@@ -324,6 +336,7 @@ KINDS: Mapping[str, Kind] = {
     "mean": mean,
     "mean over tokens": token_mean,
     "difference of means over tokens": difference_of_means,
+    "mean of shares, a heap at 1": mean_with_heap,
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rfbench.resampling import FloatArray
-from rfbench.stats import ALPHA, N_DRAWS, wilson
+from rfbench.stats import ALPHA, N_DRAWS, bootstrap_mean, wilson
 
 
 def exact_rate(k: float, n: float, alpha: float = ALPHA) -> tuple[float, float]:
@@ -25,6 +25,31 @@ def exact_rate(k: float, n: float, alpha: float = ALPHA) -> tuple[float, float]:
     lo = float(betaincinv(k, n - k + 1, alpha / 2)) if k > 0 else 0.0
     hi = float(betaincinv(k + 1, n - k, 1 - alpha / 2)) if k < n else 1.0
     return lo, hi
+
+
+def mean_of_shares(
+    values: npt.ArrayLike, rng: np.random.Generator, n_draws: int = N_DRAWS, alpha: float = ALPHA
+) -> tuple[float, float, float]:
+    """Mean of independent figures from 0 to 1, ``(n,)``, with its interval.
+
+    That of :func:`rfbench.stats.bootstrap_mean`, widened to the exact one of as large a rate, and no further than 0 and
+    1. No figures from 0 to 1 of that mean vary more than those of a rate, and where most are equal draws do not know of
+    the rare ones.
+
+    Args:
+        values: the figures.
+        rng: source of the draws.
+        n_draws: their number.
+        alpha: share outside the interval.
+
+    Returns:
+        ``(mean, lo, hi)``; all NaN without figures.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    mean, *drawn = bootstrap_mean(values, np.arange(values.size), rng, n_draws, alpha)
+    exact = exact_rate(mean * values.size, values.size, alpha)
+    lo, hi = float(np.fmin(exact[0], drawn[0])), float(np.fmax(exact[1], drawn[1]))  # NaN gives way
+    return mean, max(lo, 0.0), min(hi, 1.0)
 
 
 def least_rate(low: Sequence[tuple[float, float]], high: Sequence[tuple[float, float]]) -> tuple[float, float]:
