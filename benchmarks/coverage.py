@@ -3,8 +3,8 @@
     python benchmarks/coverage.py [--trials 2000] [--draws 2000] [--only KIND] [--json]
 
 Goal: at least .93 of nominal .95 at n = 24, 48, 159 and p = .5, .9, .98. ``p`` is the rate, the area under the curve,
-the share that flags; of a mean of continuous figures it is the mean of a Beta distribution, with a heap its share. Last comes the share of
-comparisons between equal models in which some star is printed, which is to be at most .05.
+the share that flags; of a mean of continuous figures it is the mean of a Beta distribution, or the share of those at
+1. Last comes the share of comparisons between equal models in which some star is printed, which is to be at most .05.
 """
 
 from __future__ import annotations

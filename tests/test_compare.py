@@ -269,6 +269,18 @@ def test_flag_metrics_need_a_flag_on_both_sides():
     assert "candidate | n | flag bias +0" in comparison.header
 
 
+def test_two_models_without_a_flag_are_tested_once() -> None:
+    """Seven of 24 one way, p = 2 / 2**7: of two tests, dsr and false_alarm, Holm makes it 2/64, not 4/64."""
+    left = refusals("." * 24, "." * 24)
+    comparison = compare(left, refusals("x" * 7 + "." * 17, "." * 24, model="n"))
+    assert list(comparison.table["metric"]) == ["dsr", "false_alarm"]
+    assert (row_of(comparison)["p"], row_of(comparison)["p_holm"]) == (1 / 64, 2 / 64)
+    assert row_of(comparison)["significant"]
+    assert "Neither has a flag: dsr is refusal_dsr, which is not tested again." in printed(comparison)
+    one_flag = compare(left, refusals("x" * 7 + "." * 17, "." * 24, model="n").assign(flag_id=9))
+    assert list(one_flag.table["metric"]) == ["dsr", "refusal_dsr", "false_alarm", "over_refusal"]
+
+
 def test_sides_must_hold_one_model_and_one_configuration_per_label():
     one = frame(side([FLAG]))
     with pytest.raises(ConfigError, match="candidate must be the records of one model, found 'm', 'n'"):
@@ -483,10 +495,10 @@ def test_what_can_be_detected_is_what_holm_lets_through():
             for model in verdicts
         ]
 
-    # Eight of eight one way, p = 1/128, for dsr and refusal_dsr: with 14 such tests 14/128 is above 0.05.
+    # Eight of eight one way, p = 1/128, for dsr: with 7 such tests 7/128 is above 0.05.
     alone, among_seven = compare(*sides(1)).table, compare(*sides(7)).table
     assert alone.loc[alone["metric"] == "dsr", ["significant", "sdd"]].to_numpy().tolist() == [
-        [True, detectable_difference(8, 1.0, 0.05 / 2)]
+        [True, detectable_difference(8, 1.0, 0.05)]
     ]
     dsr = among_seven[among_seven["metric"] == "dsr"]
     assert not dsr["significant"].any()
@@ -496,7 +508,7 @@ def test_what_can_be_detected_is_what_holm_lets_through():
 
 def test_a_test_that_holm_lets_through_is_not_said_to_show_nothing() -> None:
     sure = {"m": [REFUSE] * 48, "n": [COMPLY] * 48}
-    seven = {"m": [REFUSE] * 7, "n": [COMPLY] * 7}  # p = 1/64, twice: significant beside two that are surer
+    seven = {"m": [REFUSE] * 7, "n": [COMPLY] * 7}  # p = 1/64: significant beside one that is surer
     none = {"flag_id": None}
     left, right = (
         frame([*side(sure[m], model=m, **none), *side(seven[m], model=m, attack="gcg", **none)]) for m in "mn"
@@ -504,7 +516,7 @@ def test_a_test_that_holm_lets_through_is_not_said_to_show_nothing() -> None:
     table = compare(left, right).table
     row = table[(table["metric"] == "dsr") & (table["attack_label"] == "gcg")].iloc[0]
     assert row["significant"]
-    assert row["sdd"] == detectable_difference(7, 1.0, 0.05 / 2)
+    assert row["sdd"] == detectable_difference(7, 1.0, 0.05)
 
 
 def test_names_cannot_write_to_the_terminal_or_break_a_table():

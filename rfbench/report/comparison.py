@@ -127,8 +127,10 @@ def _section(kind: str, dataset: str, beside: str | None, comparison: Comparison
         if beside
         else "false_alarm: not run; a dsr means little without it."
     )
+    alone = not any(row["metric"] in own[1:] for row in rows if row["dataset"] == dataset)
     notes = [
         *([note] if kind == "harmful" else []),
+        *([f"Neither has a flag: {own[0]} is {own[2]}, which is not tested again."] if alone else []),
         *conclusions(comparison, dataset, own[0]),
         *_drops(comparison, dataset, own[0]),
     ]
