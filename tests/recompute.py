@@ -171,7 +171,7 @@ def draws(rows: pd.DataFrame) -> Iterator[tuple[str, Expected]]:
     """pass@k by counting the ways to draw."""
     asked = rows[rows["is_harmful"].astype(bool)]
     pairs = list(by_pair(asked))
-    final = asked[asked["final"]]
+    final = asked[asked["final"] & ~asked["lost"]]
     whole = {len(group) for _, group in pairs if len(group) and not group["lost"].any()}
     if final.empty or not (final["temperature"] > 0).all() or len(whole) != 1 or (m := whole.pop()) < 2:
         return
