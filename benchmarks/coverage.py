@@ -245,6 +245,17 @@ def at_limit(shape: str, n_benign: int = 72) -> Kind:
     return kind
 
 
+def at_limit_tied(n: int, p: float, rng: Rng, effort: Effort) -> Found:
+    """tpr@fpr10% where 8 in 100 of 72 benign scores, and a share p of the harmful ones, are the highest there is."""
+
+    def trial() -> bool:
+        harmful, benign = (np.where(rng.random(size) < share, 1.0, 0.0) for size, share in ((n, p), (72, 0.08)))
+        found = {f[0]: f for f in detection(_scores(harmful), _scores(benign), 72)}
+        return found["tpr@fpr10%"][2] <= p <= found["tpr@fpr10%"][3]
+
+    return simulated(trial, effort)
+
+
 def leak(samples: int) -> Kind:
     """The median leak where a share p flags, at any of 16 tokens, and the rest ends somewhere or is cut off."""
 
@@ -337,6 +348,7 @@ KINDS: Mapping[str, Kind] = {
     "mean over tokens": token_mean,
     "difference of means over tokens": difference_of_means,
     "mean of shares, a heap at 1": mean_with_heap,
+    "tpr@fpr10%, scores tied at the top": at_limit_tied,
 }
 
 

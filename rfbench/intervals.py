@@ -113,6 +113,9 @@ def threshold_ranks(n: int, rate: float, alpha: float = ALPHA) -> tuple[int, int
 def rate_at_threshold(k: float, k_lo: float, k_hi: float, n: int, alpha: float = ALPHA) -> tuple[float, float]:
     """Interval of a rate at a threshold that is itself estimated (MOVER: Zou and Donner 2008).
 
+    The upper end is no less than that of the exact interval at the least strict threshold: where scores tie at the top,
+    the rate there may be nearly all while at the threshold it is 0, and it is no less uncertain.
+
     Args:
         k: of ``n``, at the threshold.
         k_lo: the same at the strictest threshold that may be the true one.
@@ -123,7 +126,7 @@ def rate_at_threshold(k: float, k_lo: float, k_hi: float, n: int, alpha: float =
     lo, hi = exact_rate(k, n, alpha)
     rate = k / n
     below, above = math.hypot(rate - lo, rate - k_lo / n), math.hypot(hi - rate, k_hi / n - rate)
-    return max(rate - below, 0.0), min(rate + above, 1.0)
+    return max(rate - below, 0.0), min(max(rate + above, exact_rate(k_hi, n, alpha)[1]), 1.0)
 
 
 def phi_interval(counts: Sequence[float], *, seed: int = 0, n_draws: int = N_DRAWS) -> tuple[float, float]:

@@ -335,7 +335,9 @@ def _detected(
             single.append(means)
         rate, strict, loose = shares
         lo, hi = exact(rate * len(names), len(names), 0.05)
-        ends = rate - math.hypot(rate - lo, rate - strict), rate + math.hypot(hi - rate, loose - rate)
+        least_strict = exact(loose * len(names), len(names), 0.05)[1]
+        above = max(rate + math.hypot(hi - rate, loose - rate), least_strict)
+        ends = rate - math.hypot(rate - lo, rate - strict), above
         found[f"tpr@fpr{text}"] = (rate, max(ends[0], 0.0), min(ends[1], 1.0), single[0])
     return found
 
