@@ -124,11 +124,13 @@ def compare(
             rows.append({**cell, **figures, "n_dropped": int(reasons.sum())})
             if rate.name in TOGETHER_METRICS:
                 sides_hold = paired.baseline, paired.candidate, paired.weights
-                layers.append({**cell, **together(*sides_hold, seed=seed, n_draws=n_draws)})
+                of_both = together(*sides_hold, seed=seed, n_draws=n_draws)
+                layers.append({**cell, **of_both, "n_dropped": int(reasons.sum())})
             dropped += [{**cell, "reason": reason, "n": int(n)} for reason, n in reasons.items()]
     if not any(row["n"] for row in rows):
         why = ", ".join(dict.fromkeys(row["reason"] for row in dropped)) or "neither has a final attempt"
-        raise ConfigError(f"no behavior of {names[0]} and {names[1]} can be paired ({why}); run both on the same suite")
+        message = f"no behavior of {names[0]} and {names[1]} can be paired ({why}); run both on the same suite"
+        raise ConfigError(clean(message))
     marks = dict.fromkeys([*sides[0].marks, *sides[1].marks, *unequal_data(*sides)])
     header = (*marks, *_header(names, (left_records, right_records)))
     drops = pd.DataFrame(dropped, columns=DROPPED_COLUMNS)
@@ -161,12 +163,12 @@ def _only_model(records: pd.DataFrame, side: str) -> str:
     models = records["model"].unique().tolist()
     if len(models) != 1:
         found = ", ".join(map(repr, models)) or "none"
-        raise ConfigError(f"the {side} must be the records of one model, found {found}")
+        raise ConfigError(clean(f"the {side} must be the records of one model, found {found}"))
     configurations = records[["attack_label", "dataset", "attack", "attack_params"]].drop_duplicates()
     mixed = configurations[configurations.duplicated(["attack_label", "dataset"])]
     if len(mixed):
         label = mixed.iloc[0]["attack_label"]
-        raise ConfigError(f"the {side}: the attack label {label!r} stands for more than one configuration")
+        raise ConfigError(clean(f"the {side}: the attack label {label!r} stands for more than one configuration"))
     return str(models[0])
 
 

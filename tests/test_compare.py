@@ -14,6 +14,7 @@ from rfbench.errors import ConfigError
 from rfbench.metrics import RATES, behavior_outcomes, summarize
 from rfbench.records import Record
 from rfbench.report.comparison import render, sections, to_markdown
+from rfbench.run import load_run
 from rfbench.sides import load_side
 from rfbench.stats import holm, wilson
 from rfbench.store import RunFolder
@@ -362,7 +363,6 @@ CONTROL = side([FLAG] * 2, model="always-flag")
 
 
 def test_a_side_is_a_model_of_the_run_or_a_path(tmp_path):
-    from rfbench.run import load_run
 
     two = save(tmp_path / "two", [*side([FLAG] * 2), *side([COMPLY] * 2, model="org/n:1"), *CONTROL])
     one = save(tmp_path / "one", [*side([FLAG] * 2), *CONTROL])
@@ -378,7 +378,6 @@ def test_a_side_is_a_model_of_the_run_or_a_path(tmp_path):
 
 
 def test_a_side_that_cannot_be_had_says_why(tmp_path):
-    from rfbench.run import load_run
 
     two = save(tmp_path / "two", [*side([FLAG] * 2), *side([COMPLY] * 2, model="other")])
     run = load_run(two)
@@ -412,7 +411,6 @@ def test_one_label_for_two_contents_is_marked(tmp_path):
 
 
 def test_unfinished_runs_are_refused_and_accepted_canaries_marked(tmp_path):
-    from rfbench.run import load_run
 
     half = save(tmp_path / "half", side([FLAG] * 2), planned=("u1", "u2", "u3"))
     with pytest.raises(ConfigError, match="INCOMPLETE 1/3 units"):
@@ -546,7 +544,8 @@ def test_what_either_stops_and_what_that_costs():
     # Five of seven harmful behaviors are stopped by either, two of four benign ones set either off.
     assert (line[0], line[1][:4], line[2][:4]) == ("direct", "71 [", "50 [")
     assert line[3:7] == ("4", "4", "2", "7")
-    assert line[7].startswith("-0.167 [")  # (1*2 - 2*2) / sqrt(3*4*3*4)
+    assert line[7] == "0/0"
+    assert line[8].startswith("-0.167 [")  # (1*2 - 2*2) / sqrt(3*4*3*4)
     assert "on core/twin" in section.notes[0]
 
 
@@ -558,6 +557,37 @@ def test_what_either_does_on_a_dataset_of_both_kinds():
     (line,) = section.rows
     assert (line[1][:4], line[2][:4]) == ("75 [", "25 [")
     assert line[3:7] == ("2", "2", "1", "4")
+
+
+def test_what_either_does_counts_the_unscored_and_does_not_say_that_nothing_was_run():
+    """Of four harmful behaviors one is lost; benign ones were asked, and all are lost."""
+    left = frame(side([FLAG, COMPLY, COMPLY, ERROR]) + side([ERROR] * 3, dataset=TWIN))
+    right = frame(side([FLAG, FLAG, COMPLY, FLAG], model="n") + side([COMPLY] * 3, model="n", dataset=TWIN))
+    (line,) = next(s for s in sections(compare(left, right)) if s.title.startswith("together")).rows
+    assert line[1].startswith("67 [")
+    assert (line[2], line[6], line[7]) == ("?", "3", "1/3")
+
+
+def test_a_leak_of_which_nothing_was_scored_is_no_number():
+    left = frame(side([ERROR] * 3) + side([COMPLY] * 3, dataset=TWIN))
+    right = frame(side([FLAG] * 3, model="n") + side([COMPLY] * 3, model="n", dataset=TWIN))
+    comparison = compare(left, right)
+    (line,) = next(s for s in sections(comparison) if s.title == "leak").rows
+    assert line[2:] == ("?", "0 (3 of 3)", "-", "-")
+    (line,) = next(s for s in sections(comparison) if s.title.startswith("together")).rows
+    assert line[1:] == ("?", "0 [0, 56]", "-", "-", "-", "0", "3/0", "-")
+    assert "nan" not in printed(comparison)
+
+
+def test_names_in_errors_cannot_write_to_the_terminal(tmp_path):
+    evil = [record("b0", COMPLY, model=f"{name}\x1b[31m") for name in "mn"]
+    path = save(tmp_path / "run", evil)
+    for ref in (str(path), f"{path}:other", "other\x1b[31m"):
+        run = load_run(path)
+        with pytest.raises(ConfigError) as error:
+            load_side(ref, run)
+        assert "\x1b" not in str(error.value)
+        assert "m" in str(error.value)
 
 
 def test_what_either_costs_is_not_run_where_nothing_benign_was():
