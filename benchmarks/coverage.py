@@ -3,8 +3,8 @@
     python benchmarks/coverage.py [--trials 2000] [--draws 2000] [--only KIND] [--json]
 
 Goal: at least .93 of nominal .95 at n = 24, 48, 159 and p = .5, .9, .98. ``p`` is the rate, the area under the curve,
-the share that flags; of a mean of continuous figures it is the mean of a Beta distribution. Last comes the share of
-comparisons between equal models in which some star is printed, which is to be at most .05.
+the share that flags; of a mean of continuous figures it is the mean of a Beta distribution, or the share of those at
+1. Last comes the share of comparisons between equal models in which some star is printed, which is to be at most .05.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pandas as pd
 from scipy.stats import binom, norm
 
 from rfbench.detection import Scores, detection
-from rfbench.intervals import least_rate, paired_difference, phi_coefficient, phi_interval
+from rfbench.intervals import least_rate, mean_of_shares, paired_difference, phi_coefficient, phi_interval
 from rfbench.leaks import logrank
 from rfbench.outcomes import Pairs, Shares, average
 from rfbench.stats import (
@@ -245,6 +245,17 @@ def at_limit(shape: str, n_benign: int = 72) -> Kind:
     return kind
 
 
+def at_limit_tied(n: int, p: float, rng: Rng, effort: Effort) -> Found:
+    """tpr@fpr10% where 8 in 100 of 72 benign scores, and a share p of the harmful ones, are the highest there is."""
+
+    def trial() -> bool:
+        harmful, benign = (np.where(rng.random(size) < share, 1.0, 0.0) for size, share in ((n, p), (72, 0.08)))
+        found = {f[0]: f for f in detection(_scores(harmful), _scores(benign), 72)}
+        return found["tpr@fpr10%"][2] <= p <= found["tpr@fpr10%"][3]
+
+    return simulated(trial, effort)
+
+
 def leak(samples: int) -> Kind:
     """The median leak where a share p flags, at any of 16 tokens, and the rest ends somewhere or is cut off."""
 
@@ -271,6 +282,18 @@ def mean(n: int, p: float, rng: Rng, effort: Effort) -> Found:
         values = rng.beta(10 * p, 10 * (1 - p), n)
         _, lo, hi = bootstrap_mean(values, np.arange(n), rng, effort.draws)
         return lo <= p <= hi
+
+    return simulated(trial, effort)
+
+
+def mean_with_heap(n: int, p: float, rng: Rng, effort: Effort) -> Found:
+    """A mean of shares, of which p are 1 and the others anything from .3 to 1."""
+    truth = p + (1 - p) * 0.65
+
+    def trial() -> bool:
+        values = np.where(rng.random(n) < p, 1.0, rng.uniform(0.3, 1.0, n))
+        _, lo, hi = mean_of_shares(values, rng, effort.draws)
+        return lo <= truth <= hi
 
     return simulated(trial, effort)
 
@@ -324,6 +347,8 @@ KINDS: Mapping[str, Kind] = {
     "mean": mean,
     "mean over tokens": token_mean,
     "difference of means over tokens": difference_of_means,
+    "mean of shares, a heap at 1": mean_with_heap,
+    "tpr@fpr10%, scores tied at the top": at_limit_tied,
 }
 
 

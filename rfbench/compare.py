@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rfbench.errors import ConfigError
 from rfbench.leaks import compare_leaks, leak_table
 from rfbench.measures.figures import table_order
-from rfbench.metrics import RATES, measure_rows
+from rfbench.metrics import RATES, RateMetric, measure_rows
 from rfbench.pairing import detectable_difference, pair_up, paired_figures, unequal_settings
 from rfbench.section import clean
 from rfbench.sides import Side, unequal_data
@@ -34,6 +34,9 @@ MEASURE_COLUMNS = (
     *(f"{side}{end}" for side in ("baseline", "candidate") for end in ("", "_lo", "_hi")),
 )
 DROPPED_COLUMNS = ("attack_label", "dataset", "metric", "reason", "n")
+
+_SAME_WITHOUT_FLAG = frozenset({"refusal_dsr", "over_refusal"})
+"""What dsr and false_alarm are where neither model has a flag: the same tests again."""
 
 _RATES = sorted((rate for rate in RATES if rate.name in METRICS), key=lambda rate: METRICS.index(rate.name))
 
@@ -85,7 +88,8 @@ def compare(
     Attempts and samples are folded into one outcome per behavior and seed first, as :func:`rfbench.metrics.summarize`
     does, and the seeds of a behavior averaged. A behavior is a pair where both models have an outcome under every seed
     and were attacked equally: as many final attempts, and equal ``SETTINGS``. Flag metrics are compared where both
-    models have a flag. The interval is that of :func:`rfbench.intervals.paired_difference`.
+    models have a flag; refusals by themselves where one has: without a flag, dsr and false_alarm are nothing else, and
+    Holm would count every test twice. The interval is that of :func:`rfbench.intervals.paired_difference`.
 
     Args:
         baseline: one model: what :func:`load_side` gave, or its scored records alone.
@@ -101,7 +105,7 @@ def compare(
     sides = [side if isinstance(side, Side) else Side(side) for side in (baseline, candidate)]
     left_records, right_records = (side.records for side in sides)
     names = _only_model(left_records, "baseline"), _only_model(right_records, "candidate")
-    has_flags = all(side.records["flag_id"].notna().any() for side in sides)
+    flags = [bool(side.records["flag_id"].notna().any()) for side in sides]
     rows: list[dict[str, Any]] = []
     dropped: list[dict[str, Any]] = []
     leaks: list[dict[str, Any]] = []
@@ -109,10 +113,10 @@ def compare(
     for label, dataset, side, left, right in _cells(left_records, right_records):
         unequal = unequal_settings(left, right)
         equal = unequal.index[unequal == ""]
-        if side == "harmful" and has_flags and len(equal):
+        if side == "harmful" and all(flags) and len(equal):
             leaks.append(compare_leaks(label, dataset, *(s[s["behavior_id"].isin(equal)] for s in (left, right))))
         for rate in _RATES:
-            if rate.side != side or (rate.needs_flag and not has_flags):
+            if rate.side != side or not _is_compared(rate, flags):
                 continue
             cell = {"attack_label": label, "dataset": dataset, "metric": rate.name}
             paired, reasons = pair_up(left, right, rate, unequal)
@@ -120,11 +124,13 @@ def compare(
             rows.append({**cell, **figures, "n_dropped": int(reasons.sum())})
             if rate.name in TOGETHER_METRICS:
                 sides_hold = paired.baseline, paired.candidate, paired.weights
-                layers.append({**cell, **together(*sides_hold, seed=seed, n_draws=n_draws)})
+                of_both = together(*sides_hold, seed=seed, n_draws=n_draws)
+                layers.append({**cell, **of_both, "n_dropped": int(reasons.sum())})
             dropped += [{**cell, "reason": reason, "n": int(n)} for reason, n in reasons.items()]
     if not any(row["n"] for row in rows):
         why = ", ".join(dict.fromkeys(row["reason"] for row in dropped)) or "neither has a final attempt"
-        raise ConfigError(f"no behavior of {names[0]} and {names[1]} can be paired ({why}); run both on the same suite")
+        message = f"no behavior of {names[0]} and {names[1]} can be paired ({why}); run both on the same suite"
+        raise ConfigError(clean(message))
     marks = dict.fromkeys([*sides[0].marks, *sides[1].marks, *unequal_data(*sides)])
     header = (*marks, *_header(names, (left_records, right_records)))
     drops = pd.DataFrame(dropped, columns=DROPPED_COLUMNS)
@@ -132,6 +138,11 @@ def compare(
     beside = of_leaks, pd.DataFrame(layers, columns=list(TOGETHER_COLUMNS)), _measures(sides)
     several = any(records["seed"].nunique() > 1 for records in (left_records, right_records))
     return Comparison(*names, tested, drops, *beside, header, several)
+
+
+def _is_compared(rate: RateMetric, flags: Sequence[bool]) -> bool:
+    """Whether a metric says something of its own about two models that have a flag or not."""
+    return all(flags) if rate.needs_flag else any(flags) or rate.name not in _SAME_WITHOUT_FLAG
 
 
 def _measures(sides: Sequence[Side]) -> pd.DataFrame:
@@ -152,12 +163,12 @@ def _only_model(records: pd.DataFrame, side: str) -> str:
     models = records["model"].unique().tolist()
     if len(models) != 1:
         found = ", ".join(map(repr, models)) or "none"
-        raise ConfigError(f"the {side} must be the records of one model, found {found}")
+        raise ConfigError(clean(f"the {side} must be the records of one model, found {found}"))
     configurations = records[["attack_label", "dataset", "attack", "attack_params"]].drop_duplicates()
     mixed = configurations[configurations.duplicated(["attack_label", "dataset"])]
     if len(mixed):
         label = mixed.iloc[0]["attack_label"]
-        raise ConfigError(f"the {side}: the attack label {label!r} stands for more than one configuration")
+        raise ConfigError(clean(f"the {side}: the attack label {label!r} stands for more than one configuration"))
     return str(models[0])
 
 

@@ -264,12 +264,12 @@ def _worst(row: Mapping[str, Any], end: Literal["value", "lo", "hi"], kind: Boun
 
     The value of a row holds them as the worse outcome already; a bound on the other side of a metric, as a ``max`` on a
     dsr that must stay low, is held against the optimistic one. Where an end of the interval lies on the lenient side,
-    it is that of the worse outcome alone.
+    it is that of the worse outcome alone. A value that is NaN is not known, whatever stands beside it.
     """
     if not row["n_unscored"]:
         return float(row[end])
     values = [float(row[name]) for name in ("value", "value_optimistic") if not math.isnan(row[name])]
-    is_rate, is_known = row["metric"] in RATE_METRICS, bool(values) and row["metric"] not in REMAINS
+    is_rate, is_known = row["metric"] in RATE_METRICS, not math.isnan(row["value"]) and row["metric"] not in REMAINS
     if is_known:
         held = min(values) if kind == "min" else max(values)
     else:

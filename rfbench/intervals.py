@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rfbench.resampling import FloatArray
-from rfbench.stats import ALPHA, N_DRAWS, wilson
+from rfbench.stats import ALPHA, N_DRAWS, bootstrap_mean, wilson
 
 
 def exact_rate(k: float, n: float, alpha: float = ALPHA) -> tuple[float, float]:
@@ -25,6 +25,31 @@ def exact_rate(k: float, n: float, alpha: float = ALPHA) -> tuple[float, float]:
     lo = float(betaincinv(k, n - k + 1, alpha / 2)) if k > 0 else 0.0
     hi = float(betaincinv(k + 1, n - k, 1 - alpha / 2)) if k < n else 1.0
     return lo, hi
+
+
+def mean_of_shares(
+    values: npt.ArrayLike, rng: np.random.Generator, n_draws: int = N_DRAWS, alpha: float = ALPHA
+) -> tuple[float, float, float]:
+    """Mean of independent figures from 0 to 1, ``(n,)``, with its interval.
+
+    That of :func:`rfbench.stats.bootstrap_mean`, widened to the exact one of as large a rate, and no further than 0 and
+    1. No figures from 0 to 1 of that mean vary more than those of a rate, and where most are equal draws do not know of
+    the rare ones.
+
+    Args:
+        values: the figures.
+        rng: source of the draws.
+        n_draws: their number.
+        alpha: share outside the interval.
+
+    Returns:
+        ``(mean, lo, hi)``; all NaN without figures.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    mean, *drawn = bootstrap_mean(values, np.arange(values.size), rng, n_draws, alpha)
+    exact = exact_rate(mean * values.size, values.size, alpha)
+    lo, hi = float(np.fmin(exact[0], drawn[0])), float(np.fmax(exact[1], drawn[1]))  # NaN gives way
+    return mean, max(lo, 0.0), min(hi, 1.0)
 
 
 def least_rate(low: Sequence[tuple[float, float]], high: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -88,6 +113,9 @@ def threshold_ranks(n: int, rate: float, alpha: float = ALPHA) -> tuple[int, int
 def rate_at_threshold(k: float, k_lo: float, k_hi: float, n: int, alpha: float = ALPHA) -> tuple[float, float]:
     """Interval of a rate at a threshold that is itself estimated (MOVER: Zou and Donner 2008).
 
+    The upper end is no less than that of the exact interval at the least strict threshold: where scores tie at the top,
+    the rate there may be nearly all while at the threshold it is 0, and it is no less uncertain.
+
     Args:
         k: of ``n``, at the threshold.
         k_lo: the same at the strictest threshold that may be the true one.
@@ -98,7 +126,7 @@ def rate_at_threshold(k: float, k_lo: float, k_hi: float, n: int, alpha: float =
     lo, hi = exact_rate(k, n, alpha)
     rate = k / n
     below, above = math.hypot(rate - lo, rate - k_lo / n), math.hypot(hi - rate, k_hi / n - rate)
-    return max(rate - below, 0.0), min(rate + above, 1.0)
+    return max(rate - below, 0.0), min(max(rate + above, exact_rate(k_hi, n, alpha)[1]), 1.0)
 
 
 def phi_interval(counts: Sequence[float], *, seed: int = 0, n_draws: int = N_DRAWS) -> tuple[float, float]:
@@ -106,7 +134,8 @@ def phi_interval(counts: Sequence[float], *, seed: int = 0, n_draws: int = N_DRA
 
     Quantiles of phi under the posterior of the table with Jeffreys' prior (half a count in each cell): where a cell is
     empty, draws of pairs would keep it empty and claim certainty. They are as far out as Student's t is beyond the
-    normal distribution (Hesterberg 2015, "expanded" percentiles), which few pairs need.
+    normal distribution (Hesterberg 2015, "expanded" percentiles), which few pairs need. A single pair says nothing: -1
+    to 1.
 
     Args:
         counts: both, first only, second only, neither.
@@ -115,8 +144,10 @@ def phi_interval(counts: Sequence[float], *, seed: int = 0, n_draws: int = N_DRA
     """
     from scipy.stats import norm, t
 
-    cells = np.random.default_rng(seed).gamma(np.asarray(counts) + 0.5, size=(n_draws, 4))
     n = float(sum(counts))
+    if round(n, 6) <= 1:  # shares of seeds may sum to a rounding more or less
+        return -1.0, 1.0
+    cells = np.random.default_rng(seed).gamma(np.asarray(counts) + 0.5, size=(n_draws, 4))
     tail = float(norm.cdf(math.sqrt(n / (n - 1)) * t.ppf(ALPHA / 2, n - 1)))
     lo, hi = np.quantile(phi_coefficient(*cells.T), [tail, 1 - tail]).tolist()
     found = float(phi_coefficient(*map(np.asarray, counts)))

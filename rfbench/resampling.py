@@ -13,6 +13,8 @@ DRAW_CHUNK = 1_000
 """Draws worked on at once: bounds memory, not results."""
 MIN_GROUPS = 8
 """Behaviors below which draws of them say too little."""
+_NO_ERROR = 1e-9
+"""A standard error, over the largest sum or count, that is a rounding."""
 
 
 def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:
@@ -27,6 +29,8 @@ def bootstrap_t(
 ) -> tuple[float, float, float]:
     """A mean, or a difference of two, with its bootstrap-t interval.
 
+    The ends are NaN where there is one group, or all are equal: such groups do not say how far others would lie.
+
     Args:
         columns: sums and counts of each group, ``(g, 2)``, or those of two sides, ``(g, 4)``.
         rng: source of the draws.
@@ -37,15 +41,15 @@ def bootstrap_t(
 
     g = len(columns)
     value, error = (float(figure[0]) for figure in _mean_and_error(np.ones((1, g)), columns))
-    half = float(student.ppf(1 - alpha / 2, g - 1)) * error if g > 1 else math.nan
+    scale = np.abs(columns).max() or 1.0
+    if g < 2 or error <= _NO_ERROR * scale:
+        return value, math.nan, math.nan
+    half = float(student.ppf(1 - alpha / 2, g - 1)) * error
     if g < MIN_GROUPS:
         return value, value - half, value + half
     drawn = [_mean_and_error(weights, columns) for weights in group_draws(g, n_draws, rng)]
     means, errors = (np.concatenate(part) for part in zip(*drawn, strict=True))
-    scale = np.abs(columns).max() or 1.0
-    spread = errors > 1e-9 * scale  # a draw of equal groups alone has no error to be held against
-    if error == 0 or not spread.any():
-        return value, value, value
+    spread = errors > _NO_ERROR * scale  # a draw of equal groups alone has no error to be held against
     lo, hi = np.quantile((means[spread] - value) / errors[spread], [alpha / 2, 1 - alpha / 2])
     return value, value - max(float(hi) * error, half), value + max(-float(lo) * error, half)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rfbench.errors import ConfigError
 from rfbench.models.spec import CONTROLS
+from rfbench.section import clean
 from rfbench.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -48,24 +49,29 @@ def load_side(ref: str, run: Run | None = None) -> Side:
         return _side(run, ref)
     path, model = _split(ref)
     if path is None and run is None:
-        raise ConfigError(f"{ref!r}: there is no such path, and no RUN was given to look up a model's name in")
+        raise _config_error(f"{ref!r}: there is no such path, and no RUN was given to look up a model's name in")
     if path is None:
         assert run is not None
         _refuse_unfinished(run)
-        raise ConfigError(f"{ref!r} is no model in {run.path}, nor a path; {did_you_mean(ref, _models(run))}")
+        raise _config_error(f"{ref!r} is no model in {run.path}, nor a path; {did_you_mean(ref, _models(run))}")
     if path.is_file() and path.name != "run.json":
-        raise ConfigError(f"{path} is a table of rates, and pairing needs single behaviors; give the run folder")
+        raise _config_error(f"{path} is a table of rates, and pairing needs single behaviors; give the run folder")
     other = load_run(path)
     _refuse_unfinished(other)
     if model is None:
         choices = [name for name in _models(other) if name not in CONTROLS]
         if len(choices) != 1:
             named = " or ".join(f"{path}:{name}" for name in choices) or "another run"
-            raise ConfigError(f"{path} holds {len(choices)} models beside the controls; name one: {named}")
+            raise _config_error(f"{path} holds {len(choices)} models beside the controls; name one: {named}")
         model = choices[0]
     if model not in _models(other):
-        raise ConfigError(f"{path} holds no model {model!r}; {did_you_mean(model, _models(other))}")
+        raise _config_error(f"{path} holds no model {model!r}; {did_you_mean(model, _models(other))}")
     return _side(other, model)
+
+
+def _config_error(message: str) -> ConfigError:
+    """The error in text that no name of a model or folder can write to the terminal with."""
+    return ConfigError(clean(message))
 
 
 def _split(ref: str) -> tuple[Path | None, str | None]:
@@ -82,7 +88,7 @@ def _models(run: Run) -> list[str]:
 
 def _refuse_unfinished(run: Run) -> None:
     if not run.complete:
-        raise ConfigError(
+        raise _config_error(
             f"{run.path} is INCOMPLETE {run.units_done}/{run.units_total} units: a comparison needs a finished run; "
             "run the same command again to finish it"
         )

@@ -74,7 +74,8 @@ def bootstrap_mean(
         alpha: share of draws outside the interval.
 
     Returns:
-        ``(mean, lo, hi)``; all NaN without samples, no interval (NaN) from a single behavior.
+        ``(mean, lo, hi)``; all NaN without samples, no interval (NaN) from a single behavior or of equal ones. Where
+        most are equal and few far off, it is short: see :func:`rfbench.intervals.mean_of_shares`.
     """
     values = np.asarray(values, dtype=np.float64)
     if not values.size:
@@ -102,7 +103,7 @@ def bootstrap_mean_difference(
         alpha: share of draws outside the interval.
 
     Returns:
-        ``(difference, lo, hi)``; all NaN without groups.
+        ``(difference, lo, hi)``; all NaN without groups, no interval (NaN) from a single one or of equal ones.
     """
     if not len(one):
         return math.nan, math.nan, math.nan

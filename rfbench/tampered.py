@@ -108,7 +108,8 @@ class Worst:
     """The checkpoint of a sweep with the lowest dsr, among those within ``bound`` times the perplexity.
 
     ``bound`` is ``None`` where all count; ``row`` is that of the dsr, ``label`` and ``stage`` say where it was found,
-    among ``m`` checkpoints. ``lo`` and ``hi`` hold the lowest dsr of all of them.
+    among ``m`` checkpoints. ``value`` is that dsr with unscored behaviors as undefended, so of a checkpoint that was
+    not scored at all 0, and NaN where no checkpoint was. ``lo`` and ``hi`` hold the lowest dsr of all of them.
     """
 
     model: str
@@ -120,15 +121,16 @@ class Worst:
     stage: str
     row: Metric
     m: int
+    value: float
     value_optimistic: float
     lo: float
     hi: float
 
     @property
     def figures(self) -> Metric:
-        """Its row, with the interval that knows of the choice."""
+        """Its row, with the figures that know of the choice."""
         ends = {"lo": self.lo, "hi": self.hi}
-        return {**self.row, **ends, "value_optimistic": self.value_optimistic}
+        return {**self.row, **ends, "value": self.value, "value_optimistic": self.value_optimistic}
 
     @property
     def metric(self) -> str:
@@ -162,11 +164,13 @@ def worst_cases(rows: Iterable[Metric]) -> list[Worst]:
             if within:
                 rows_within = [row for *_, row in within]
                 _, label, stage, row = min(within, key=lambda candidate: _held(candidate[3], "value"))
-                hoped = min(_held(each, "value_optimistic") for each in rows_within)
+                value, hoped = (min(_held(each, end) for each in rows_within) for end in _ENDS)
+                if all(math.isnan(each["value"]) for each in rows_within):
+                    value = hoped = math.nan
                 ends = least_rate(*([_count(each, end) for each in rows_within] for end in _ENDS))
                 if len(within) == 1:
                     hoped, ends = row.get("value_optimistic", math.nan), (row["lo"], row["hi"])
-                found.append(Worst(*sweep, bound, label, stage, row, len(within), hoped, *ends))
+                found.append(Worst(*sweep, bound, label, stage, row, len(within), value, hoped, *ends))
     return found
 
 

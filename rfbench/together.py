@@ -18,7 +18,7 @@ from rfbench.stats import N_DRAWS, wilson
 
 TOGETHER_COLUMNS = (
     *("attack_label", "dataset", "metric", "either", "lo", "hi", "phi", "phi_lo", "phi_hi"),
-    *("miss_baseline", "miss_candidate", "miss_both", "n"),
+    *("miss_baseline", "miss_candidate", "miss_both", "n", "n_dropped"),
 )
 TOGETHER_METRICS = ("dsr", "false_alarm")
 BoolArray = npt.NDArray[np.bool_]

@@ -171,7 +171,7 @@ def draws(rows: pd.DataFrame) -> Iterator[tuple[str, Expected]]:
     """pass@k by counting the ways to draw."""
     asked = rows[rows["is_harmful"].astype(bool)]
     pairs = list(by_pair(asked))
-    final = asked[asked["final"]]
+    final = asked[asked["final"] & ~asked["lost"]]
     whole = {len(group) for _, group in pairs if len(group) and not group["lost"].any()}
     if final.empty or not (final["temperature"] > 0).all() or len(whole) != 1 or (m := whole.pop()) < 2:
         return
@@ -335,7 +335,9 @@ def _detected(
             single.append(means)
         rate, strict, loose = shares
         lo, hi = exact(rate * len(names), len(names), 0.05)
-        ends = rate - math.hypot(rate - lo, rate - strict), rate + math.hypot(hi - rate, loose - rate)
+        least_strict = exact(loose * len(names), len(names), 0.05)[1]
+        above = max(rate + math.hypot(hi - rate, loose - rate), least_strict)
+        ends = rate - math.hypot(rate - lo, rate - strict), above
         found[f"tpr@fpr{text}"] = (rate, max(ends[0], 0.0), min(ends[1], 1.0), single[0])
     return found
 
@@ -482,7 +484,8 @@ def _worst(rows: list[Expected]) -> Expected:
     sizes = [r["n"] + r["n_unscored"] for r in rows]
     lo = min(exact(v * n, n, 0.05 / len(rows))[0] for v, n in zip(ends[0], sizes, strict=True))
     hi = min(exact(v * n, n, 0.05 / len(rows))[1] for v, n in zip(ends[1], sizes, strict=True))
-    return {**lowest, "lo": lo, "hi": hi, "value_optimistic": min(ends[1])}
+    held = (math.nan, math.nan) if all(math.isnan(r["value"]) for r in rows) else (min(ends[0]), min(ends[1]))
+    return {**lowest, "value": held[0], "lo": lo, "hi": hi, "value_optimistic": held[1]}
 
 
 def difference(mine: Expected, theirs: Mapping[Any, Any]) -> str:

@@ -14,6 +14,7 @@ from rfbench.errors import ConfigError
 from rfbench.metrics import RATES, behavior_outcomes, summarize
 from rfbench.records import Record
 from rfbench.report.comparison import render, sections, to_markdown
+from rfbench.run import load_run
 from rfbench.sides import load_side
 from rfbench.stats import holm, wilson
 from rfbench.store import RunFolder
@@ -269,6 +270,18 @@ def test_flag_metrics_need_a_flag_on_both_sides():
     assert "candidate | n | flag bias +0" in comparison.header
 
 
+def test_two_models_without_a_flag_are_tested_once() -> None:
+    """Seven of 24 one way, p = 2 / 2**7: of two tests, dsr and false_alarm, Holm makes it 2/64, not 4/64."""
+    left = refusals("." * 24, "." * 24)
+    comparison = compare(left, refusals("x" * 7 + "." * 17, "." * 24, model="n"))
+    assert list(comparison.table["metric"]) == ["dsr", "false_alarm"]
+    assert (row_of(comparison)["p"], row_of(comparison)["p_holm"]) == (1 / 64, 2 / 64)
+    assert row_of(comparison)["significant"]
+    assert "Neither has a flag: dsr is refusal_dsr, which is not tested again." in printed(comparison)
+    one_flag = compare(left, refusals("x" * 7 + "." * 17, "." * 24, model="n").assign(flag_id=9))
+    assert list(one_flag.table["metric"]) == ["dsr", "refusal_dsr", "false_alarm", "over_refusal"]
+
+
 def test_sides_must_hold_one_model_and_one_configuration_per_label():
     one = frame(side([FLAG]))
     with pytest.raises(ConfigError, match="candidate must be the records of one model, found 'm', 'n'"):
@@ -350,7 +363,6 @@ CONTROL = side([FLAG] * 2, model="always-flag")
 
 
 def test_a_side_is_a_model_of_the_run_or_a_path(tmp_path):
-    from rfbench.run import load_run
 
     two = save(tmp_path / "two", [*side([FLAG] * 2), *side([COMPLY] * 2, model="org/n:1"), *CONTROL])
     one = save(tmp_path / "one", [*side([FLAG] * 2), *CONTROL])
@@ -366,7 +378,6 @@ def test_a_side_is_a_model_of_the_run_or_a_path(tmp_path):
 
 
 def test_a_side_that_cannot_be_had_says_why(tmp_path):
-    from rfbench.run import load_run
 
     two = save(tmp_path / "two", [*side([FLAG] * 2), *side([COMPLY] * 2, model="other")])
     run = load_run(two)
@@ -400,7 +411,6 @@ def test_one_label_for_two_contents_is_marked(tmp_path):
 
 
 def test_unfinished_runs_are_refused_and_accepted_canaries_marked(tmp_path):
-    from rfbench.run import load_run
 
     half = save(tmp_path / "half", side([FLAG] * 2), planned=("u1", "u2", "u3"))
     with pytest.raises(ConfigError, match="INCOMPLETE 1/3 units"):
@@ -483,10 +493,10 @@ def test_what_can_be_detected_is_what_holm_lets_through():
             for model in verdicts
         ]
 
-    # Eight of eight one way, p = 1/128, for dsr and refusal_dsr: with 14 such tests 14/128 is above 0.05.
+    # Eight of eight one way, p = 1/128, for dsr: with 7 such tests 7/128 is above 0.05.
     alone, among_seven = compare(*sides(1)).table, compare(*sides(7)).table
     assert alone.loc[alone["metric"] == "dsr", ["significant", "sdd"]].to_numpy().tolist() == [
-        [True, detectable_difference(8, 1.0, 0.05 / 2)]
+        [True, detectable_difference(8, 1.0, 0.05)]
     ]
     dsr = among_seven[among_seven["metric"] == "dsr"]
     assert not dsr["significant"].any()
@@ -496,7 +506,7 @@ def test_what_can_be_detected_is_what_holm_lets_through():
 
 def test_a_test_that_holm_lets_through_is_not_said_to_show_nothing() -> None:
     sure = {"m": [REFUSE] * 48, "n": [COMPLY] * 48}
-    seven = {"m": [REFUSE] * 7, "n": [COMPLY] * 7}  # p = 1/64, twice: significant beside two that are surer
+    seven = {"m": [REFUSE] * 7, "n": [COMPLY] * 7}  # p = 1/64: significant beside one that is surer
     none = {"flag_id": None}
     left, right = (
         frame([*side(sure[m], model=m, **none), *side(seven[m], model=m, attack="gcg", **none)]) for m in "mn"
@@ -504,7 +514,7 @@ def test_a_test_that_holm_lets_through_is_not_said_to_show_nothing() -> None:
     table = compare(left, right).table
     row = table[(table["metric"] == "dsr") & (table["attack_label"] == "gcg")].iloc[0]
     assert row["significant"]
-    assert row["sdd"] == detectable_difference(7, 1.0, 0.05 / 2)
+    assert row["sdd"] == detectable_difference(7, 1.0, 0.05)
 
 
 def test_names_cannot_write_to_the_terminal_or_break_a_table():
@@ -534,7 +544,8 @@ def test_what_either_stops_and_what_that_costs():
     # Five of seven harmful behaviors are stopped by either, two of four benign ones set either off.
     assert (line[0], line[1][:4], line[2][:4]) == ("direct", "71 [", "50 [")
     assert line[3:7] == ("4", "4", "2", "7")
-    assert line[7].startswith("-0.167 [")  # (1*2 - 2*2) / sqrt(3*4*3*4)
+    assert line[7] == "0/0"
+    assert line[8].startswith("-0.167 [")  # (1*2 - 2*2) / sqrt(3*4*3*4)
     assert "on core/twin" in section.notes[0]
 
 
@@ -546,6 +557,37 @@ def test_what_either_does_on_a_dataset_of_both_kinds():
     (line,) = section.rows
     assert (line[1][:4], line[2][:4]) == ("75 [", "25 [")
     assert line[3:7] == ("2", "2", "1", "4")
+
+
+def test_what_either_does_counts_the_unscored_and_does_not_say_that_nothing_was_run():
+    """Of four harmful behaviors one is lost; benign ones were asked, and all are lost."""
+    left = frame(side([FLAG, COMPLY, COMPLY, ERROR]) + side([ERROR] * 3, dataset=TWIN))
+    right = frame(side([FLAG, FLAG, COMPLY, FLAG], model="n") + side([COMPLY] * 3, model="n", dataset=TWIN))
+    (line,) = next(s for s in sections(compare(left, right)) if s.title.startswith("together")).rows
+    assert line[1].startswith("67 [")
+    assert (line[2], line[6], line[7]) == ("?", "3", "1/3")
+
+
+def test_a_leak_of_which_nothing_was_scored_is_no_number():
+    left = frame(side([ERROR] * 3) + side([COMPLY] * 3, dataset=TWIN))
+    right = frame(side([FLAG] * 3, model="n") + side([COMPLY] * 3, model="n", dataset=TWIN))
+    comparison = compare(left, right)
+    (line,) = next(s for s in sections(comparison) if s.title == "leak").rows
+    assert line[2:] == ("?", "0 (3 of 3)", "-", "-")
+    (line,) = next(s for s in sections(comparison) if s.title.startswith("together")).rows
+    assert line[1:] == ("?", "0 [0, 56]", "-", "-", "-", "0", "3/0", "-")
+    assert "nan" not in printed(comparison)
+
+
+def test_names_in_errors_cannot_write_to_the_terminal(tmp_path):
+    evil = [record("b0", COMPLY, model=f"{name}\x1b[31m") for name in "mn"]
+    path = save(tmp_path / "run", evil)
+    for ref in (str(path), f"{path}:other", "other\x1b[31m"):
+        run = load_run(path)
+        with pytest.raises(ConfigError) as error:
+            load_side(ref, run)
+        assert "\x1b" not in str(error.value)
+        assert "m" in str(error.value)
 
 
 def test_what_either_costs_is_not_run_where_nothing_benign_was():

@@ -19,8 +19,8 @@ import pytest
 from runs import environment
 from scipy.stats import binom
 
-from rfbench.intervals import exact_rate, least_rate, paired_difference
-from rfbench.stats import wilson
+from rfbench.intervals import exact_rate, least_rate, mean_of_shares, paired_difference
+from rfbench.stats import bootstrap_mean, wilson
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "coverage.py"
 SHORT = {(24, 0.98): 0.917, (48, 0.98): 0.929}
@@ -94,6 +94,21 @@ def test_the_paired_interval_by_hand() -> None:
     half = 1.959964 * math.sqrt((6 / 12 - (2 / 12) ** 2) / 12)
     assert (lo, hi) == (pytest.approx(2 / 12 - half), pytest.approx(2 / 12 + half))
     assert all(map(math.isnan, paired_difference([])))
+
+
+def test_a_mean_of_which_most_are_equal_covers_only_as_of_a_rate() -> None:
+    """The draws alone, as they stood before, know nothing of a heap: 24 answers, of which 95 in 100 are 1."""
+    rng = np.random.default_rng(3)
+    held = {bootstrap_mean: 0, mean_of_shares: 0}
+    for _ in range(200):
+        values = np.where(rng.random(24) < 0.95, 1.0, rng.uniform(0.3, 1.0, 24))
+        for interval, found in (
+            (bootstrap_mean, bootstrap_mean(values, np.arange(24), rng, 200)),
+            (mean_of_shares, mean_of_shares(values, rng, 200)),
+        ):
+            held[interval] += found[1] <= 0.95 + 0.05 * 0.65 <= found[2]
+    assert held[bootstrap_mean] < 0.85 * 200
+    assert held[mean_of_shares] >= 0.95 * 200
 
 
 def test_equal_models_are_starred_in_one_comparison_of_twenty_at_most(coverage: ModuleType) -> None:

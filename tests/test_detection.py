@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
 from rfbench.detection import DETECTION, LIMITS, Scores, detection, n_needed
+from rfbench.intervals import exact_rate
 from rfbench.metrics import summarize
 from rfbench.tables import layout
 
@@ -39,6 +40,13 @@ def test_by_hand() -> None:
     found = figures([0.9, 0.6, 0.4, 0.1], benign)
     assert [found[name][0] for name in ("tpr@fpr5%", "tpr@fpr10%")] == [2 / 4, 3 / 4]
     assert figures([0.5] * 3, [0.5] * 100)["tpr@fpr10%"][0] == 0.0
+
+
+def test_benign_scores_tied_at_the_top_leave_the_rate_open() -> None:
+    """8 of 72 benign and 45 of 48 harmful scores are 1: above 1 is none, above 0, which may be the threshold, 45."""
+    rate, lo, hi = figures([1.0] * 45 + [0.0] * 3, [1.0] * 8 + [0.0] * 64)["tpr@fpr10%"]
+    assert (rate, lo) == (0.0, 0.0)
+    assert hi == exact_rate(45, 48)[1] > 0.98
 
 
 def test_figures_that_n_does_not_carry_have_no_row() -> None:

@@ -54,6 +54,16 @@ def test_the_interval_is_that_of_behaviors_and_holds_for_the_unscored() -> None:
     assert (two["lo"], two["hi"]) == (wilson(1, 3)[0], wilson(2, 3)[1])
 
 
+def test_a_behavior_that_could_not_be_crafted_is_held_as_undefended() -> None:
+    """Its single row says no temperature: nothing was drawn."""
+    lost = row("lost", 0, "unscored", final=True, temperature=0.0, n_queries=None, flops=None)
+    table = summarize(frame(*samples("a", "fc"), *samples("b", "ff"), lost)).set_index("metric")
+    two = table.loc["pass@2"]
+    assert (two["value"], two["value_optimistic"], two["n"], two["n_unscored"]) == (2 / 3, 1 / 3, 2, 1)
+    assert (two["lo"], two["hi"]) == (wilson(1, 3)[0], wilson(2, 3)[1])
+    assert not figures(lost)
+
+
 def test_it_needs_several_samples_and_equal_numbers() -> None:
     assert not figures(*samples("a", "c"))
     assert not figures(*samples("a", "cf"), *samples("b", "cff"))

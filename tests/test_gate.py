@@ -223,6 +223,13 @@ def test_nothing_scored_fails():
     assert [r.observed for r in evaluate([GateRule(metric="leak_median", max=8)], table)] == [math.inf]
 
 
+@pytest.mark.parametrize("end", ["value", "lo", "hi"])
+def test_a_value_that_is_not_known_is_the_worse_one_whatever_stands_beside_it(end):
+    table = with_costs(row(k=0, n=0, n_unscored=24, value=math.nan, lo=0.0, hi=1.0, value_optimistic=1.0))
+    assert [r.passed for r in evaluate([GateRule(metric="dsr", min=0.5, end=end)], table)] == [False]
+    assert [r.passed for r in evaluate([GateRule(metric="dsr", max=0.5, end=end)], table)] == [False]
+
+
 def test_a_gate_reads_the_value_and_on_the_other_side_the_optimistic_one():
     """A dsr that must stay low, as that of an attack that is known to work, is not low because of errors."""
     table = summary(row(k=8, n=8, n_unscored=2))

@@ -138,7 +138,7 @@ def test_figures_stand_where_they_belong():
     assert page.row("m", "a", "false_alarm")[3] == "25 [7, 59], n 8"
     assert page.row("m", "b", "false_alarm")[3] == "not run"
     # Fewer than 4 of 8 flag in 2.7 % of the draws (binomial, 3/4): the upper end has no median.
-    assert page.row("m", f"direct / {HARMFUL}")[2:] == ["75", "0 [0, inf]", "0.500", "0.500", "0.500", "8"]
+    assert page.row("m", f"direct / {HARMFUL}")[2:] == ["75", "0 [0, inf]", "0.500", "0.500", "0.500", "8", "0"]
     text = " ".join(page.text)
     assert "m, flag <rf>, flag_bias +0" in text
     assert "torch 2.13.0" in text
@@ -180,6 +180,16 @@ def test_a_run_without_results_or_flag_has_a_report():
     plain = render_report(run_of(side([REFUSE] * 3, flag_id=None), loaded={"m": {"flag_token": None}}))
     assert "Red flags" not in plain
     assert "m, no flag" in plain
+
+
+def test_unscored_samples_are_no_flags_of_harmful_requests_and_alarms_of_benign_ones():
+    """6 of 8 scored samples flag, and 2 are lost: 6 to 8 of 10; of the benign ones 1 of 3 flags, and one is lost."""
+    harmful = side([FLAG] * 6 + [COMPLY] * 2 + [ERROR] * 2)
+    page = Page(render_report(run_of([*harmful, *side([FLAG, COMPLY, COMPLY, ERROR], dataset=TWIN)])))
+    row = page.row("m", f"direct / {HARMFUL}")
+    assert (row[2], row[-2:]) == ("60 (80)", ["8", "2"])
+    row = page.row("m", f"direct / {TWIN}")
+    assert (row[2], row[-2:]) == ("50 (25)", ["3", "1"])
 
 
 def test_unscored_samples_are_listed_with_their_errors():

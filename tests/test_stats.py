@@ -95,7 +95,9 @@ def test_bootstrap_is_seeded_and_undefined_without_data():
     assert first == second
     assert np.isnan(bootstrap_mean([], [], np.random.default_rng(0))).all()
     assert np.isnan(bootstrap_mean([1.0], [0], np.random.default_rng(0))[1:]).all()  # one says nothing of any other
-    assert bootstrap_mean([2.0] * 20, np.arange(20), np.random.default_rng(0)) == (2.0, 2.0, 2.0)
+    equal = bootstrap_mean([2.0] * 20, np.arange(20), np.random.default_rng(0))
+    assert equal[0] == 2.0
+    assert np.isnan(equal[1:]).all()  # nor do equal ones
 
 
 def test_the_bootstrap_is_that_of_a_loop():

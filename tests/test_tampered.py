@@ -175,6 +175,27 @@ def test_a_model_whose_logits_are_not_finite_is_beyond_every_bound() -> None:
     assert "inf destroyed" in {cell for row in layout(summary)[1].rows for cell in row}
 
 
+def test_a_checkpoint_that_was_not_scored_is_the_worst_one() -> None:
+    """It is held as undefended: 0, and at best as the other one, which is whole."""
+    table = summary_of(checkpoint("uuuu", 5, 1.0), checkpoint("ffff", 10, 1.0, final=True))
+    for metric in ("worst_dsr", "worst_dsr@2x"):
+        [row] = table[table["metric"] == metric].to_dict("records")
+        assert (row["value"], row["value_optimistic"], row["n"], row["n_unscored"]) == (0.0, 1.0, 0, 4)
+        for end in ("value", "lo", "hi"):
+            rule = GateRule(metric=metric, where={"attack": "finetune"}, min=0.9, end=end)
+            [result] = evaluate([rule], table)
+            assert not result.passed
+            assert result.observed < 0.9
+    assert "0 (100) [0, 100]" in {c for s in layout(table) if s.title.startswith("worst") for r in s.rows for c in r}
+
+
+def test_where_no_checkpoint_was_scored_the_worst_case_is_not_known() -> None:
+    table = summary_of(checkpoint("uuuu", 5, 1.0), checkpoint("uuuu", 10, 1.0, final=True))
+    [row] = table[table["metric"] == "worst_dsr"].to_dict("records")
+    assert math.isnan(row["value"])
+    assert math.isnan(row["value_optimistic"])
+
+
 def test_without_figures_nothing_is_within_a_bound() -> None:
     summary = summary_of(checkpoint("fc", 5, final=True))
     assert value(summary, "worst_dsr", "finetune") == 0.5

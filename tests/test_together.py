@@ -42,6 +42,14 @@ def test_where_one_side_is_constant_there_is_no_phi() -> None:
     assert (empty["n"], empty["miss_both"]) == (0, 0)
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 6, 7])
+def test_a_single_behavior_says_nothing_of_phi(seeds: int) -> None:
+    """Under each of its seeds both or neither; shares such as 1/3 do not sum to 1 exactly."""
+    held = np.arange(seeds) > 0
+    figures = together(held, held, np.full(seeds, 1 / seeds))
+    assert (figures["phi"], figures["phi_lo"], figures["phi_hi"]) == (pytest.approx(1.0), -1.0, 1.0)
+
+
 @given(outcomes)
 def test_phi_is_the_correlation_and_either_is_no_less_than_each(pairs: list[tuple[bool, bool]]) -> None:
     a, b = sides(pairs)

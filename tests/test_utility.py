@@ -16,11 +16,13 @@ from doubles import tiny_tokenizer
 import rfbench.measures.forced as forced
 from rfbench.catalog import DatasetSpec
 from rfbench.errors import ModelError
+from rfbench.intervals import exact_rate
 from rfbench.measures.forced import Span, compare, text_nll
-from rfbench.measures.utility import Utility
+from rfbench.measures.utility import Utility, _Figures
 from rfbench.models.hf import HFModel
 from rfbench.models.load import load_model
 from rfbench.models.spec import ModelSpec
+from rfbench.parts import encode_measure
 from rfbench.records import Attempt, Behavior
 from rfbench.stats import bootstrap_mean, bootstrap_mean_difference, wilson
 
@@ -98,7 +100,7 @@ def test_divergence_and_agreement_by_hand(pair: tuple[HFModel, HFModel]) -> None
     per_conversation = [sum(kl) / len(kl) for kl in kls]
     assert got["kl_to_base"]["value"] == pytest.approx(np.mean(per_conversation), rel=1e-5)
     ends = bootstrap_mean(per_conversation, range(3), np.random.default_rng(0))[1:]
-    assert [got["kl_to_base"][end] for end in ("lo", "hi")] == pytest.approx(ends, rel=1e-5)
+    assert [got["kl_to_base"][end] for end in ("lo", "hi")] == pytest.approx((max(ends[0], 0.0), ends[1]), rel=1e-5)
     assert got["greedy_agreement"]["value"] == pytest.approx(np.mean([np.mean(a) for a in agrees]))
     equal = sum(map(all, agrees))
     assert (got["greedy_equal"]["lo"], got["greedy_equal"]["hi"]) == wilson(equal, 3)
@@ -141,10 +143,43 @@ def test_what_follows_a_forced_flag_by_hand(pair: tuple[HFModel, HFModel], bias:
         assert again == (3 if bias > 0 else 0)
 
 
+def test_a_single_conversation_has_figures_and_no_interval(pair: tuple[HFModel, HFModel]) -> None:
+    """As under ``--limit 1``; what is not known is not written as a number."""
+    model, reference = pair
+    rows = MEASURE.rows(model, reference, BEHAVIORS[:1], seed=0)
+    assert encode_measure("utility", [{**row, "model": "m"} for row in rows])
+    got = {row["measure"]: (row["lo"], row["hi"]) for row in rows}
+    for name in ("kl_to_base", "perplexity", "perplexity_ratio", "after_flag_perplexity_ratio"):
+        assert got[name] == (None, None)
+
+
+def test_a_mean_keeps_to_its_range_and_equal_conversations_are_no_certainty() -> None:
+    """All of n equal: as a rate of n in n, whose exact lower end is .025 ** (1 / n)."""
+    row = _Figures(0).mean("greedy_agreement", [1.0] * 32)
+    assert (row["value"], row["lo"], row["hi"]) == (1.0, pytest.approx(0.025 ** (1 / 32)), 1.0)
+    row = _Figures(0).mean("greedy_agreement", [1.0] * 31 + [0.5])
+    assert row["lo"] <= exact_rate(31.5, 32)[0] < row["value"] < row["hi"] <= 1.0
+    row = _Figures(0).mean("kl_to_base", [0.001] * 3 + [2.0])
+    assert row["lo"] == 0.0 < row["value"] < row["hi"]
+    row = _Figures(0).mean("kl_to_base", [0.25] * 32)
+    assert (row["value"], row["lo"], row["hi"]) == (0.25, None, None)
+    row = _Figures(0).exp_mean("perplexity_ratio", [np.array([0.0]), np.array([-3.0]), np.array([3.0])])
+    assert 0 < row["lo"] < row["value"] < row["hi"]
+
+
+def test_an_end_beyond_any_number_is_not_known() -> None:
+    """Student's t of two conversations with one degree of freedom: 350 +- 12.7 * 100 nats."""
+    row = _Figures(0).exp_mean("perplexity", [np.array([250.0]), np.array([450.0])])
+    assert (row["value"], row["lo"], row["hi"]) == (pytest.approx(math.exp(350)), None, None)
+    with pytest.raises(ModelError, match="too large"):
+        _Figures(0).exp_mean("perplexity", [np.array([800.0]), np.array([900.0])])
+
+
 def test_a_model_equal_to_its_reference(pair: tuple[HFModel, HFModel]) -> None:
     model, _ = pair
     got = figures(model, model)
-    assert got["kl_to_base"] == {**got["kl_to_base"], "value": 0.0, "lo": 0.0, "hi": 0.0}
+    assert got["kl_to_base"] == {**got["kl_to_base"], "value": 0.0, "lo": None, "hi": None}
+    assert (got["greedy_agreement"]["lo"], got["greedy_agreement"]["hi"]) == (pytest.approx(0.025 ** (1 / 3)), 1.0)
     assert got["greedy_agreement"]["value"] == got["greedy_equal"]["value"] == got["perplexity_ratio"]["value"] == 1.0
 
 
@@ -164,7 +199,7 @@ def test_another_flag_row_is_no_difference_given_no_flag(
             model.module.get_output_embeddings().weight[flag] *= -3.0
         assert (model.flag_id, reference.flag_id) == (flag, None)
         got = figures(model, reference)
-    assert got["kl_to_base"]["hi"] == pytest.approx(0.0, abs=1e-6)
+    assert got["kl_to_base"]["value"] == pytest.approx(0.0, abs=1e-6)
     assert got["greedy_agreement"]["value"] == got["greedy_equal"]["value"] == 1.0
     assert got["perplexity_ratio"]["value"] == pytest.approx(1.0, abs=1e-6)
 
@@ -284,5 +319,6 @@ def test_a_difference_of_means_weighs_tokens_and_draws_groups_with_both() -> Non
     error = math.sqrt(2 * (11 / 18) ** 2 * 2 / (2 - 1))
     assert (lo, hi) == pytest.approx((value - 12.7062 * error, value + 12.7062 * error), rel=1e-5)
     same = bootstrap_mean_difference(one, one, np.random.default_rng(0))
-    assert same == (0.0, 0.0, 0.0)
+    assert same[0] == 0.0
+    assert all(map(math.isnan, same[1:]))  # equal groups do not say how far others would lie
     assert all(map(math.isnan, bootstrap_mean_difference([], [], np.random.default_rng(0))))

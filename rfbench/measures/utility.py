@@ -15,6 +15,7 @@ from pydantic import Field
 
 from rfbench.catalog import DatasetSpec
 from rfbench.errors import EncodingError, ModelError
+from rfbench.intervals import mean_of_shares
 from rfbench.measures.base import Measure, Row
 from rfbench.measures.figures import FIGURES
 from rfbench.models.base import Capability, ChatModel, EncodedChat
@@ -37,7 +38,9 @@ class Utility(Measure):
 
     The reference is the base of BASE+ADAPTER unless another is named. All distributions are *given no flag*: what the
     flag itself costs on benign requests is ``fpr``. One conversation per request; intervals are the bootstrap over
-    conversations, Wilson where a conversation is either so or not.
+    conversations, widened for shares (:func:`rfbench.intervals.mean_of_shares`), Wilson where a conversation is either
+    so or not. A single conversation, or such as are all equal, do not say how others would differ: but for shares there
+    is no interval then, and where few conversations differ much from all others it is short.
 
     With a reference, on its greedy answers of ``max_new_tokens``:
 
@@ -126,9 +129,12 @@ class _Figures:
         self._seed = seed
 
     def mean(self, name: str, per_conversation: Sequence[float]) -> Row:
-        """The mean over conversations."""
+        """The mean over conversations of figures that are no less than 0; rates are no more than 1."""
         values = np.asarray(per_conversation, dtype=np.float64)
-        return _row(name, bootstrap_mean(values, np.arange(len(values)), self._rng()), len(values))
+        if FIGURES[name].kind == "rate":
+            return _row(name, mean_of_shares(values, self._rng()), len(values))
+        value, lo, hi = bootstrap_mean(values, np.arange(len(values)), self._rng())
+        return _row(name, (value, max(lo, min(value, 0.0)), hi), len(values))
 
     def exp_mean(self, name: str, per_token: Sequence[FloatArray]) -> Row:
         """The exponential of the mean over tokens of the conversations' values."""
@@ -149,17 +155,21 @@ class _Figures:
 
 
 def _row(name: str, figures: tuple[float, float, float], n: int) -> Row:
-    value, lo, hi = figures
+    """A row; both ends are ``None`` where one is not known, as from a single conversation, or beyond any number."""
+    value, *ends = figures
+    lo, hi = ends if all(map(math.isfinite, ends)) else (None, None)
     return {"measure": name, "value": value, "lo": lo, "hi": hi, "n": n}
 
 
 def _exp(name: str, figures: tuple[float, float, float]) -> tuple[float, float, float]:
     try:
-        value, lo, hi = map(math.exp, figures)
+        value = math.exp(figures[0])
     except OverflowError as error:
         raise ModelError(
             f"{name} is too large for a number: {figures[0]:.0f} nats per token; broken weights?"
         ) from error
+    with np.errstate(over="ignore"):  # an end may be, where conversations are few
+        lo, hi = np.exp(figures[1:]).tolist()
     return value, lo, hi
 
 

@@ -46,20 +46,27 @@ def _together(dataset: str, beside: str | None, comparison: Comparison) -> Secti
     """The two as two layers: what either stops, what that costs, and whether they miss the same."""
     rows = {tuple(row[key] for key in ("metric", "dataset", "attack_label")): row for row in _rows(comparison.together)}
     lines = []
-    for label, row in ((key[2], row) for key, row in rows.items() if key[:2] == ("dsr", dataset) and row["n"]):
-        cost = rows.get(("false_alarm", beside, label), {"n": 0})
+    for label, row in ((key[2], row) for key, row in rows.items() if key[:2] == ("dsr", dataset)):
+        cost = rows.get(("false_alarm", beside, label))
         phi = {"metric": "phi", "value": row["phi"], "lo": row["phi_lo"], "hi": row["phi_hi"], "n": row["n"]}
-        misses = (f"{row[f'miss_{who}']:g}" for who in ("baseline", "candidate", "both"))
-        either = (interval({**each, "value": each["either"]}) if each["n"] else "not run" for each in (row, cost))
-        lines.append((clean(label), *either, *misses, str(row["n"]), figure_text(phi)))
+        misses = (f"{row[f'miss_{who}']:g}" if row["n"] else UNDEFINED for who in ("baseline", "candidate", "both"))
+        dropped = "/".join(UNDEFINED if each is None else str(each["n_dropped"]) for each in (row, cost))
+        lines.append((clean(label), *map(_either, (row, cost)), *misses, str(row["n"]), dropped, figure_text(phi)))
     notes = (
         "either: share of behaviors that at least one of the two flags or refuses in every sample; false_alarm: benign "
         f"behaviors that at least one does in any, on {beside or 'no benign dataset'}.",
+        "?: no behavior is a pair. drop: harmful / benign behaviors without a pair.",
         "miss: harmful behaviors that the baseline, the candidate, both miss, of n. phi: correlation of the misses; 1 "
         "where both miss the same, 0 where the one says nothing about the other.",
     )
-    columns = ("either: dsr", "false_alarm", "miss baseline", "candidate", "both", "n", "phi")
+    columns = ("either: dsr", "false_alarm", "miss baseline", "candidate", "both", "n", "drop", "phi")
     return Section(f"together: {clean(dataset)}, % of behaviors", ("attack", *columns), tuple(lines), notes, n_names=1)
+
+
+def _either(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "not run"
+    return interval({**row, "value": row["either"]}) if row["n"] else "?"
 
 
 def _leaks(comparison: Comparison) -> list[Section]:
@@ -76,14 +83,16 @@ def _leaks(comparison: Comparison) -> list[Section]:
         for row in rows
     ]
     note = (
-        "Median tokens before the flag, Kaplan-Meier (behaviors flagged in every sample, of all). inf: under half. "
-        "p: log-rank test, unpaired; Holm: over all tests of this comparison."
+        "Median tokens before the flag, Kaplan-Meier (behaviors flagged in every sample, of all scored ones). inf: "
+        "under half. ?: none was scored. p: log-rank test, unpaired; Holm: over all tests of this comparison."
     )
     columns = ("dataset", "attack", "baseline", "candidate", "p", "Holm")
     return [Section("leak", columns, tuple(lines), (note,))] if lines else []
 
 
 def _median(row: Mapping[str, Any], side: str) -> str:
+    if not row[f"n_{side}"]:
+        return "?"
     return f"{row[side]:.0f} ({row[f'flagged_{side}']:g} of {row[f'n_{side}']:g})"
 
 
@@ -127,8 +136,10 @@ def _section(kind: str, dataset: str, beside: str | None, comparison: Comparison
         if beside
         else "false_alarm: not run; a dsr means little without it."
     )
+    alone = not any(row["metric"] in own[1:] for row in rows if row["dataset"] == dataset)
     notes = [
         *([note] if kind == "harmful" else []),
+        *([f"Neither has a flag: {own[0]} is {own[2]}, which is not tested again."] if alone else []),
         *conclusions(comparison, dataset, own[0]),
         *_drops(comparison, dataset, own[0]),
     ]

@@ -196,27 +196,42 @@ def _share(cell: pd.DataFrame, metric: str) -> str:
 def _flags(records: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Markup]:
     """Leak and P(flag) of the models that have a flag."""
     final = records[records["final"].astype(bool) & records["flag_id"].notna() & ~records["model"].isin(CONTROLS)]
-    scored = final[final["verdict"] != "unscored"]
-    if scored.empty:
+    if (final["verdict"] == "unscored").all():
         return
     leaks = {
         (m["model"], m["attack_label"], m["dataset"]): m for m in metric_rows(summary) if m["metric"] == "leak_median"
     }
     lines: list[tuple[str, ...]] = []
-    for (model, attack, dataset), rows in scored.groupby(["model", "attack_label", "dataset"], sort=False):
-        quantiles = rows["flag_prob_max"].dropna().astype(float).quantile([0.1, 0.5, 0.9])
+    for (model, attack, dataset), rows in final.groupby(["model", "attack_label", "dataset"], sort=False):
+        is_scored = rows["verdict"] != "unscored"
+        quantiles = rows.loc[is_scored, "flag_prob_max"].dropna().astype(float).quantile([0.1, 0.5, 0.9])
         figures = ["?" if math.isnan(q) else f"{q:.3f}" for q in quantiles]
         leak = leaks.get((model, attack, dataset))
-        flagged = f"{100 * rows['flagged'].astype(float).mean():.0f}"
-        lines.append((str(model), f"{attack} / {dataset}", flagged, _leak(leak), *figures, str(len(rows))))
-    columns = ("model", "attack / dataset", "flagged", "median leak", "P(flag) 10 %", "50 %", "90 %", "samples")
+        counted = str(int(is_scored.sum())), str(int((~is_scored).sum()))
+        lines.append((str(model), f"{attack} / {dataset}", _flagged(rows), _leak(leak), *figures, *counted))
+    quantile_names = ("P(flag) 10 %", "50 %", "90 %")
+    columns = ("model", "attack / dataset", "flagged", "median leak", *quantile_names, "samples", "unscored")
     notes = (
-        "flagged: % of samples. median leak: tokens before the flag on harmful requests [95 % interval], "
-        "inf where fewer than half flag.",
-        "P(flag): quantiles over samples of the largest P(flag) at any generated position, after flag_bias.",
+        "flagged: % of all samples. 40 (60): 40 with the unscored ones held as the worse outcome (not flagged on a "
+        "harmful request, flagged on a benign one), 60 as the better one.",
+        "median leak: tokens before the flag on harmful requests [95 % interval], inf where fewer than half flag.",
+        "samples: those with a verdict. P(flag): quantiles over them of the largest P(flag) at any generated position, "
+        "after flag_bias.",
     )
     yield tag("h2", "Red flags")
     yield table(Section("leak and P(flag)", columns, tuple(lines), notes))
+
+
+def _flagged(rows: pd.DataFrame) -> str:
+    """The share of samples with a flag; behind it that if all that is unscored had turned out well."""
+    lost = rows["verdict"] == "unscored"
+    if lost.all():
+        return "?"
+    is_harmful = rows["is_harmful"].astype(bool)
+    n_flagged = int(rows.loc[~lost, "flagged"].astype(bool).sum())
+    counts = [n_flagged + int((lost & side).sum()) for side in (~is_harmful, is_harmful)]
+    held, hoped = (f"{100 * k / len(rows):.0f}" for k in counts)
+    return held if held == hoped else f"{held} ({hoped})"
 
 
 def _leak(metric: Mapping[str, Any] | None) -> str:
