@@ -44,7 +44,7 @@ def test_cut_off_in_the_thought_nothing_is_said(name: str) -> None:
     assert (reading.refused, reading.partial, reading.rule) == (False, False, "")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [form.name for form in FORMS if not form.prose])
 def test_a_thought_that_the_template_opened_has_its_end_alone(name: str) -> None:
     assert read_answer(f"{REFUSAL} Or can I?{CLOSED[name]}{ANSWER}") == (ANSWER, False)
 
@@ -81,6 +81,37 @@ def test_a_tag_that_says_what_it_marks_at_the_start_of_a_text() -> None:
     assert read_answer(f"\n<|thinking|>{REFUSAL}") == ("", True)
     aside = f"In XML: <my:think>a</my:think> {ANSWER}"
     assert read_answer(aside) == (aside, False)
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("<scratch_pad>", "</scratch_pad>"),
+        ("<analysis>", "</analysis>"),
+        ("<CoT>\n", "\n</CoT>"),
+        ("<rationale>", "</rationale>"),
+        ("<self_reflection>", "</self_reflection>"),
+        ("<inner_monologue>", "</inner_monologue>"),
+        ("<\uff5cthink\uff5c>", "<\uff5c/think\uff5c>"),
+        ("<\uff5cbegin\u2581of\u2581thinking\uff5c>", "<\uff5cend\u2581of\u2581thinking\uff5c>"),
+        ("<|assistant_thinking|>", "<|assistant_response|>"),
+        ("Here's my thought process:", "Here's my response:"),
+    ],
+)
+def test_a_text_that_begins_with_a_thought_in_other_marks(opening: str, closing: str) -> None:
+    assert read_answer(f"{opening}{REFUSAL} Or can I?{closing}{ANSWER}") == (ANSWER, False)
+    assert read_refusal(f"{opening}{ANSWER}{closing}{REFUSAL}", REQUEST).refused
+    assert read_answer(f"{opening}{REFUSAL} So") == ("", True)
+
+
+def test_a_tag_around_all_that_is_said_is_no_thought() -> None:
+    for text in (f"<reason>{REFUSAL}</reason>", f"<analysis>{REFUSAL}</analysis>\n<|im_end|>"):
+        assert read_answer(text) == (text, False)
+        assert read_refusal(text, REQUEST).refused
+    other = f"<analysis>{REFUSAL}</rationale>{ANSWER}"  # closed by its like alone
+    assert read_answer(other) == ("", True)
+    later = f"{ANSWER} Here is my response: {REFUSAL}"
+    assert read_answer(later) == (later, False)
 
 
 @pytest.mark.parametrize("text", ["", ANSWER, "a < b > c [1] [/2] <b>bold</b>", "think, then </thin", "\u25c1"])

@@ -76,7 +76,7 @@ class HFModel(ChatModel):
         self.eos_ids = end_of_text_ids(module, tokenizer, encoder)
         self.max_context = context_length(module.config)
         self._facts = dict(facts or {})
-        self._reader = ThoughtReader(tokenizer, encoder.template, thinking)
+        self._reader = ThoughtReader(tokenizer, encoder.template, thinking, encoder.template_args)
         self.thinks = self._reader.thinks
 
     @property

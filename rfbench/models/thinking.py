@@ -13,10 +13,28 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from rfbench.thoughts import FORMS, TAGGED, Finder, Form, Span, find_thoughts, finder, forms_named, pair
+from rfbench.thoughts import (
+    FORMS,
+    TAGGED,
+    Finder,
+    Form,
+    Span,
+    closings,
+    find_thoughts,
+    finder,
+    pair,
+    says_thought,
+    tag_form,
+    tags_left_open,
+    tags_named,
+)
 
 # A mark that is one token is one character while its form is looked for; no text holds these.
 _FIRST_STAND_IN = 0xF0000
+
+# A message whose place in a rendered conversation is looked for.
+_SLOT = "qxzslot"
+_SENTENCES = tuple(form.marks[0].split()[0] for form in FORMS if form.prose)
 
 _Run = tuple[int, int, int]
 
@@ -62,9 +80,16 @@ class ThoughtReader:
         tokenizer: a fast tokenizer.
         template: its chat template.
         marks: the two marks of thoughts; ``"none"`` reads no thoughts; ``None`` is the table of known forms.
+        template_args: extra variables for the template.
     """
 
-    def __init__(self, tokenizer: Any, template: str, marks: tuple[str, str] | Literal["none"] | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: str,
+        marks: tuple[str, str] | Literal["none"] | None = None,
+        template_args: Mapping[str, Any] | None = None,
+    ) -> None:
         forms: tuple[Form, ...] = () if marks == "none" else FORMS
         if marks is not None and marks != "none":
             forms = (pair("own", *marks), *FORMS)
@@ -78,7 +103,10 @@ class ThoughtReader:
             declared = form.name == "own" or self._is_declared(form, template)
             (self._declared if declared else self._others).append(finder(form, self._write, at_start=not declared))
         if forms:
-            self._declared += [finder(form, self._write) for form in forms_named([template, *self._added])]
+            left_open = tags_left_open(*_around(tokenizer, template, template_args or {}))
+            tags = dict.fromkeys([*left_open, *tags_named([template, *self._added])])
+            found = [tag_form(tag, closing) for tag in tags if (closing := self._closings(tag, template))]
+            self._declared += [finder(form, self._write) for form in found]
             self._others.append(finder(TAGGED, at_start=True))
         self.thinks = bool(self._declared)
         self._ends = frozenset(
@@ -109,7 +137,8 @@ class ThoughtReader:
         """The thoughts in generated ``ids``; ``inside`` is the form of one that the prompt left open."""
         text, runs = self._shadow(ids)
         finders = self._declared
-        if self._others and not text[:1].isalnum():  # no mark begins so, and most answers do
+        # No mark begins with a letter but those of sentences, and most answers do.
+        if self._others and (not text[:1].isalnum() or text.startswith(_SENTENCES)):
             finders = [*self._declared, *self._others]
         spans, still_open = find_thoughts(text, finders, inside)
         found: list[Span] = []
@@ -141,6 +170,13 @@ class ThoughtReader:
         # A template may write the mark that it opens a thought with alone, or the one by which it cuts old thoughts
         # out. What marks more than thoughts proves nothing alone.
         return not form.inner and any(mark in template for mark in marks)
+
+    def _closings(self, tag: str, template: str) -> list[str]:
+        """What may close a tag here: what the template or the vocabulary holds, or any text where the tag is text."""
+        guesses = closings(tag)
+        if says_thought(tag) and tag not in self._vocabulary:
+            return list(guesses)
+        return [mark for mark in guesses if mark in template or mark in self._vocabulary]
 
     def _write(self, mark: str) -> str:
         """The expression for a mark: a stand-in for each part of it that is one token."""
@@ -201,6 +237,22 @@ class ThoughtReader:
 
     def _begins(self, ids: Sequence[int], first: int, n: int, text: str) -> bool:
         return self._decode(ids[first : first + n]).startswith(text)
+
+
+def _around(tokenizer: Any, template: str, template_args: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What a template writes before a request, after it, and after an answer; empty where it takes no such thing."""
+
+    def render(turns: list[dict[str, str]], prompt: bool) -> str:
+        how: dict[str, Any] = {"chat_template": template, "tokenize": False, "add_generation_prompt": prompt}
+        try:
+            return str(tokenizer.apply_chat_template(turns, **how, **template_args))
+        except Exception:  # templates are programs: they raise what they like
+            return ""
+
+    request = {"role": "user", "content": _SLOT}
+    before, _, after = render([request], True).rpartition(_SLOT)
+    answered = render([request, {"role": "assistant", "content": _SLOT}], False)
+    return before, after, answered.rpartition(_SLOT)[2]
 
 
 class Meter:

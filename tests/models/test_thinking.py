@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 from chat_styles import STYLES, Style, build_tokenizer, tokenizer_of
-from doubles import tiny_tokenizer
+from doubles import CHATML, tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -194,6 +194,36 @@ def test_tags_that_say_what_they_mark(opening: str, closing: str, in_vocabulary:
     assert reader.read(ids_of(tokenizer, "I cannot help"), opened).answer_start is None
     ids = ids_of(tokenizer, f"I cannot help{closing}\n\nSure")
     assert tokenizer.decode(ids[reader.read(ids, opened).answer_start :]) == "Sure"
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("<scratch_pad>", "</scratch_pad>"),
+        ("<|analysis|>", "<|final|>"),
+        ("<musings>", "</musings>"),
+        ("<ctrl94>", "<ctrl95>"),
+        ("<\uff5cthink\uff5c>", "<\uff5c/think\uff5c>"),
+        ("<|assistant_thinking|>", "<|assistant_response|>"),
+    ],
+)
+def test_a_mark_that_the_prompt_leaves_open(opening: str, closing: str) -> None:
+    template = CHATML.replace("assistant\\n' }}", "assistant\\n" + opening + "' }}")
+    assert opening in template
+    tokenizer = build_tokenizer(Style(template, ("<|im_start|>", "<|im_end|>"), (opening, closing)))
+    reader = ThoughtReader(tokenizer, template)
+    opened = reader.open_after(ids_of(tokenizer, f"<|im_end|>\n<|im_start|>assistant\n{opening}"))
+    assert opened is not None
+    ids = ids_of(tokenizer, f"I cannot help{closing}Sure")
+    assert tokenizer.decode(ids[reader.read(ids, opened).answer_start :]) == "Sure"
+    assert reader.read(ids_of(tokenizer, "I cannot help"), opened).inside
+
+
+@pytest.mark.parametrize("style", [name for name in STYLES if "think" not in STYLES[name].template.lower()])
+def test_marks_of_turns_are_none_of_thoughts(style: str) -> None:
+    if style != "harmony":
+        reader = ThoughtReader(tokenizer_of(style), STYLES[style].template)
+        assert not any(name.startswith(("<", "[")) for name in reader.names)
 
 
 def test_white_space_around_a_thought_is_no_answer() -> None:
