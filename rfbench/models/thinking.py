@@ -6,6 +6,7 @@ marks, are read from the text of the ids.
 
 from __future__ import annotations
 
+import logging
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ from rfbench.thoughts import (
     tags_left_open,
     tags_named,
 )
+
+logger = logging.getLogger(__name__)
 
 # A mark that is one token is one character while its form is looked for; no text holds these.
 _FIRST_STAND_IN = 0xF0000
@@ -105,8 +108,14 @@ class ThoughtReader:
         if forms:
             left_open = tags_left_open(*_around(tokenizer, template, template_args or {}))
             tags = dict.fromkeys([*left_open, *tags_named([template, *self._added])])
-            found = [tag_form(tag, closing) for tag in tags if (closing := self._closings(tag, template))]
-            self._declared += [finder(form, self._write) for form in found]
+            closed = {tag: self._closings(tag, template) for tag in tags}
+            self._declared += [finder(tag_form(tag, ends), self._write) for tag, ends in closed.items() if ends]
+            if marks is None and (endless := [tag for tag in left_open if says_thought(tag) and not closed[tag]]):
+                logger.warning(
+                    "the chat template opens a thought with %r, and neither it nor the vocabulary holds a mark that "
+                    "would close it: all is read as answer; say `thinking: {open: ..., close: ...}` on the model",
+                    endless[0],
+                )
             self._others.append(finder(TAGGED, at_start=True))
         self.thinks = bool(self._declared)
         self._ends = frozenset(

@@ -219,6 +219,24 @@ def test_a_mark_that_the_prompt_leaves_open(opening: str, closing: str) -> None:
     assert reader.read(ids_of(tokenizer, "I cannot help"), opened).inside
 
 
+def test_a_mark_that_nothing_closes_opens_no_thought(caplog: pytest.LogCaptureFixture) -> None:
+    opening = "<|reserved_reasoning|>"
+    template = CHATML.replace("assistant\\n' }}", "assistant\\n" + opening + "' }}")
+    tokenizer = build_tokenizer(Style(template, ("<|im_start|>", "<|im_end|>"), (opening, "<|y|>")))
+    prompt = ids_of(tokenizer, f"<|im_end|>\n<|im_start|>assistant\n{opening}")
+    reader = ThoughtReader(tokenizer, template)
+    assert not reader.thinks
+    assert reader.open_after(prompt) is None
+    assert reader.read(ids_of(tokenizer, "Sure, here is")).answer_start == 0
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert repr(opening) in said
+    assert "`thinking:" in said
+    caplog.clear()
+    told = ThoughtReader(tokenizer, template, (opening, "<|y|>"))
+    assert told.open_after(prompt) is not None
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("style", [name for name in STYLES if "think" not in STYLES[name].template.lower()])
 def test_marks_of_turns_are_none_of_thoughts(style: str) -> None:
     if style != "harmony":
