@@ -201,6 +201,8 @@ def find_thoughts(
 ) -> tuple[list[Span], Finder | None]:
     """Spans of characters that are thought, marks included, and the form of one that is still open at the end.
 
+    A thought that is closed again goes on to its last end, unless marks of its form end more than thoughts.
+
     Args:
         text: in which the marks are looked for.
         finders: forms.
@@ -208,6 +210,7 @@ def find_thoughts(
     """
     spans: list[Span] = []
     at = start = 0
+    last: Finder | None = None
     while True:
         if inside is None:
             opening = _first([(each.opens.search(text, at), each) for each in finders])
@@ -215,8 +218,13 @@ def find_thoughts(
                 orphan = _first([(each.closes.search(text), each) for each in finders if each.orphans])
                 if orphan and (opening is None or orphan[0].start() < opening[0].start()):
                     spans.append((0, orphan[0].end()))
-                    at = orphan[0].end()
+                    at, last = orphan[0].end(), orphan[1]
                     continue
+            again = last.closes.search(text, at) if last and last.orphans and not last.form.inner else None
+            if again and (opening is None or again.start() < opening[0].start()):  # it had closed too early
+                spans[-1] = (spans[-1][0], again.end())
+                at = again.end()
+                continue
             if opening is None:
                 return spans, None
             found, inside = opening[0], opening[1].opened_by(opening[0][0])
@@ -227,7 +235,7 @@ def find_thoughts(
         if inside.form is TAGGED and _ONLY_TAGS.match(text, close.end()):
             return spans, None  # all that is said
         spans.append((start, close.end()))
-        at, inside = close.end(), None
+        at, last, inside = close.end(), inside, None
 
 
 def _first(found: Sequence[tuple[re.Match[str] | None, Finder]]) -> tuple[re.Match[str], Finder] | None:

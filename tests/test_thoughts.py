@@ -67,8 +67,18 @@ def test_a_second_thought_leaves_what_was_said_before_it() -> None:
     text = f"<think>a</think>{ANSWER}<think>I can't help with that.</think> So."
     assert read_answer(text) == (f"{ANSWER} So.", False)
     assert read_answer(f"{ANSWER}<think>Hm") == (ANSWER, True)
-    # A stray end after an answer that has begun takes nothing of it away.
-    assert read_answer(f"<think>a</think>{ANSWER}</think>So.") == (f"{ANSWER}</think>So.", False)
+
+
+def test_a_thought_that_is_closed_twice_goes_on_to_its_last_end() -> None:
+    assert read_answer(f"<think>a</think>{REFUSAL} Or can I?</think>{ANSWER}") == (ANSWER, False)
+    assert read_answer(f"Hm.</think></think>\n\n{ANSWER}") == (f"\n\n{ANSWER}", False)  # opened by the template
+    again = f"<think>a</think>So. <think>b</think>{REFUSAL}</think>{ANSWER}"
+    assert read_answer(again) == (f"So. {ANSWER}", False)
+    # What marks more than thoughts, and what ends a thought of another kind, takes nothing away.
+    final = "<|end|><|start|>assistant<|channel|>final<|message|>"
+    said = f"<|channel|>analysis<|message|>Hm.{final}{ANSWER}{final}{ANSWER}"
+    assert ANSWER + final in read_answer(said)[0]
+    assert read_answer(f"<think>a</think>{ANSWER}</thought>b") == (f"{ANSWER}</thought>b", False)
 
 
 def test_an_opening_tag_of_the_answer_goes_with_the_thought() -> None:

@@ -171,6 +171,19 @@ def test_an_end_that_nothing_has_opened() -> None:
     assert tokenizer.decode(ids[reader.read(ids).answer_start :]) == "Sure"
 
 
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("is_open", [True, False])
+def test_an_end_after_an_end(how: Any, is_open: bool) -> None:
+    tokenizer, reader = reader_of("think", how)
+    opened = reader.open_after(ids_of(tokenizer, "<think>")) if is_open else None
+    ids = ids_of(tokenizer, "I cannot.</think>\nWait. Or can I?\n</think>\n\nSure")
+    assert tokenizer.decode(ids[reader.read(ids, opened).answer_start :]) == "Sure"
+    meter = reader.meter(opened)
+    for token in ids:
+        meter.feed(token)
+    assert (meter.inside, meter.n_thought) == (False, reader.read(ids, opened).answer_start)
+
+
 @pytest.mark.parametrize(
     ("opening", "closing"),
     [
