@@ -32,6 +32,7 @@ from rfbench.models.pieces import (
 )
 from rfbench.models.templates import PLAIN_TEMPLATE, find_template, freeze_clock
 from rfbench.records import Message, Role
+from rfbench.thoughts import spans_in_text
 
 __all__ = ["PLAIN_TEMPLATE", "ChatEncoder"]
 
@@ -215,7 +216,7 @@ class ChatEncoder:
         frame = Frame.of(self._render(with_slots(turns), False, True))
         if frame.order[-1:] != (len(messages),) or frame.literals[-1]:
             raise EncodingError("the chat template does not end with the answer that it is to go on with")
-        pieces = fill(frame, turns, self._render(turns, False, True))[:-1]
+        pieces = self._fill_answer(frame, turns, words)[:-1]
         forced = Piece("prefill", pieces[-1].text)
         if frame.keeps(turns):
             return [*pieces[:-1], forced]
@@ -226,6 +227,19 @@ class ChatEncoder:
         if last < 0 or asked[-2].text not in trimmed(messages[last]["content"]):
             raise EncodingError("the chat template drops messages before an answer that it is to go on with")
         return [*asked[:-1], pieces[-2], forced]
+
+    def _fill_answer(self, frame: Frame, turns: Sequence[Message], words: str) -> list[Piece]:
+        """The frame with all contents; an answer that the template rewrites stands there as it is."""
+        try:
+            return fill(frame, turns, self._render(turns, False, True))
+        except EncodingError:
+            if spans_in_text(words)[0]:  # a thought is cut out; it begins where generation would
+                raise
+        slot, core = with_slots(turns)[-1]["content"], words.strip()
+        marked: Message = {"role": "assistant", "content": words.replace(core, slot, 1)}  # white space may be trimmed
+        turns = [*turns[:-1], marked]
+        *asked, answer, end = fill(frame, turns, self._render(turns, False, True))
+        return [*asked, Piece(answer.kind, answer.text.replace(slot, core)), end]
 
     def _escaped_tokens(self, text: str, pieces: Sequence[Piece], ends: Sequence[int]) -> list[_Token]:
         """Tokens of ``text``, cut as often as it takes until all special ones are the template's."""

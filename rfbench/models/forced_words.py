@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from rfbench.models.encoding import ChatEncoder
     from rfbench.records import Message
 
-PROBES = ("Sure, here is", "I cannot help with that")
-"""Answers that every template can carry: no mark of a thought, no white space at an end."""
+PROBES = ("Sure, here is", "I cannot help with that", "Sure, here is\n\nFirst")
+"""Answers that every template can carry: no mark of a thought, no white space at an end. Some fold blank lines."""
 _SHOWN = 4
 
 
@@ -25,17 +25,14 @@ def check_forced_words(encoder: ChatEncoder) -> str:
     if encoder.system is not None:
         messages.insert(0, {"role": "system", "content": encoder.system})
     for words in PROBES:
-        turns: list[Message] = [*messages, {"role": "assistant", "content": words}]
-        try:
-            expected = tokenizer.apply_chat_template(
-                turns,
-                chat_template=encoder.template,
-                tokenize=True,
-                return_dict=False,
-                continue_final_message=True,
-                **encoder.template_args,
-            )
-        except Exception:  # templates are programs: they raise what they like
+        expected = _continued(encoder, messages, words)
+        n_compared = None
+        first = words.splitlines()[0]
+        if first != words and (expected is None or words not in tokenizer.decode(expected)):
+            # The template rewrites them, and they are kept here as they are: where they begin is compared.
+            expected = _continued(encoder, messages, first)
+            n_compared = len(encoder.encode(messages, first).ids) - 1
+        if expected is None:
             continue
         chat = encoder.encode(messages, words)
         ids = chat.ids
@@ -43,13 +40,34 @@ def check_forced_words(encoder: ChatEncoder) -> str:
         if encoder.system is not None and encoder.system not in tokenizer.decode(expected):
             # Some templates lose a system prompt where an answer follows. It is kept here, so the answer is compared.
             mine = ids[chat.span("user").stop :]
-            expected = expected[-len(mine) :]
+            n_more = 0 if n_compared is None else len(ids) - n_compared - 1
+            expected = expected[n_more - len(mine) :]
+        if n_compared is not None:
+            n_compared -= len(ids) - len(mine)
+            mine, expected = mine[:n_compared], expected[:n_compared]
         if list(mine) != list(expected):
             return (
                 f"forced words {words!r} end in {_shown(tokenizer, ids)}, where the chat template "
                 f"writes {_shown(tokenizer, expected)}"
             )
     return ""
+
+
+def _continued(encoder: ChatEncoder, messages: list[Message], words: str) -> list[int] | None:
+    """Ids of transformers' own continuation; ``None`` where the template has none."""
+    turns: list[Message] = [*messages, {"role": "assistant", "content": words}]
+    try:
+        ids = encoder.tokenizer.apply_chat_template(
+            turns,
+            chat_template=encoder.template,
+            tokenize=True,
+            return_dict=False,
+            continue_final_message=True,
+            **encoder.template_args,
+        )
+    except Exception:  # templates are programs: they raise what they like
+        return None
+    return list(ids)
 
 
 def _shown(tokenizer: object, ids: Sequence[int]) -> str:

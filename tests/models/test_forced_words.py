@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chat_styles import STYLES, build_tokenizer, tokenizer_of
+from chat_styles import STYLES, Style, build_tokenizer, tokenizer_of
 from doubles import CHATML, save_tiny_model, tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -173,6 +173,36 @@ def test_words_that_the_template_would_rewrite_follow_its_prompt(caplog: pytest.
     assert tokenizer.decode(chat.ids).endswith("<|Assistant|><think>\nDone.</think>Sure")
     assert tokenizer.convert_tokens_to_ids("</think>") in chat.ids
     assert "forced words follow the generation prompt" in caplog.text
+
+
+FOLDING = (
+    "{% for m in messages %}{{ m['role'].capitalize() + ': ' "
+    "+ m['content'].replace('\\n\\n', '\\n') | trim + '\\n\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+"""A template that folds blank lines, and whose generation prompt lacks the space before an answer."""
+
+
+@pytest.mark.parametrize("spaces", ["bytes", "metaspace"])
+def test_words_that_the_template_rewrites_stand_where_it_places_words(spaces: Any, monkeypatch: Any) -> None:
+    tokenizer = build_tokenizer(Style(FOLDING, (), (), spaces=spaces))
+    encoder = ChatEncoder(tokenizer)
+    for words in ("Sure, here is\n\nFirst", " Sure\n\n\n\nFirst", "1. A\n\n2. B\n"):
+        chat = encoder.encode(MANY, words)
+        assert tokenizer.decode(chat.ids).endswith(f"Assistant: {words.strip()}"), words
+        prefill = tokenizer.decode(chat.ids[chat.span("prefill").start :])
+        assert prefill.strip() == words.strip()
+    assert check_forced_words(encoder) == ""
+    # Behind the generation prompt, as it was, the check would say so.
+    bare = ChatEncoder._continued
+
+    def glued(self: ChatEncoder, messages: Sequence[Message], words: str) -> Any:
+        if "\n" in words:
+            raise EncodingError("rewritten")
+        return bare(self, messages, words)
+
+    monkeypatch.setattr(ChatEncoder, "_continued", glued)
+    assert "forced words 'Sure, here is\\n\\nFirst' end in" in check_forced_words(ChatEncoder(tokenizer))
 
 
 def test_ids_under_chatml_are_as_they_were() -> None:
