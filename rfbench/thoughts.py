@@ -256,6 +256,13 @@ def without(text: str, spans: Sequence[Span]) -> str:
 _IN_TEXT = (*(finder(form, at_start=form.prose) for form in FORMS), finder(TAGGED, at_start=True))
 _MARKS = sorted({re.escape(mark) for form in FORMS if not form.prose for mark in form.marks}, key=len, reverse=True)
 _MARK = re.compile("|".join(_MARKS))
+_THOUGHT_TAG = re.compile(f"{_BEFORE}/?(?:{_NAME}|{_WIDE}){_AFTER}")
+
+
+def marks_in(text: str) -> tuple[str, ...]:
+    """The marks of thoughts that a text holds: those of the table, and tags that say what they mark."""
+    found = {match[0]: match.start() for expression in (_MARK, _THOUGHT_TAG) for match in expression.finditer(text)}
+    return tuple(sorted(found, key=lambda mark: (found[mark], mark)))
 
 
 def spans_in_text(text: str) -> tuple[list[Span], bool]:

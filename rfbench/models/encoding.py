@@ -32,7 +32,7 @@ from rfbench.models.pieces import (
 )
 from rfbench.models.templates import PLAIN_TEMPLATE, find_template, freeze_clock
 from rfbench.records import Message, Role
-from rfbench.thoughts import spans_in_text
+from rfbench.thoughts import marks_in, spans_in_text
 
 __all__ = ["PLAIN_TEMPLATE", "ChatEncoder"]
 
@@ -199,16 +199,25 @@ class ChatEncoder:
         They stand where the template itself places an assistant's words, white space that it trims left out. Where it
         cannot go on with an answer, they follow the generation prompt.
         """
+        for mark in marks_in(words) if self.escape else ():
+            if self.tokenizer.get_vocab().get(mark) in self.control_ids:
+                self._say_once(
+                    f"forced words hold {mark!r}, which is text here; special_tokens: raw sends it as a token"
+                )
+                break
         if not words.strip():  # a template that trims would leave nothing to go on with
             return [*self._pieces(messages), Piece("prefill", words)]
         try:
             return self._continued(self._with_system(messages), words)
         except EncodingError as error:
             pieces = self._pieces(messages)  # raises where the conversation itself is at fault
-            if str(error) not in self._said:
-                self._said.add(str(error))
-                logger.warning("forced words follow the generation prompt as they are: %s", error)
+            self._say_once(f"forced words follow the generation prompt as they are: {error}")
             return [*pieces, Piece("prefill", words)]
+
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            logger.warning("%s", line)
 
     def _continued(self, messages: Sequence[Message], words: str) -> list[Piece]:
         answer: Message = {"role": "assistant", "content": words}

@@ -255,6 +255,18 @@ def test_special_tokens_that_are_forced_stay_text() -> None:
         assert controls == [i for i in plain.ids if i in encoder.control_ids]
 
 
+def test_a_mark_of_a_thought_that_is_spelled_out_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    encoder = encoder_of("qwen3")
+    for words in ("</think>\n\nSure", "</think>\n\nFirst", "Sure"):
+        encoder.encode(MANY, words)
+    said = [record.getMessage() for record in caplog.records if "hold" in record.getMessage()]
+    assert said == ["forced words hold '</think>', which is text here; special_tokens: raw sends it as a token"]
+    caplog.clear()
+    encoder_of("qwen3", escape=False).encode(MANY, "</think>\n\nSure")
+    encoder_of("llama3").encode(MANY, "</think>\n\nSure")  # no token in this vocabulary
+    assert "forced words hold" not in caplog.text
+
+
 # --- attacks that reason about the border ----------------------------------------------------------------------------
 
 
