@@ -272,10 +272,27 @@ def _path(text: str, base_dir: Path) -> Path:
 
 
 def _split(spec: str, base_dir: Path) -> tuple[str, str | None]:
-    base, plus, adapter = spec.rpartition("+")
-    if not plus or _path(spec, base_dir).exists():
+    """Base and adapter: at the last plus, or else where both sides are to be found, as either path may hold one."""
+    if "+" not in spec or _path(spec, base_dir).exists():
         return spec, None
-    return base, adapter
+    splits = [(spec[:i], spec[i + 1 :]) for i in range(len(spec) - 1, -1, -1) if spec[i] == "+"]
+    here = [(_is_here(base, "", base_dir), _is_here(adapter, base, base_dir)) for base, adapter in splits]
+    there = [tuple(_HUB_ID.fullmatch(part) is not None and "/" in part for part in split) for split in splits]
+    both = (split for split, found in zip(splits, here, strict=True) if all(found))
+    # A Hub is not asked: one side lies here, the other has the shape of an id.
+    one = (
+        split
+        for split, (a, b), (hub_a, hub_b) in zip(splits, here, there, strict=True)
+        if (a and hub_b) or (hub_a and b)
+    )
+    return next(both, next(one, splits[0]))
+
+
+def _is_here(text: str, base: str, base_dir: Path) -> bool:
+    """Whether a model, or an adapter for ``base``, comes with the package or lies at this path."""
+    if not text:
+        return False
+    return (text == EMBEDDED and not base) or text in _shipped_for(base) or _path(text, base_dir).exists()
 
 
 def _is_local(text: str, base_dir: Path) -> bool:

@@ -50,6 +50,23 @@ def test_an_existing_path_is_not_split(here: Path) -> None:
     assert ModelSpec.parse("c++model+lora").check(here) == []
 
 
+@pytest.mark.parametrize("base", ["smollm2", "org/model", "./base", "./ba+se"])
+@pytest.mark.parametrize("adapter", ["./a+d", "a+d", "./r=8+a=16+x"])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_folder_with_a_plus_in_its_name(
+    here: Path, monkeypatch: pytest.MonkeyPatch, base: str, adapter: str, absolute: bool
+) -> None:
+    monkeypatch.chdir(here)
+    for name in (base, adapter):
+        if name not in ("smollm2", "org/model"):
+            (here / name).mkdir(exist_ok=True)
+    where = str(here / adapter) if absolute else adapter
+    spec = ModelSpec.parse(f"{base}+{where}")
+    assert (spec.base, spec.adapter) == (base, where)
+    assert spec.resolve(here).adapter == str(here / adapter)
+    assert spec.check(here) == []
+
+
 @given(PART, st.none() | PART)
 def test_base_and_adapter_join_to_the_spec(base: str, adapter: str | None) -> None:
     text = base if adapter is None else f"{base}+{adapter}"
