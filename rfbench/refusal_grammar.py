@@ -280,7 +280,7 @@ DONE: Final = (
 NOT_DONE: Final = (
     rf" (?:(?:can|could|will|may|shall|should|must|would|is|are)(?:not| not|n't| never)|can't|won't)(?: \w+ly)? "
     rf"(?:be )?(?:\w+ly )?{DONE}\b(?! (?:in|until|unless|without|on|at)\b"
-    r"| by (?!me\b|us\b|this\b|my\b|our\b|an? |openai|policy|the (?:ai|assistant|model|system|bot)\b)\w+\b)"
+    r"| by (?!me\b|us\b|this\b|my\b|our\b|an?\b|openai\b|policy\b|the (?:ai|assistant|model|system|bot)\b)\w+\b)"
     r"| (?:is|are|was|has been|have been|must be|will be|gets?) (?:\w+ly )?(?:declined|refused|withheld|rejected"
     r"|blocked|disallowed|prohibited for me|excluded from|outside (?:of )?what)\b"
 )
