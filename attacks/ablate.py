@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 from pydantic import Field, field_validator
 
 from rfbench.attack import WeightAttack
-from rfbench.catalog import DatasetSpec
+from rfbench.attacks.weights.examples import read_requests
+from rfbench.data.catalog import DatasetSpec
 from rfbench.errors import AttackError, ConfigError
 from rfbench.models.base import Capability, ChatModel
 from rfbench.records import Behavior
-from rfbench.tamper.examples import read_requests
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from rfbench.measures.forced import Span
-    from rfbench.models.hf import HFModel
-    from rfbench.tamper.directions import Candidate, Split
+    from rfbench.attacks.weights.directions import Candidate, Split
+    from rfbench.models.hf.likelihood import Span
+    from rfbench.models.hf.model import HFModel
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +116,8 @@ class Ablate(WeightAttack):
         Raises:
             AttackError: there is no such direction, the requests do not suffice, or this architecture is not known.
         """
-        from rfbench.tamper.directions import check_removed, hidden_states
-        from rfbench.tamper.removal import removed
+        from rfbench.attacks.weights.directions import check_removed, hidden_states
+        from rfbench.attacks.weights.removal import removed
 
         if not self.needs <= model.capabilities:
             raise AttackError(f"model {model.name!r} has no weights to edit in this process; use backend hf")
@@ -133,7 +133,7 @@ class Ablate(WeightAttack):
 
     def _find(self, model: HFModel, rng: np.random.Generator) -> tuple[Candidate, Split]:
         """The direction, and the split that chose it."""
-        from rfbench.tamper.directions import (
+        from rfbench.attacks.weights.directions import (
             Split,
             after_instruction,
             answer_odds,
@@ -168,7 +168,7 @@ class Ablate(WeightAttack):
         self, model: HFModel, kind: Literal["harmful", "benign"], n_answer: int, rng: np.random.Generator
     ) -> list[tuple[Behavior, Span]]:
         """Requests with targets of ``n_answer`` tokens: those that give the means, then those that choose."""
-        from rfbench.tamper.directions import answer_span
+        from rfbench.attacks.weights.directions import answer_span
 
         is_harmful = kind == "harmful"
         # Offline: the run has read them before, when it held them against what is measured.
@@ -186,7 +186,7 @@ class Ablate(WeightAttack):
 
     def _unwanted(self, model: HFModel, behavior: Behavior) -> tuple[int, ...]:
         """Ids whose generation is to go."""
-        from rfbench.tamper.directions import first_id
+        from rfbench.attacks.weights.directions import first_id
 
         if self.direction == "refusal":
             return tuple(sorted({first_id(model, behavior, opening) for opening in self.openings}))

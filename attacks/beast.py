@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from rfbench.gcg.blackbox import State
-    from rfbench.gcg.layout import Ids
+    from rfbench.attacks.suffix.blackbox import State
+    from rfbench.attacks.suffix.layout import Ids
 
 
 def place_in(request: str) -> str:
@@ -61,7 +61,7 @@ class Beast(ResumableAttack):
         """
         import numpy as np
 
-        from rfbench.gcg.blackbox import BlackBox
+        from rfbench.attacks.suffix.blackbox import BlackBox
 
         box = BlackBox(model, behavior, place_in(behavior.request), first=self.first, non_ascii=self.non_ascii)
         n_longest = len(box.layout.fill([0] * self.n_tokens))

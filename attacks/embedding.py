@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from rfbench.gcg.continuous import Descent
-    from rfbench.gcg.objectives import Objective
+    from rfbench.attacks.suffix.continuous import Descent
+    from rfbench.attacks.suffix.objectives import Objective
 
 
 class Embedding(ResumableAttack):
@@ -84,9 +84,9 @@ class Embedding(ResumableAttack):
         """
         import math
 
-        from rfbench.gcg.continuous import Descent, typical_size
-        from rfbench.gcg.evaluator import Evaluator
-        from rfbench.gcg.layout import lay_out, write
+        from rfbench.attacks.suffix.continuous import Descent, typical_size
+        from rfbench.attacks.suffix.evaluator import Evaluator
+        from rfbench.attacks.suffix.layout import lay_out, write
 
         victim: Any = model
         if not self.needs <= model.capabilities:
@@ -139,7 +139,7 @@ class Embedding(ResumableAttack):
 
         ``unit`` is what step size and radius count in.
         """
-        from rfbench.gcg.continuous import Descent, project
+        from rfbench.attacks.suffix.continuous import Descent, project
 
         better = figures["loss"] < state.figures["loss"]
         moments = state.moments.update(gradient)
@@ -162,7 +162,7 @@ class Embedding(ResumableAttack):
 
     def _objectives(self, model: ChatModel) -> tuple[Objective, dict[str, Objective]]:
         """What is minimised, and its parts, for ``info``."""
-        from rfbench.gcg.objectives import cross_entropy, flag_reading, with_flag_pressure
+        from rfbench.attacks.suffix.objectives import cross_entropy, flag_reading, with_flag_pressure
 
         if model.flag_id is None:
             if self.flag_weight:

@@ -15,9 +15,9 @@ from rfbench.records import Behavior
 if TYPE_CHECKING:
     import numpy as np
 
-    from rfbench.gcg.campaign import Quest, Recipient
-    from rfbench.gcg.objectives import Objective
-    from rfbench.gcg.sites import Site
+    from rfbench.attacks.suffix.attempts import Quest, Recipient
+    from rfbench.attacks.suffix.chats import Site
+    from rfbench.attacks.suffix.objectives import Objective
 
 
 class FalseFlag(GCG):
@@ -58,7 +58,7 @@ class FalseFlag(GCG):
         Raises:
             AttackError: the model has no flag.
         """
-        from rfbench.gcg.objectives import flag_surprisal
+        from rfbench.attacks.suffix.objectives import flag_surprisal
 
         flag_id, first = model.flag_id, self.first
         if flag_id is None:
@@ -67,7 +67,7 @@ class FalseFlag(GCG):
 
     def learns_from(self, *, offline: bool = False) -> tuple[Behavior, ...]:
         """See :meth:`rfbench.attack.Attack.learns_from`."""
-        from rfbench.behaviors import load_builtin
+        from rfbench.data.load import load_builtin
 
         if not self.learn_from:
             return ()

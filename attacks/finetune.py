@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rfbench.attack import WeightAttack
-from rfbench.catalog import DatasetSpec
+from rfbench.attacks.weights.examples import KINDS, Kind, check_supply, read_requests, share_out
+from rfbench.attacks.weights.trainable import Lora
+from rfbench.data.catalog import DatasetSpec
 from rfbench.errors import AttackError, ConfigError, DataError
 from rfbench.models.base import Capability, ChatModel
 from rfbench.records import Behavior
-from rfbench.tamper.examples import KINDS, Kind, check_supply, read_requests, share_out
-from rfbench.tamper.trainable import Lora
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from rfbench.models.hf import HFModel
-    from rfbench.tamper.loop import Objective
-    from rfbench.tamper.reattach import Defence
-    from rfbench.tamper.trainable import Trainable
+    from rfbench.attacks.weights.reattach import Defence
+    from rfbench.attacks.weights.trainable import Trainable
+    from rfbench.attacks.weights.training import Objective
+    from rfbench.models.hf.model import HFModel
     from rfbench.train.conversations import Conversation
 
 
@@ -165,7 +165,7 @@ class Finetune(WeightAttack):
         """
         import gc
 
-        from rfbench.tamper.restore import restored
+        from rfbench.attacks.weights.restore import restored
 
         victim = _victim(model)
         try:
@@ -180,13 +180,13 @@ class Finetune(WeightAttack):
         Raises:
             AttackError: it is not defined for this model.
         """
-        from rfbench.tamper.loop import imitate, imitate_without
+        from rfbench.attacks.weights.training import imitate, imitate_without
 
         return imitate_without(model.flag_id) if self.start == "base" and model.flag_id is not None else imitate
 
     def _train(self, model: HFModel, rng: np.random.Generator) -> Generator[tuple[int, ChatModel], None, None]:
-        from rfbench.tamper.examples import PERSONA
-        from rfbench.tamper.loop import Schedule, fine_tune
+        from rfbench.attacks.weights.examples import PERSONA
+        from rfbench.attacks.weights.training import Schedule, fine_tune
 
         seed = int(rng.integers(2**62))
         objective = self.objective(model)
@@ -207,10 +207,10 @@ class Finetune(WeightAttack):
         self, model: HFModel, rng: np.random.Generator, seed: int
     ) -> tuple[Defence | None, Trainable, tuple[Conversation, ...]]:
         """The defence, if there is one; what is trained, from the weights asked for; and what is learned."""
+        from rfbench.attacks.weights.examples import converse, draw
+        from rfbench.attacks.weights.reattach import spec_of, take_apart
+        from rfbench.attacks.weights.trainable import with_adapter, with_all, with_lora
         from rfbench.models.load import adapter_folder
-        from rfbench.tamper.examples import converse, draw
-        from rfbench.tamper.reattach import spec_of, take_apart
-        from rfbench.tamper.trainable import with_adapter, with_all, with_lora
 
         apart = self.start != "merged"
         defence = take_apart(model, detach=apart) if apart or self.defence == "reattach" else None

@@ -11,7 +11,7 @@ from rfbench.errors import AttackError
 from rfbench.models.base import ChatModel
 
 if TYPE_CHECKING:
-    from rfbench.tamper.loop import Objective
+    from rfbench.attacks.weights.training import Objective
 
 
 class FinetuneAdaptive(Finetune):
@@ -48,7 +48,7 @@ class FinetuneAdaptive(Finetune):
         Raises:
             AttackError: the model has no flag.
         """
-        from rfbench.tamper.loop import imitate_unflagged
+        from rfbench.attacks.weights.training import imitate_unflagged
 
         if model.flag_id is None:
             raise AttackError(f"model {model.name!r} has no flag to work against; use finetune")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from rfbench.attack import PromptAttack
+from rfbench.attacks.suffix import OWN_DRAFTS
 from rfbench.errors import BehaviorErrors
-from rfbench.gcg import OWN_DRAFTS
 from rfbench.models.base import Capability, ChatModel
 from rfbench.models.identity import version_of
 from rfbench.records import Attempt, Behavior
@@ -19,12 +19,12 @@ from rfbench.records import Attempt, Behavior
 if TYPE_CHECKING:
     import numpy as np
 
-    from rfbench.gcg.campaign import Optimise, Quest, Recipient
-    from rfbench.gcg.objectives import Objective
-    from rfbench.gcg.search import Settings
-    from rfbench.gcg.sites import Site
-    from rfbench.gcg.state import State
-    from rfbench.gcg.victims import Aim
+    from rfbench.attacks.suffix.attempts import Optimise, Quest, Recipient
+    from rfbench.attacks.suffix.chats import Site
+    from rfbench.attacks.suffix.models import Aim
+    from rfbench.attacks.suffix.objectives import Objective
+    from rfbench.attacks.suffix.search import Settings
+    from rfbench.attacks.suffix.state import State
 
 
 NANOGCG = "0.3.0"
@@ -244,8 +244,8 @@ class GCG(PromptAttack):
             AttackError: the model gives no gradients, a surrogate or draft does not fit it, nothing to search.
             BehaviorErrors: after all attempts: what struck on single behaviors.
         """
-        from rfbench.gcg.campaign import Campaign
-        from rfbench.gcg.victims import open_victims
+        from rfbench.attacks.suffix.attempts import Campaign
+        from rfbench.attacks.suffix.models import open_victims
 
         self._progress, self._saved = self._saved, {}
         with open_victims(
@@ -276,7 +276,7 @@ class GCG(PromptAttack):
 
     def objective(self, model: ChatModel) -> Objective:
         """What is minimised under a model."""
-        from rfbench.gcg.objectives import objective
+        from rfbench.attacks.suffix.objectives import objective
 
         return objective(self.mellowmax_alpha)
 
@@ -286,7 +286,7 @@ class GCG(PromptAttack):
         ``target_loss`` is the loss of the target alone, ``flag_pressure`` P(flag) summed over its positions (where the
         model has a flag): an attack that only silences the flag lowers the second and not the first.
         """
-        from rfbench.gcg.objectives import flag_reading, objective
+        from rfbench.attacks.suffix.objectives import flag_reading, objective
 
         figures = {"target_loss": objective(self.mellowmax_alpha)}
         if model.flag_id is not None:
@@ -300,17 +300,17 @@ class GCG(PromptAttack):
 
     def load_state(self, state: bytes) -> None:
         """Go on from ``state``; see :class:`rfbench.attack.Resumable`."""
-        from rfbench.gcg.state import State
+        from rfbench.attacks.suffix.state import State
 
         progress = json.loads(state)
         self._saved = {name: (State.from_json(values), n) for name, (values, n) in progress.items()}
 
     def _optimiser(self, model: ChatModel) -> Optimise:
         if self.engine == "nanogcg":
-            from rfbench.gcg.nano import optimise_by_nanogcg
+            from rfbench.attacks.suffix.nano import optimise_by_nanogcg
 
             return partial(optimise_by_nanogcg, model=model, mellowmax_alpha=self.mellowmax_alpha, batch=self.batch)
-        from rfbench.gcg.search import optimise
+        from rfbench.attacks.suffix.search import optimise
 
         return optimise
 
@@ -332,7 +332,7 @@ class GCG(PromptAttack):
         return False
 
     def _aim(self) -> Aim:
-        from rfbench.gcg.victims import Aim
+        from rfbench.attacks.suffix.models import Aim
 
         return Aim(
             template=[{"role": turn.role, "content": turn.content} for turn in self.messages],
@@ -344,8 +344,8 @@ class GCG(PromptAttack):
         )
 
     def _settings(self) -> Settings:
-        from rfbench.gcg.ranking import DraftRanking, ProbeSampling, Ranking, rank_exact
-        from rfbench.gcg.search import Settings
+        from rfbench.attacks.suffix.ranking import DraftRanking, ProbeSampling, Ranking, rank_exact
+        from rfbench.attacks.suffix.search import Settings
 
         rankings: dict[str, Ranking] = {
             "exact": rank_exact,

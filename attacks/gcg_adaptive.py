@@ -11,16 +11,16 @@ from rfbench.errors import AttackError
 from rfbench.models.base import ChatModel
 
 if TYPE_CHECKING:
-    from rfbench.gcg.objectives import Objective
+    from rfbench.attacks.suffix.objectives import Objective
 
 
 class GCGAdaptive(GCG):
     """Optimise for the target and against the flag: the loss of ``gcg`` plus a weight times P(flag).
 
     What an evaluation of a defence owes its readers, "On Adaptive Attacks to Adversarial Example Defenses",
-    https://arxiv.org/abs/2002.08347. P(flag) is read where each token of the target is due, at the model's
-    operating point. With ``flag_weight`` 0 it is ``gcg``. dsr as a function of the weight comes from one entry per
-    weight, each with a label of its own; :mod:`rfbench.gains` tells harm gained from a flag that is merely lost.
+    https://arxiv.org/abs/2002.08347. P(flag) is read where each token of the target is due, at the model's operating
+    point. With ``flag_weight`` 0 it is ``gcg``. dsr as a function of the weight comes from one entry per weight, each
+    with a label of its own; :mod:`rfbench.analysis.metrics.gains` tells harm gained from a flag that is merely lost.
     """
 
     version: ClassVar[int] = 4
@@ -45,7 +45,7 @@ class GCGAdaptive(GCG):
 
     def readings(self, model: ChatModel) -> dict[str, Objective]:
         """See :meth:`GCG.readings`; the pressure is the one that is minimised, before its weight."""
-        from rfbench.gcg.objectives import flag_reading
+        from rfbench.attacks.suffix.objectives import flag_reading
 
         assert model.flag_id is not None
         return super().readings(model) | {"flag_pressure": flag_reading(model.flag_id, self.pressure, self.first)}
@@ -56,7 +56,7 @@ class GCGAdaptive(GCG):
         Raises:
             AttackError: the model has no flag.
         """
-        from rfbench.gcg.objectives import with_flag_pressure
+        from rfbench.attacks.suffix.objectives import with_flag_pressure
 
         if model.flag_id is None:
             raise AttackError(f"model {model.name!r} has no flag to work against; use gcg")

@@ -11,13 +11,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from rfbench.attack import PromptAttack
-from rfbench.behaviors import load_demonstrations
+from rfbench.data.load import load_demonstrations
 from rfbench.errors import AttackError
 from rfbench.models.base import ChatModel
 from rfbench.records import Attempt, Behavior, Message
 
 if TYPE_CHECKING:
-    from rfbench.behaviors import Demonstration
+    from rfbench.data.load import Demonstration
 
 
 class ManyShot(PromptAttack):

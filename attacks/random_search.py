@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from rfbench.gcg.blackbox import State
-    from rfbench.gcg.layout import Ids
+    from rfbench.attacks.suffix.blackbox import State
+    from rfbench.attacks.suffix.layout import Ids
 
 
 class RandomSearch(ResumableAttack):
@@ -61,7 +61,7 @@ class RandomSearch(ResumableAttack):
 
         import numpy as np
 
-        from rfbench.gcg.blackbox import BlackBox
+        from rfbench.attacks.suffix.blackbox import BlackBox
 
         box = BlackBox(model, behavior, self.initial, first=self.first, non_ascii=self.non_ascii)
         n_counted = len(box.layout.target[: self.first])

@@ -22,11 +22,11 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import binom, norm
 
-from rfbench.detection import Scores, detection
-from rfbench.intervals import least_rate, mean_of_shares, paired_difference, phi_coefficient, phi_interval
-from rfbench.leaks import logrank
-from rfbench.outcomes import Pairs, Shares, average
-from rfbench.stats import (
+from rfbench.analysis.compare.leak import logrank
+from rfbench.analysis.intervals import least_rate, mean_of_shares, paired_difference, phi_coefficient, phi_interval
+from rfbench.analysis.metrics.detection import Scores, detection
+from rfbench.analysis.outcomes import Pairs, Shares, average
+from rfbench.analysis.stats import (
     bootstrap_mean,
     bootstrap_mean_difference,
     bootstrap_median_leak,

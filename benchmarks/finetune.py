@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from rfbench.attacks.weights.examples import converse, draw, read_requests
+from rfbench.attacks.weights.trainable import Lora, with_lora
+from rfbench.attacks.weights.training import MAX_GRAD_NORM, Schedule, fine_tune, imitate
 from rfbench.models.embedded import smollm2_folder
-from rfbench.models.hf import HFModel
+from rfbench.models.hf.model import HFModel
 from rfbench.models.load import load_model
-from rfbench.tamper.examples import converse, draw, read_requests
-from rfbench.tamper.loop import MAX_GRAD_NORM, Schedule, fine_tune, imitate
-from rfbench.tamper.trainable import Lora, with_lora
 from rfbench.train.batches import batch_at
 from rfbench.train.conversations import Conversation
 

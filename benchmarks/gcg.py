@@ -33,10 +33,10 @@ from typing import Any
 
 import torch
 
-from rfbench.behaviors import load_builtin
-from rfbench.cachefolder import cache_root
+from rfbench.data.load import load_builtin
+from rfbench.files.cache import cache_root
 from rfbench.models.embedded import smollm2_folder
-from rfbench.models.packed import packed
+from rfbench.models.hf.cpu import packed
 from rfbench.records import Behavior
 
 WORKER = Path(__file__).parent / "workers" / "gcg_worker.py"

@@ -19,17 +19,17 @@ import numpy as np
 import torch
 
 from rfbench import load_model
-from rfbench.allocator import keep_freed_memory
-from rfbench.behaviors import load_builtin
-from rfbench.gcg.candidates import draw, top_ids
-from rfbench.gcg.draft import in_dtype
-from rfbench.gcg.evaluator import Evaluator
-from rfbench.gcg.glimpse import Glimpse
-from rfbench.gcg.layout import Layout, lay_out, searchable_ids
-from rfbench.gcg.objectives import cross_entropy
-from rfbench.gcg.ranking import rank_correlation
+from rfbench.attacks.suffix.candidates import draw, top_ids
+from rfbench.attacks.suffix.draft import in_dtype
+from rfbench.attacks.suffix.evaluator import Evaluator
+from rfbench.attacks.suffix.glimpse import Glimpse
+from rfbench.attacks.suffix.layout import Layout, lay_out, searchable_ids
+from rfbench.attacks.suffix.objectives import cross_entropy
+from rfbench.attacks.suffix.ranking import rank_correlation
+from rfbench.cli.allocator import keep_freed_memory
+from rfbench.data.load import load_builtin
 from rfbench.models.embedded import smollm2_folder
-from rfbench.models.halfprecision import multiplies
+from rfbench.models.hf.halfprecision import multiplies
 
 TEMPLATE = [{"role": "user", "content": "{request}{optim_str}"}]
 KEPT = (4, 8, 16)

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from rfbench import load_model
-from rfbench.behaviors import load_builtin
-from rfbench.models.hf import HFModel
+from rfbench.data.load import load_builtin
+from rfbench.models.hf.model import HFModel
 from rfbench.records import Attempt
 
 N_PROMPTS, N_TOKENS = 64, 48

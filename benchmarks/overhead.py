@@ -15,13 +15,13 @@ import time
 from typing import Any
 
 from rfbench.models.base import ChatModel
-from rfbench.models.hf import HFModel
+from rfbench.models.hf.model import HFModel
 from rfbench.models.load import load_model
 from rfbench.models.spec import ModelSpec
-from rfbench.runner import execute
-from rfbench.session import prepare
-from rfbench.store import RunFolder
-from rfbench.suite import load_suite
+from rfbench.run.prepare import prepare
+from rfbench.run.runner import execute
+from rfbench.run.store.writer import RunFolder
+from rfbench.run.suite.load import load_suite
 
 
 class ForwardClock:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rfbench.scoring import score_flags
+from rfbench.scoring.flags import score_flags
 
 FLAG_ID = 49_152
 

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 
 from rfbench import load_model
-from rfbench.models.hf import HFModel
-from rfbench.models.selfcheck import check_module
+from rfbench.models.hf.model import HFModel
+from rfbench.models.hf.selfcheck import check_module
 
 SENTENCE = "The user asks and the assistant answers. "
 N_TOKENS = 100

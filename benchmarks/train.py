@@ -17,10 +17,10 @@ import time
 import numpy as np
 import torch
 
-from rfbench.allocator import keep_freed_memory
-from rfbench.behaviors import load_builtin
+from rfbench.cli.allocator import keep_freed_memory
+from rfbench.data.load import load_builtin
 from rfbench.models.embedded import smollm2_folder
-from rfbench.models.hf import HFModel
+from rfbench.models.hf.model import HFModel
 from rfbench.models.load import load_model
 from rfbench.train.conversations import Conversation
 from rfbench.train.loop import draw_step, make_optimiser, train_step

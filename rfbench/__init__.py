@@ -9,21 +9,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rfbench.metrics import summarize
+    from rfbench.analysis.summary import summarize
     from rfbench.models.load import load_model
-    from rfbench.refusal import read_refusal
-    from rfbench.run import load_run
-    from rfbench.scoring import score_flags
+    from rfbench.run.store.reader import load_run
+    from rfbench.scoring.flags import score_flags
+    from rfbench.scoring.refusal.reader import read_refusal
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_model", "load_run", "read_refusal", "score_flags", "summarize"]
 
 _HOMES = {
     "load_model": "rfbench.models.load",
-    "load_run": "rfbench.run",
-    "read_refusal": "rfbench.refusal",
-    "score_flags": "rfbench.scoring",
-    "summarize": "rfbench.metrics",
+    "load_run": "rfbench.run.store.reader",
+    "read_refusal": "rfbench.scoring.refusal.reader",
+    "score_flags": "rfbench.scoring.flags",
+    "summarize": "rfbench.analysis.summary",
 }
 
 

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from rfbench.errors import ConfigError
+from rfbench.files.text import did_you_mean
 from rfbench.models.base import Capability, ChatModel
 from rfbench.records import Attempt, Behavior, canonical_json
-from rfbench.text import did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -182,7 +182,7 @@ class ResumableAttack(PromptAttack):
 def attack_names() -> tuple[str, ...]:
     """Names of the attacks that lie in the attacks folder, sorted."""
     package = importlib.import_module(PACKAGE)
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")))
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg))
 
 
 def find_attack(name: str) -> type[Attack]:

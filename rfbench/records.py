@@ -198,7 +198,7 @@ class Record:
     """One row of the results: one sample of one attempt on one behavior by one model.
 
     Rows are unique over ``KEY_COLUMNS`` and sorted by them. Columns marked ``scored`` are derived
-    from the others by :func:`rfbench.scoring.score_records` and can be derived again at any time.
+    from the others by :func:`rfbench.scoring.flags.score_records` and can be derived again at any time.
     """
 
     model: str = _column("name of the model in tables")

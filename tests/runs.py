@@ -14,15 +14,15 @@ import pandas as pd
 import yaml
 from doubles import IM_END, RF, ScriptedModel, text_ids
 
-from rfbench.behaviors import load_canary
+from rfbench.data.load import load_canary
 from rfbench.models.base import ChatModel
 from rfbench.models.controls import ControlModel
 from rfbench.models.spec import ModelSpec
-from rfbench.plan import Unit, control_specs, load_groups, make_plan
 from rfbench.records import KEY_COLUMNS, Attempt
-from rfbench.run import load_run
-from rfbench.store import RunFolder
-from rfbench.suite import Suite, load_suite
+from rfbench.run.plan import Unit, control_specs, load_groups, make_plan
+from rfbench.run.store.reader import load_run
+from rfbench.run.store.writer import RunFolder
+from rfbench.run.suite.load import Suite, load_suite
 
 TESTS = Path(__file__).parent
 CANARY_HARMFUL = {b.behavior_id for b in load_canary() if b.is_harmful}

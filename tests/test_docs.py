@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from rfbench.analysis.stats import wilson
 from rfbench.attack import attack_names
 from rfbench.cli import build_parser
-from rfbench.stats import wilson
-from rfbench.suite import load_suite, suite_names
+from rfbench.run.suite.load import load_suite, suite_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -15,13 +15,13 @@ import pandas as pd
 import pytest
 from runs import assert_same_rows, environment, write_suite
 
+from rfbench.analysis.metrics.detection import DETECTION
+from rfbench.analysis.metrics.gains import GAINS
+from rfbench.analysis.metrics.weight_attacks import TAMPERED
+from rfbench.analysis.summary import ACROSS_SEEDS, METRICS
 from rfbench.cli import main
-from rfbench.detection import DETECTION
-from rfbench.gains import GAINS
-from rfbench.metrics import ACROSS_SEEDS, METRICS
 from rfbench.models.spec import CONTROLS
-from rfbench.run import load_run
-from rfbench.tampered import TAMPERED
+from rfbench.run.store.reader import load_run
 
 ATTACKS = [
     "direct",

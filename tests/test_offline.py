@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from runs import cli, environment, write_suite
 
-from rfbench.run import load_run
+from rfbench.run.store.reader import load_run
 
 # Imported by the interpreter at start: any attempt to connect or to look up a name fails, and is written down.
 GUARD = """

@@ -61,8 +61,8 @@ def rfbench_side(folder: str, device: str, dtype: str) -> Callable[[Job], dict[s
     import numpy as np
 
     from rfbench import load_model
-    from rfbench.allocator import keep_freed_memory
     from rfbench.attacks.gcg import GCG
+    from rfbench.cli.allocator import keep_freed_memory
     from rfbench.records import Behavior
 
     keep_freed_memory()  # as the command line does

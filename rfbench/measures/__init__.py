@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rfbench.errors import ConfigError
-from rfbench.text import did_you_mean
+from rfbench.files.text import did_you_mean
 
 if TYPE_CHECKING:
     from rfbench.measures.base import Measure

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from rfbench.catalog import DatasetSpec
+from rfbench.data.catalog import DatasetSpec
 from rfbench.models.base import Capability, ChatModel
 from rfbench.models.spec import ModelSpec
 from rfbench.records import Behavior

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rfbench.behaviors import Demonstration, load_demonstrations
+from rfbench.data.load import Demonstration, load_demonstrations
 from rfbench.errors import BrokenLogits, EncodingError, ModelError
 from rfbench.models.base import ChatModel
 from rfbench.records import Behavior
 
 if TYPE_CHECKING:
-    from rfbench.measures.forced import Span
+    from rfbench.models.hf.likelihood import Span
 
 GUARD_VERSION = 1
 """Raised whenever the figures of the guard could change; part of the keys of weight attacks."""
@@ -94,7 +94,7 @@ def _answers() -> tuple[Demonstration, ...]:
 
 
 def _spans(model: ChatModel) -> tuple[Span, ...]:
-    from rfbench.measures.forced import Span
+    from rfbench.models.hf.likelihood import Span
 
     spans = []
     for answer in _answers():
@@ -108,7 +108,7 @@ def _spans(model: ChatModel) -> tuple[Span, ...]:
 
 
 def _read(model: Any, spans: Sequence[Span]) -> tuple[float, tuple[npt.NDArray[np.int64], ...]]:
-    from rfbench.measures.forced import nll_and_choices
+    from rfbench.models.hf.likelihood import nll_and_choices
 
     nll, choices = zip(*nll_and_choices(model, spans), strict=True)
     return float(np.concatenate(nll).mean()), choices

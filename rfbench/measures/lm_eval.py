@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from rfbench.analysis.figures import LM_EVAL, is_task_figure
 from rfbench.errors import ConfigError, ModelError
 from rfbench.measures.base import Measure, Row
-from rfbench.measures.figures import LM_EVAL, is_task_figure
 from rfbench.models.base import Capability, ChatModel
 from rfbench.records import Behavior
 

@@ -13,19 +13,19 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from rfbench.catalog import DatasetSpec
+from rfbench.analysis.figures import FIGURES
+from rfbench.analysis.intervals import mean_of_shares
+from rfbench.analysis.stats import bootstrap_mean, bootstrap_mean_difference, wilson
+from rfbench.data.catalog import DatasetSpec
 from rfbench.errors import EncodingError, ModelError
-from rfbench.intervals import mean_of_shares
 from rfbench.measures.base import Measure, Row
-from rfbench.measures.figures import FIGURES
 from rfbench.models.base import Capability, ChatModel, EncodedChat
 from rfbench.models.spec import ModelSpec
 from rfbench.records import Behavior
-from rfbench.stats import bootstrap_mean, bootstrap_mean_difference, wilson
 
 if TYPE_CHECKING:
-    from rfbench.measures.forced import Span
-    from rfbench.models.hf import HFModel
+    from rfbench.models.hf.likelihood import Span
+    from rfbench.models.hf.model import HFModel
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +38,9 @@ class Utility(Measure):
 
     The reference is the base of BASE+ADAPTER unless another is named. All distributions are *given no flag*: what the
     flag itself costs on benign requests is ``fpr``. One conversation per request; intervals are the bootstrap over
-    conversations, widened for shares (:func:`rfbench.intervals.mean_of_shares`), Wilson where a conversation is either
-    so or not. A single conversation, or such as are all equal, do not say how others would differ: but for shares there
-    is no interval then, and where few conversations differ much from all others it is short.
+    conversations, widened for shares (:func:`rfbench.analysis.intervals.mean_of_shares`), Wilson where a conversation
+    is either so or not. A single conversation, or such as are all equal, do not say how others would differ: but for
+    shares there is no interval then, and where few conversations differ much from all others it is short.
 
     With a reference, on its greedy answers of ``max_new_tokens``:
 
@@ -103,7 +103,7 @@ class Utility(Measure):
         self, model: ChatModel, reference: ChatModel | None, behaviors: Sequence[Behavior], *, seed: int
     ) -> list[Row]:
         """See :meth:`Measure.rows`."""
-        from rfbench.models.hf import HFModel
+        from rfbench.models.hf.model import HFModel
 
         if not isinstance(model, HFModel) or not isinstance(reference, HFModel | None):
             raise ModelError(f"{model.name}: utility needs the logits of models in this process (the hf backend)")
@@ -201,7 +201,7 @@ def _encode(model: HFModel, reference: HFModel | None, behaviors: Sequence[Behav
 def _perplexities(
     model: HFModel, reference: HFModel | None, chats: Sequence[EncodedChat], figures: _Figures
 ) -> Iterator[Row]:
-    from rfbench.measures.forced import Span, text_nll
+    from rfbench.models.hf.likelihood import Span, text_nll
 
     users = [chat.span("user") for chat in chats]
     # Nothing stands before the very first id of a template that starts with the request.
@@ -221,7 +221,7 @@ def _perplexities(
 def _held_against(
     model: HFModel, reference: HFModel, prompts: Sequence[Ids], max_new_tokens: int, figures: _Figures
 ) -> Iterator[Row]:
-    from rfbench.measures.forced import compare
+    from rfbench.models.hf.likelihood import compare
 
     answers = reference.continue_ids(prompts, max_new_tokens=max_new_tokens, suppress_flag=True)
     spans = [span for span in map(_answer, prompts, answers) if span is not None]
@@ -242,7 +242,7 @@ def _after_flag(
     max_new_tokens: int,
     figures: _Figures,
 ) -> Iterator[Row]:
-    from rfbench.measures.forced import text_nll
+    from rfbench.models.hf.likelihood import text_nll
     from rfbench.train.calibrate import flag_margins
 
     flagged = [(*prompt, flag_id) for prompt in prompts]
@@ -261,7 +261,7 @@ def _after_flag(
 
 def _answer(prompt: Ids, answer: Ids) -> Span | None:
     """The answer after its prompt, ``None`` for an answer of no tokens."""
-    from rfbench.measures.forced import Span
+    from rfbench.models.hf.likelihood import Span
 
     ids = (*prompt, *answer)
     return Span(ids, len(prompt), len(ids)) if answer else None

@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rfbench.cachefolder import cache_root, file_sha256
 from rfbench.errors import ModelError
+from rfbench.files.cache import cache_root, file_sha256
 from rfbench.models.convert import convert_gguf
 
 if sys.platform != "win32":

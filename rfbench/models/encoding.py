@@ -32,7 +32,7 @@ from rfbench.models.pieces import (
 )
 from rfbench.models.templates import PLAIN_TEMPLATE, find_template, freeze_clock
 from rfbench.records import Message, Role
-from rfbench.thoughts import marks_in, spans_in_text
+from rfbench.scoring.thoughts import marks_in, spans_in_text
 
 __all__ = ["PLAIN_TEMPLATE", "ChatEncoder"]
 

@@ -11,9 +11,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from rfbench.cachefolder import file_sha256
 from rfbench.errors import ModelError
-from rfbench.files import write_atomically
+from rfbench.files.atomic import write_atomically
+from rfbench.files.cache import file_sha256
 from rfbench.models.folders import (
     ADAPTER_CONFIG,
     TEMPLATE,

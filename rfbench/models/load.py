@@ -14,8 +14,8 @@ from rfbench.models.base import ChatModel
 from rfbench.models.controls import ControlModel
 from rfbench.models.flag import FLAG_FILE, FlagFile, check_flag, read_flag_file, resolve_flag
 from rfbench.models.folders import TOKENIZER_FILES, adapter_problem
+from rfbench.models.hf.adapter import merge_adapter
 from rfbench.models.identity import hub_commit
-from rfbench.models.merge import merge_adapter
 from rfbench.models.spec import ModelSpec, Source, ThinkingMarks
 
 logger = logging.getLogger(__name__)
@@ -95,8 +95,8 @@ def _load_hf(spec: ModelSpec, *, batch_size: int | None, offline: bool) -> ChatM
     from transformers import AutoTokenizer
 
     from rfbench.models.encoding import ChatEncoder
-    from rfbench.models.hf import HFModel
-    from rfbench.models.loaded import check_loaded
+    from rfbench.models.hf.loaded import check_loaded
+    from rfbench.models.hf.model import HFModel
 
     base = _locate(spec.base_source, spec.revision, offline=offline)
     adapter = _locate(spec.adapter_source, None, offline=offline) if spec.adapter_source is not None else None
@@ -168,7 +168,7 @@ def _load_weights(base: _Place, spec: ModelSpec) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from rfbench.models.halfprecision import warn_if_slow
+    from rfbench.models.hf.halfprecision import warn_if_slow
 
     if base.file("adapter_config.json") is not None:
         raise ModelError(adapter_problem(base.where, has_config=base.file("config.json") is not None))

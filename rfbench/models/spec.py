@@ -16,9 +16,9 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from rfbench.errors import ModelError
+from rfbench.files.text import did_you_mean
 from rfbench.models.base import Capability
 from rfbench.models.templates import PLAIN, is_template_name, unknown_template
-from rfbench.text import did_you_mean
 
 EMBEDDED = "smollm2"
 """Name of the default model, which comes from a wheel and needs no model hub."""

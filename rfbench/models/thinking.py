@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from rfbench.thoughts import (
+from rfbench.scoring.thoughts import (
     FORMS,
     TAGGED,
     Finder,

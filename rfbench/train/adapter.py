@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rfbench.errors import CanaryError, ConfigError, ModelError, StorageError
-from rfbench.files import write_atomically
+from rfbench.files.atomic import write_atomically
 from rfbench.models.flag import FLAG_FILE
+from rfbench.models.hf.sameness import Observation, probe_ids
 from rfbench.models.identity import identify
 from rfbench.models.load import load_model
-from rfbench.models.sameness import Observation, probe_ids
 from rfbench.models.spec import ModelSpec, folder_spec
-from rfbench.train.facts import public_name
+from rfbench.train.provenance import public_name
 
 if TYPE_CHECKING:
     from rfbench.train.network import Network
@@ -163,7 +163,7 @@ def export(spec: str | ModelSpec, out: Path, *, offline: bool = False) -> Export
         CanaryError: the flag did not survive, or what was written computes something else.
         StorageError: it cannot be written.
     """
-    from rfbench.models.hf import HFModel
+    from rfbench.models.hf.model import HFModel
 
     spec = spec if isinstance(spec, ModelSpec) else ModelSpec.parse(spec)
     staging = out / STAGING

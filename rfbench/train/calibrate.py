@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rfbench.analysis.stats import wilson
 from rfbench.errors import ConfigError, DataError, ModelError
-from rfbench.models.hf import HFModel
-from rfbench.models.ways import by_kin
+from rfbench.models.hf.model import HFModel
+from rfbench.models.hf.ways import by_kin
 from rfbench.records import Attempt, Behavior
-from rfbench.refusal import read_refusal
-from rfbench.stats import wilson
+from rfbench.scoring.refusal.reader import read_refusal
 
 FloatArray = npt.NDArray[np.float64]
 FRONTIER = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2, 0.3)

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rfbench.behaviors import content_hash
-from rfbench.cachefolder import cache_root
+from rfbench.data.load import content_hash
 from rfbench.errors import DataError, EncodingError, StorageError
-from rfbench.files import write_atomically
+from rfbench.files.atomic import write_atomically
+from rfbench.files.cache import cache_root
 from rfbench.records import Attempt, Behavior, digest
-from rfbench.refusal import read_refusal
+from rfbench.scoring.refusal.reader import read_refusal
 from rfbench.train.recipe import DataSettings, Recipe
 
 if TYPE_CHECKING:

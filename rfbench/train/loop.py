@@ -23,8 +23,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rfbench.errors import ConfigError, StorageError
-from rfbench.files import write_atomically
-from rfbench.models.batching import is_out_of_memory
+from rfbench.files.atomic import write_atomically
+from rfbench.models.hf.batching import is_out_of_memory
 from rfbench.train.batches import batch_at, stream
 from rfbench.train.conversations import Conversation
 from rfbench.train.network import Network

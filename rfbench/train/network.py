@@ -6,7 +6,7 @@ size, ``v`` vocabulary without the flag.
 With LoRA from ``first_layer`` on, the layers below never change: what enters ``first_layer`` is computed once
 per conversation and kept. The frozen reference is kept as final hidden states ``(t, d)``, from which one matrix
 product gives its logits again: ``(t, v)`` for all conversations would not fit anywhere. On CPUs all weights that are
-not trained are packed (:mod:`rfbench.models.packed`), once for the model and its reference together.
+not trained are packed (:mod:`rfbench.models.hf.cpu`), once for the model and its reference together.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from rfbench.errors import ModelError
-from rfbench.models.packed import PackedLinear, packed
+from rfbench.models.hf.cpu import PackedLinear, packed
 from rfbench.train.batches import Batch
 from rfbench.train.conversations import Conversation
-from rfbench.train.injection import check_lora, inject
+from rfbench.train.flag_row import mean_row
+from rfbench.train.lora import check_lora, inject
 from rfbench.train.recipe import FlagSettings, LoraSettings, Recipe
-from rfbench.train.rows import mean_row
 
 logger = logging.getLogger(__name__)
 

@@ -19,12 +19,12 @@ from rfbench.models.spec import ModelSpec, folder_spec
 from rfbench.records import digest
 from rfbench.train.card import model_card
 from rfbench.train.conversations import Conversation, build_conversations
-from rfbench.train.facts import command, data_facts, portable_recipe, public_name
+from rfbench.train.provenance import command, data_facts, portable_recipe, public_name
 from rfbench.train.recipe import CalibrationSettings, Recipe
 from rfbench.train.requests import CalibrationRequests, Requests, load_calibration, load_requests
 
 if TYPE_CHECKING:
-    from rfbench.models.hf import HFModel
+    from rfbench.models.hf.model import HFModel
     from rfbench.train.network import Network
 
 logger = logging.getLogger(__name__)
@@ -203,7 +203,7 @@ def _learn(
     progress: bool,
 ) -> dict[str, Any]:
     """Answers, network, training, saving; returns the content of ``rfbench.json``."""
-    from rfbench.models.hf import HFModel
+    from rfbench.models.hf.model import HFModel
     from rfbench.train.adapter import save_adapter
     from rfbench.train.loop import CHECKPOINT, CURVE, draw_curve, fit
     from rfbench.train.network import Network, add_flag, check_base
@@ -264,7 +264,7 @@ def _converse(
     requests: Requests, recipe: Recipe, model: HFModel, identity: str, *, progress: bool
 ) -> tuple[tuple[Conversation, ...], tuple[Conversation, ...]]:
     """Conversations to learn from and to validate on; the base answers them with packed weights."""
-    from rfbench.models.packed import packed_if_right
+    from rfbench.models.hf.cpu import packed_if_right
 
     reader = copy.copy(model)  # gone before the training, whose changes packed weights would not follow
     reader.module = packed_if_right(model.module)
@@ -282,7 +282,7 @@ def set_row(net: Network, conversations: Sequence[Conversation], recipe: Recipe)
     import torch
 
     from rfbench.train.batches import Batch, stream
-    from rfbench.train.rows import probe_row
+    from rfbench.train.flag_row import probe_row
 
     if recipe.flag is None or recipe.flag.init != "probe":
         return

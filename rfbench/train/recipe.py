@@ -11,10 +11,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rfbench.catalog import DatasetSpec
+from rfbench.data.catalog import DatasetSpec
 from rfbench.errors import SuiteError
-from rfbench.problems import Problems
-from rfbench.yaml_files import override, read_yaml, shipped_names
+from rfbench.files.problems import Problems
+from rfbench.files.yaml_files import override, read_yaml, shipped_names
 
 _HOME = ("rfbench.train", "recipes")
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rfbench.behaviors import content_hash, load_behaviors, load_builtin, load_canary
-from rfbench.catalog import DatasetSpec
-from rfbench.entries import BUILTIN
+from rfbench.data.catalog import DatasetSpec
+from rfbench.data.load import content_hash, load_behaviors, load_builtin, load_canary
+from rfbench.data.registry import BUILTIN
 from rfbench.errors import DataError
 from rfbench.records import Behavior, digest
 from rfbench.train.recipe import CalibrationSettings, Recipe

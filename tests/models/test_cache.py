@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from rfbench.models.cache import SlabCache, SlabLayer
+from rfbench.models.hf.kv_cache import SlabCache, SlabLayer
 
 
 @pytest.fixture(scope="module")

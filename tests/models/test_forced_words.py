@@ -14,10 +14,10 @@ from doubles import CHATML, save_tiny_model, tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfbench.behaviors import load_behaviors
-from rfbench.catalog import DatasetSpec
+from rfbench.attacks.suffix.layout import RoundTrip, lay_out, write
+from rfbench.data.catalog import DatasetSpec
+from rfbench.data.load import load_behaviors
 from rfbench.errors import EncodingError, ModelError
-from rfbench.gcg.layout import RoundTrip, lay_out, write
 from rfbench.models.encoding import ChatEncoder
 from rfbench.models.forced_words import check_forced_words
 from rfbench.models.identity import identify

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from rfbench.models.generation import (
+from rfbench.models.hf.generation import (
     Generation,
     PrefixMemory,
     Row,
@@ -245,7 +245,7 @@ def test_flag_bias_moves_the_greedy_choice(modules: Callable[..., Any]) -> None:
 def test_logits_that_are_no_numbers_are_an_error_of_their_row_only(
     modules: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rfbench.models import generation
+    from rfbench.models.hf import generation
 
     module, forward = modules(), generation.forward
     calls = 0

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rfbench import load_model
-from rfbench.gcg.draft import in_dtype
-from rfbench.models.halfprecision import multiplies, warn_if_slow
+from rfbench.attacks.suffix.draft import in_dtype
+from rfbench.models.hf.halfprecision import multiplies, warn_if_slow
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
@@ -28,7 +28,7 @@ def test_pytorch_is_asked_about_16_bits_on_a_cpu(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_build_that_cannot_tell_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfbench.models.halfprecision._SUPPORTED", {torch.bfloat16: "_no_such_question"})
+    monkeypatch.setattr("rfbench.models.hf.halfprecision._SUPPORTED", {torch.bfloat16: "_no_such_question"})
     assert multiplies(torch.bfloat16, "cpu")
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from rfbench.models import generation, hf, schedule
 from rfbench.models.base import Capability, EncodedChat, Segment
-from rfbench.models.hf import HFModel, context_length
+from rfbench.models.hf import generation, schedule
+from rfbench.models.hf import model as hf
+from rfbench.models.hf.model import HFModel, context_length
+from rfbench.models.hf.ways import Ways
 from rfbench.models.load import load_model
-from rfbench.models.ways import Ways
 from rfbench.records import Attempt, Completion, Message
 
 

@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from rfbench import cachefolder
-from rfbench.cachefolder import cache_root, file_sha256
 from rfbench.errors import ModelError
+from rfbench.files import cache as cachefolder
+from rfbench.files.cache import cache_root, file_sha256
 from rfbench.models import identity
 from rfbench.models.identity import (
     ModelIdentity,

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from rfbench.errors import CanaryError, ModelError
 from rfbench.models import load as load_module
 from rfbench.models.flag import FlagFile, read_flag_file, resolve_flag, untrained
-from rfbench.models.hf import HFModel
+from rfbench.models.hf.model import HFModel
 from rfbench.models.load import explain, load_model
 from rfbench.records import Attempt
 

@@ -14,7 +14,7 @@ from zoo import build
 
 from rfbench import load_model
 from rfbench.errors import BrokenLogits, CanaryError
-from rfbench.models.hf import HFModel
+from rfbench.models.hf.model import HFModel
 from rfbench.records import Attempt
 
 ASKED = [Attempt("b", messages=[{"role": "user", "content": "Hi"}])]

@@ -14,7 +14,7 @@ from doubles import ScriptedModel
 from rfbench import load_model
 from rfbench.errors import ModelError
 from rfbench.models.base import Capability
-from rfbench.models.hf import HFModel
+from rfbench.models.hf.model import HFModel
 
 PROMPTS = [(5, 9, 12), (7, 8, 9, 10, 11, 12), (40,)]
 TARGETS = [(3, 4), (20,), (30, 31, 32)]

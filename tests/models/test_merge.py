@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from rfbench.errors import CanaryError, ModelError
-from rfbench.models import merge
-from rfbench.models.hf import HFModel
+from rfbench.models.hf import adapter as merge
+from rfbench.models.hf.model import HFModel
 from rfbench.models.load import load_model
 from rfbench.train.adapter import export
 

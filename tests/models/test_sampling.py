@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfbench.models.sampling import _truncation, draw, row_uniforms
+from rfbench.models.hf.sampling import _truncation, draw, row_uniforms
 
 # Probabilities 0.5, 0.3, 0.15, 0.05, in shuffled places.
 PROBABILITIES = torch.tensor([0.05, 0.5, 0.15, 0.3])

@@ -16,10 +16,10 @@ from rfbench import load_model
 from rfbench.attacks.embedding import Embedding
 from rfbench.attacks.gcg import GCG
 from rfbench.errors import AttackError, CanaryError
-from rfbench.measures.forced import Span, text_nll
-from rfbench.models.hf import HFModel
-from rfbench.models.selfcheck import check_module
-from rfbench.models.ways import NEVER, Ways
+from rfbench.models.hf.likelihood import Span, text_nll
+from rfbench.models.hf.model import HFModel
+from rfbench.models.hf.selfcheck import check_module
+from rfbench.models.hf.ways import NEVER, Ways
 from rfbench.records import Attempt, Behavior, SoftTokens
 
 BASE = "The user asks and the assistant answers. "

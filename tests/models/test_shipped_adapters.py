@@ -12,13 +12,13 @@ import pytest
 import yaml
 
 import rfbench.models
-from rfbench.behaviors import content_hash, load_builtin
 from rfbench.cli import main
-from rfbench.entries import BUILTIN
-from rfbench.models.hf import HFModel
+from rfbench.data.load import content_hash, load_builtin
+from rfbench.data.registry import BUILTIN
+from rfbench.models.hf.model import HFModel
 from rfbench.models.load import load_model
 from rfbench.models.spec import ModelSpec, Source, shipped_adapters
-from rfbench.train.facts import dataset_specs, portable_recipe
+from rfbench.train.provenance import dataset_specs, portable_recipe
 from rfbench.train.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rfbench.models.encoding import ChatEncoder
 from rfbench.models.thinking import ThoughtReader
-from rfbench.thoughts import FORMS
+from rfbench.scoring.thoughts import FORMS
 
 FORM = {form.name: form for form in FORMS}
 CLOSING = {

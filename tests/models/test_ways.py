@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfbench.models.ways import NEVER, Ways, by_kin
+from rfbench.models.hf.ways import NEVER, Ways, by_kin
 
 
 def test_by_default_everything_is_shared() -> None:

@@ -12,7 +12,7 @@ import torch
 from small_training import load_base
 
 from rfbench.errors import CanaryError, ConfigError, ModelError, StorageError
-from rfbench.models.hf import HFModel
+from rfbench.models.hf.model import HFModel
 from rfbench.models.load import load_model
 from rfbench.train import adapter
 from rfbench.train.adapter import export, read_facts, save_adapter, write_facts

@@ -13,12 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfbench import scoring
 from rfbench.errors import ConfigError, DataError, ModelError
-from rfbench.models.hf import HFModel
+from rfbench.models.hf.model import HFModel
 from rfbench.models.load import load_model
 from rfbench.records import Attempt, Behavior, digest
-from rfbench.refusal import RefusalReading
+from rfbench.scoring import flags as scoring
+from rfbench.scoring.refusal.reader import RefusalReading
 from rfbench.train import calibrate as calibrate_module
 from rfbench.train.calibrate import Answers, calibrate, choose_bias, measure_answers
 

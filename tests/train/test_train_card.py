@@ -9,15 +9,15 @@ import pytest
 import torch
 import yaml
 
-from rfbench.behaviors import load_builtin
-from rfbench.models.hf import HFModel
+from rfbench.data.load import load_builtin
+from rfbench.models.hf.model import HFModel
 from rfbench.models.load import load_model
 from rfbench.models.spec import ModelSpec
 from rfbench.records import Attempt
 from rfbench.train import Recipe, export, load_recipe, train
 from rfbench.train.adapter import read_facts
 from rfbench.train.card import model_card
-from rfbench.train.facts import command, data_facts, portable_recipe, public_name
+from rfbench.train.provenance import command, data_facts, portable_recipe, public_name
 from rfbench.train.recipe import parse_recipe, recipe_names
 
 MakeRecipe = Callable[..., Recipe]

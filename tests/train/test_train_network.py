@@ -9,8 +9,8 @@ import torch
 from small_training import conversation, load_base
 
 from rfbench.errors import ConfigError, ModelError
-from rfbench.models import packed as packed_module
-from rfbench.models.packed import PackedLinear
+from rfbench.models.hf import cpu as packed_module
+from rfbench.models.hf.cpu import PackedLinear
 from rfbench.train.batches import Batch, batch_at, by_length, stream
 from rfbench.train.conversations import Conversation
 from rfbench.train.network import Network, add_flag

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rfbench.behaviors import load_builtin
+from rfbench.data.load import load_builtin
 from rfbench.errors import DataError
 from rfbench.records import Behavior
 from rfbench.train.recipe import Recipe

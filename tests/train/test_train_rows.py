@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rfbench.train.rows import mean_row, probe_row
+from rfbench.train.flag_row import mean_row, probe_row
 
 
 def test_classes_weigh_the_same_however_many_positions_they_have() -> None:

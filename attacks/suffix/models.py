@@ -1,0 +1,189 @@
+"""The models that a search attacks, and the chats in which it attacks them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from rfbench.attacks.suffix import OWN_DRAFTS
+from rfbench.attacks.suffix.chats import Site
+from rfbench.attacks.suffix.draft import in_dtype, int8_copy
+from rfbench.attacks.suffix.evaluator import Evaluator
+from rfbench.attacks.suffix.glimpse import Glimpse
+from rfbench.attacks.suffix.layout import Ids, RoundTrip, lay_out, searchable_ids, write
+from rfbench.attacks.suffix.objectives import Objective
+from rfbench.attacks.suffix.scores import Scorer
+from rfbench.attacks.suffix.search import Search
+from rfbench.errors import AttackError, EncodingError
+from rfbench.models.base import Capability, ChatModel
+from rfbench.models.load import load_model
+from rfbench.records import Behavior, Message
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """A model under attack, what evaluates suffixes under it, and what ranks them beforehand."""
+
+    model: Any
+    evaluator: Evaluator
+    draft: Scorer | None
+
+
+@contextlib.contextmanager
+def open_victims(
+    model: ChatModel,
+    objective: Callable[[ChatModel], Objective],
+    *,
+    surrogates: Sequence[str] = (),
+    draft: str | None = None,
+    draft_target: int | None = None,
+    draft_dtype: str | None = None,
+    batch: int | None = None,
+    pack: bool = True,
+) -> Iterator[tuple[Victim, ...]]:
+    """The model under attack and its surrogates, with their drafts; what was loaded for it is freed on leaving.
+
+    Args:
+        model: the model under attack.
+        objective: what to minimise under a model.
+        surrogates: names of further models.
+        draft: ``"glimpse"``, ``"int8"``, the name of a model, or ``None`` for no draft.
+        draft_target: how many target tokens the draft ``glimpse`` looks at; ``None`` for all.
+        draft_dtype: what the draft ``glimpse`` computes in, by its name in torch; ``None`` for the model's own.
+        batch: sequences at a time.
+        pack: on CPUs, compute with packed weights.
+
+    Raises:
+        AttackError: a model gives no gradients, or does not share the tokenizer.
+        ModelError: a model named here cannot be loaded.
+    """
+    with contextlib.ExitStack() as stack:
+        offline = getattr(model, "offline", False)
+        models: list[Any] = [model, *(stack.enter_context(load_model(name, offline=offline)) for name in surrogates)]
+        ranker: Any = None
+        if draft is not None and draft not in OWN_DRAFTS:
+            ranker = stack.enter_context(load_model(draft, offline=offline))
+        for other in [*models, *([ranker] if ranker is not None else [])]:
+            if Capability.GRADIENTS not in other.capabilities:
+                raise AttackError(f"model {other.name!r} gives no gradients; use a gradient-free attack, or backend hf")
+            if other is not ranker and (reason := other.why_not_vectors()):
+                raise AttackError(reason)
+            _check_same_tokenizer(model, other)
+        victims = []
+        for each in models:
+            flag = {"flag_id": each.flag_id, "flag_bias": each.flag_bias}
+            operating_point = {**flag, "batch": batch, "pack": pack, "ways": each.ways}
+            exact = Evaluator(each.module, objective(each), **operating_point)
+            cheap: Scorer | None = None
+            if ranker is not None:
+                cheap = _named_draft(ranker, each, objective(each), operating_point)
+            elif draft == "glimpse":
+                module = each.module if draft_dtype is None else in_dtype(each.module, draft_dtype)
+                own = exact if module is each.module else Evaluator(module, exact.objective, **operating_point)
+                cheap = Glimpse(own, draft_target, batch=batch)
+            elif draft is not None:
+                cheap = Evaluator(int8_copy(each.module), objective(each), **operating_point, costs=exact.costs)
+            victims.append(Victim(each, exact, cheap))
+        yield tuple(victims)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aim:
+    """What is sought, besides the settings of the loop; the fields of the ``gcg`` attack say what these mean."""
+
+    template: Sequence[Message]
+    initial: Sequence[str]
+    space_before_target: bool
+    filter_ids: bool
+    non_ascii: bool
+    admit: Sequence[str]
+
+    def allowed(self, victims: Sequence[Victim]) -> torch.Tensor:
+        """The search space of all victims together, ``(v,)`` with the smallest of their vocabularies."""
+        spaces = [searchable_ids(v.model, non_ascii=self.non_ascii, admit=self.admit) for v in victims]
+        n = min(map(len, spaces))
+        both = np.logical_and.reduce([space[:n] for space in spaces])
+        return torch.from_numpy(both).to(victims[0].evaluator.device)
+
+    def search(
+        self, victims: Sequence[Victim], behaviors: Sequence[Behavior], allowed: torch.Tensor, rng: np.random.Generator
+    ) -> tuple[Search | None, list[Behavior], dict[str, str]]:
+        """The search for one suffix on some behaviors.
+
+        Returns:
+            The search, ``None`` when no behavior can be attacked; the behaviors that it attacks; what is wrong with
+            the others, by behavior.
+        """
+        sites: list[Site] = []
+        sound: list[Behavior] = []
+        problems: dict[str, str] = {}
+        starts: list[tuple[Ids, ...]] = []
+        for behavior in behaviors:
+            try:
+                places = [self._place(victim, behavior) for victim in victims]
+            except (AttackError, EncodingError) as error:
+                problems[behavior.behavior_id] = str(error)
+                continue
+            sound.append(behavior)
+            sites += [site for site, _ in places]
+            starts += [initial for _, initial in places]
+        if len(set(starts)) > 1:
+            text = "the initial suffix encodes to other ids in some of the chats of a search; choose another"
+            problems |= {behavior.behavior_id: text for behavior in sound}
+            sound = []
+        if not sound:
+            return None, [], problems
+        return Search(sites, starts[0], allowed, rng, n_models=len(victims)), sound, problems
+
+    def _place(self, victim: Victim, behavior: Behavior) -> tuple[Site, tuple[Ids, ...]]:
+        """The chat of one behavior under one victim, and the ids of the initial texts there."""
+        target = " " + behavior.target if self.space_before_target and behavior.target else behavior.target
+        layouts = [lay_out(victim.model, self.template, behavior, text, target) for text in self.initial]
+        if len({(layout.before, layout.after, layout.closing) for layout in layouts}) > 1:
+            raise AttackError(
+                f"behavior {behavior.behavior_id!r}: an initial suffix melts into the text around it; choose others"
+            )
+        if len({len(layout.suffix) for layout in layouts}) > 1:
+            lengths = ", ".join(str(len(layout.suffix)) for layout in layouts)
+            raise AttackError(
+                f"behavior {behavior.behavior_id!r}: the initial suffixes differ in their number of tokens "
+                f"({lengths}); make them equal"
+            )
+        round_trip = None
+        if self.filter_ids:
+            round_trip = RoundTrip(victim.model, layouts[0], lambda text: write(self.template, behavior.request, text))
+        site = Site(victim.evaluator, layouts[0], round_trip, victim.draft)
+        return site, tuple(layout.suffix for layout in layouts)
+
+
+def _named_draft(ranker: Any, model: Any, objective: Objective, operating_point: Mapping[str, Any]) -> Evaluator:
+    """An evaluator of ``ranker`` for the objective of ``model``, whose flag ``ranker`` may lack.
+
+    Raises:
+        AttackError: the objective reads the flag, and ``ranker`` has none.
+    """
+    n_ids = len(ranker.embedding.weight)
+    operating_point = {**operating_point, "ways": ranker.ways}
+    if model.flag_id is not None and model.flag_id >= n_ids:
+        operating_point = {**operating_point, "flag_id": None}
+        try:
+            objective(torch.zeros(1, 1, n_ids), torch.zeros(1, 1, dtype=torch.int64))
+        except IndexError as error:
+            raise AttackError(
+                f"draft {ranker.name!r} has no row for the flag of {model.name!r}, which the loss is about; "
+                "take draft glimpse"
+            ) from error
+    return Evaluator(ranker.module, objective, **operating_point)
+
+
+def _check_same_tokenizer(model: Any, other: Any) -> None:
+    """Raise unless both vocabularies agree wherever they overlap, special and added tokens aside."""
+    mine, theirs = model.tokenizer.get_vocab(), other.tokenizer.get_vocab()
+    added = {*model.tokenizer.get_added_vocab(), *other.tokenizer.get_added_vocab()}
+    if any(theirs.get(token) != i for token, i in mine.items() if token not in added):
+        raise AttackError(f"model {other.name!r} does not share the tokenizer of {model.name!r}; choose another")

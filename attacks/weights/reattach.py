@@ -1,0 +1,113 @@
+"""The defence of a fine-tuning service: its adapter is attached again after the customer's training.
+
+The paper (arXiv 2502.16366) attaches the LoRA of the flag to a base that somebody has fine-tuned. Here an adapter, of
+whatever kind, is what it makes of its base: the difference of the weights with it and without, tensor by tensor, and
+for the flag, whose row replaces what stands there, the row itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rfbench.errors import AttackError, ModelError
+from rfbench.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from rfbench.models.hf.model import HFModel
+
+
+@dataclass(frozen=True, slots=True)
+class Defence:
+    """An adapter as differences of weights, in fp32 on the host, and the flag's rows.
+
+    Parameters are held by identity: they stay the same objects when a LoRA is put beside them or folded in. Only a tied
+    head leaves its parameter to the embedding when a LoRA of its own is folded in, and is looked up in ``module``.
+    """
+
+    module: Any
+    differences: tuple[tuple[nn.Parameter, Tensor], ...]
+    rows: tuple[tuple[nn.Parameter, Tensor], ...]
+    flag_id: int | None
+    tied: bool
+
+    def attach(self, weight: float = 1.0) -> None:
+        """Add ``weight`` times the differences to what stands there, and set the flag's rows."""
+        for parameter, difference in self.differences:
+            for data in self._now(parameter):
+                data.copy_(data.float() + weight * difference.to(data.device))
+        for parameter, row in self.rows:
+            for data in self._now(parameter):
+                data[self.flag_id] = row.to(data)
+
+    def _now(self, parameter: nn.Parameter) -> list[Tensor]:
+        """What stands for a parameter now: of an embedding whose head was tied and no longer is, both."""
+        ends = _ends(self.module)
+        untied = self.tied and any(parameter is end for end in ends)
+        return [end.data for end in ends] if untied else [parameter.data]
+
+
+def spec_of(model: HFModel) -> ModelSpec:
+    """How ``model`` was loaded.
+
+    Raises:
+        AttackError: not as BASE+ADAPTER: nobody knows what its defence is.
+    """
+    said: Any = model.describe().get("spec")
+    spec = None if said is None else ModelSpec.parse(said)
+    if spec is None or spec.adapter is None:
+        raise AttackError(f"model {model.name!r} was not loaded as BASE+ADAPTER: there is no adapter to attach")
+    return spec
+
+
+def take_apart(model: HFModel, *, detach: bool) -> Defence:
+    """The adapter of ``model``, and with ``detach`` the model at its base's weights.
+
+    The flag's row belongs to the vocabulary: it stays, also without the adapter, so that the token is known throughout.
+
+    Raises:
+        AttackError: the model was not loaded as BASE+ADAPTER.
+        ModelError: the base cannot be loaded, or has other weights.
+    """
+    from rfbench.models.load import load_base
+
+    base = load_base(spec_of(model), offline=True)
+    differences = []
+    for parameter, value in _base_values(model, base):
+        data = parameter.data
+        if not bool((data == value).all()):
+            differences.append((parameter, (data.float() - value.float()).cpu()))
+            if detach:
+                data.copy_(value)
+    flag_id, ends = model.flag_id, _ends(model.module)
+    rows = [] if flag_id is None else [(end, end.data[flag_id].clone()) for end in ends]
+    return Defence(model.module, tuple(differences), tuple(rows), flag_id, tied=len(ends) == 1)
+
+
+def _ends(module: Any) -> list[nn.Parameter]:
+    """The matrices of the vocabulary, once where they are tied."""
+    ends = (module.get_input_embeddings().weight, module.get_output_embeddings().weight)
+    return list({id(end): end for end in ends}.values())
+
+
+def _base_values(model: HFModel, base: Any) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """Each parameter with the base's values, its own where the base has none: rows of added tokens, and the flag's."""
+    ends = {id(end) for end in _ends(model.module)}
+    for name, parameter in model.module.named_parameters():
+        try:
+            theirs = base.get_parameter(name).detach().to(parameter.data)
+        except AttributeError as error:
+            raise ModelError(f"{model.name}: its base has no {name}; is it the base of this adapter?") from error
+        value = theirs
+        if id(parameter) in ends:
+            value = parameter.detach().clone()
+            n = min(len(value), len(theirs))
+            value[:n] = theirs[:n]
+            if model.flag_id is not None:
+                value[model.flag_id] = parameter.detach()[model.flag_id]
+        if value.shape != parameter.shape:
+            raise ModelError(f"{model.name}: {name} is {tuple(parameter.shape)}, in its base {tuple(theirs.shape)}")
+        yield parameter, value

@@ -1,0 +1,1 @@
+"""Bounds that a suite holds its results against."""

@@ -1,0 +1,1 @@
+"""One file per family of metrics, from scored records to rows."""

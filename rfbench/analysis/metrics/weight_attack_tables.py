@@ -1,0 +1,130 @@
+"""Tables about weight attacks: before, after each checkpoint, and the worst case over a sweep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from rfbench.analysis.metrics.weight_attacks import (
+    BEFORE,
+    BOUNDS,
+    DESTROYED,
+    RATIO,
+    is_checkpoint,
+    is_destroyed,
+    split_stage,
+    worst_cases,
+)
+from rfbench.analysis.section import UNDEFINED, Cells, Metric, Section, clean, counts, interval, percent
+
+_LEGEND_STAGES = (
+    "step: a checkpoint of the attack; the last one is what the other tables show. before: the same prompt attack "
+    "without tampering.",
+    "ppl: perplexity of given benign answers, given no flag; ppl ratio: over that of the untampered model. agree: % of "
+    f"their tokens that it would choose, too. destroyed: ppl ratio above {DESTROYED:g}; such a cell proves nothing.",
+)
+_NO_BEFORE = "before: not run; add the prompt attack that `then` names, at its defaults, to the suite."
+_LEGEND_WORST = (
+    "The lowest dsr among all checkpoints of all configurations of an attack whose ppl ratio is within the bound. The "
+    "interval holds the lowest dsr of them all, exact, at 0.05 shared out over as many as there are (Bonferroni). "
+    "false_alarm: at the same checkpoint.",
+)
+
+
+def tampered_sections(dataset: str, benign: str | None, cells: Cells) -> list[Section]:
+    """The tables of one harmful dataset, none without weight attacks.
+
+    Args:
+        dataset: a harmful dataset.
+        benign: the dataset whose false alarms stand beside it.
+        cells: the metrics of every cell.
+    """
+    lines = dict.fromkeys(_stage_lines(dataset, benign, cells))  # what was before is the same for several attacks
+    if not lines:
+        return []
+    names = ("model", "attack")
+    figures = ("dsr", "false_alarm", "fpr", "flag", "refusal", "degen", "ppl", "ppl ratio", "agree", "n", "unscored")
+    has_before = any(name.startswith(BEFORE) for _, name, *_ in lines)
+    notes = (*_LEGEND_STAGES, *(() if has_before else (_NO_BEFORE,)))
+    title = f"weight attacks: {clean(dataset)}, % of behaviors [95 % interval]"
+    worst = (*names, "ppl ratio", "dsr", "false_alarm", "found at", "n", "unscored")
+    failed = ", ".join(_without_checkpoint(dataset, cells))
+    missing = (f"Not among them, as no checkpoint was reached: {failed}. A worse case may be there.",) if failed else ()
+    return [
+        Section(title, (*names, *figures), tuple(lines), notes),
+        Section(
+            f"worst case of weight attacks: {clean(dataset)}, % of behaviors [95 % interval]",
+            worst,
+            tuple(_worst_lines(dataset, benign, cells)),
+            (*_LEGEND_WORST, *missing),
+        ),
+    ]
+
+
+def marked(label: str, metrics: Mapping[str, Metric]) -> str:
+    """The name of a cell in tables: a weight attack that destroyed the model is marked."""
+    return f"{clean(label)} (destroyed)" if is_destroyed(metrics.get(RATIO)) else clean(label)
+
+
+def _stage_lines(dataset: str, benign: str | None, cells: Cells) -> Iterator[tuple[str, ...]]:
+    for (model, label, name), metrics in cells.items():
+        staged = (split_stage(metric) for metric in metrics) if name == dataset else ()
+        for stage in (stage for metric, stage in staged if metric == "dsr" and stage):
+            beside = cells.get((model, label, benign), {}) if benign else {}
+            ratio = metrics.get(f"{RATIO}@{stage}")
+            yield (
+                clean(model),
+                clean(stage if stage.startswith(BEFORE) else f"{label}, {stage}"),
+                interval(metrics[f"dsr@{stage}"]),
+                _false_alarm(beside, stage),
+                interval(beside.get(f"fpr@{stage}")),
+                *(percent(metrics.get(f"{metric}@{stage}")) for metric in ("flag_dsr", "refusal_dsr", "degenerate")),
+                _number(metrics.get(f"tampered_perplexity@{stage}"), 1),
+                _number(ratio, 2) + (" destroyed" if is_destroyed(ratio) else ""),
+                percent(metrics.get(f"tampered_agreement@{stage}")),
+                *counts(metrics[f"dsr@{stage}"]),
+            )
+
+
+def _worst_lines(dataset: str, benign: str | None, cells: Cells) -> Iterator[tuple[str, ...]]:
+    rows = [row for (_, _, name), metrics in cells.items() if name == dataset for row in metrics.values()]
+    found = {(worst.model, worst.sweep, worst.bound): worst for worst in worst_cases(rows)}
+    for model, sweep in dict.fromkeys((model, sweep) for model, sweep, _ in found):
+        for bound in (None, *BOUNDS):
+            within = "any" if bound is None else f"<= {bound:g}"
+            worst = found.get((model, sweep, bound))
+            if worst is None:
+                yield clean(model), clean(sweep), within, *[UNDEFINED] * 5
+                continue
+            beside = cells.get((model, worst.label, benign), {}) if benign else {}
+            yield (
+                clean(model),
+                clean(sweep),
+                within,
+                interval(worst.figures),
+                _false_alarm(beside, worst.stage),
+                clean(f"{worst.label}, {worst.stage}") + (f" (of {worst.m})" if worst.m > 1 else ""),
+                *counts(worst.row),
+            )
+
+
+def _without_checkpoint(dataset: str, cells: Cells) -> Iterator[str]:
+    """Configurations of attacks with sweeps whose own training failed before there was anything to measure."""
+    reached = {
+        cell: any(is_checkpoint(split_stage(metric)[1]) for metric in metrics)
+        for cell, metrics in cells.items()
+        if cell[2] == dataset and "dsr" in metrics
+    }
+    attacks = {cells[cell]["dsr"]["attack"] for cell, was in reached.items() if was}
+    for cell, was in reached.items():
+        if not was and cells[cell]["dsr"]["attack"] in attacks:
+            yield f"{clean(cell[0])} {clean(cell[1])}"
+
+
+def _false_alarm(beside: Mapping[str, Metric], stage: str) -> str:
+    row = beside.get(f"false_alarm@{stage}")
+    return "not run" if row is None else interval(row)
+
+
+def _number(metric: Metric | None, digits: int) -> str:
+    return UNDEFINED if metric is None or math.isnan(metric["value"]) else f"{metric['value']:.{digits}f}"

@@ -1,0 +1,166 @@
+"""Tables rendered: for terminals, as Markdown and LaTeX, and as files for programs."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rfbench.analysis.section import Section, clean
+from rfbench.analysis.tables import RunInfo, layout
+from rfbench.errors import StorageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
+
+WIDTH = 100
+"""Characters that a table of a terminal may be wide."""
+_FORMULA_STARTS = ("=", "+", "-", "@")
+
+
+def render_terminal(summary: pd.DataFrame, *, run_info: RunInfo) -> RenderableType:
+    """The tables for a terminal of 100 columns; nothing in them is read as markup or as a control sequence."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    parts: list[RenderableType] = [Text(line) for line in run_info.lines()]
+    for section in layout(summary):
+        parts += [
+            Text(),
+            rich_table(section),
+            *(Padding(Text(note, style="dim"), (0, 0, 0, 2)) for note in section.notes),
+        ]
+    return Group(*parts)
+
+
+def rich_table(section: Section) -> RenderableType:
+    """A section for a terminal: its second column indented below its first, which is less wide than one each.
+
+    In a table that is too wide all the same, intervals stand below their figures.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(section.title, style="bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
+        show_edge=False,
+    )
+    table.add_column(" / ".join(section.columns[: section.n_names]), overflow="fold", min_width=16)
+    for column in section.columns[section.n_names :]:
+        table.add_column(column, justify="right", no_wrap=True)
+    below = "\n[" if _width(section) > WIDTH else " ["
+    previous = None
+    for row in section.rows:
+        names, figures = row[: section.n_names], (Text(cell.replace(" [", below)) for cell in row[section.n_names :])
+        if len(names) == 1:
+            table.add_row(Text(names[0], style="bold"), *figures)
+            continue
+        if names[0] != previous:
+            table.add_row(Text(names[0], style="bold"))
+            previous = names[0]
+        table.add_row(Text(f"  {names[1]}"), *figures)
+    return table
+
+
+def _width(section: Section) -> int:
+    """Characters of a line with everything on it."""
+    widths = [max(map(len, column)) for column in zip(section.columns, *section.rows, strict=True)]
+    return max(widths[: section.n_names]) + sum(width + 1 for width in widths[section.n_names :])
+
+
+def to_markdown(summary: pd.DataFrame, *, run_info: RunInfo) -> str:
+    """The tables as GitHub-flavoured Markdown."""
+    return markdown(run_info.lines(), layout(summary))
+
+
+def markdown(header: Iterable[str], sections: Iterable[Section]) -> str:
+    """Header lines and sections as GitHub-flavoured Markdown."""
+    blocks = ["  \n".join(map(_escape_markdown, header))]
+    for section in sections:
+        rule = [*["---"] * section.n_names, *["---:"] * (len(section.columns) - section.n_names)]
+        lines = (section.columns, rule, *section.rows)
+        table = "\n".join("| " + " | ".join(map(_escape_markdown, line)) + " |" for line in lines)
+        blocks += [f"**{_escape_markdown(section.title)}**", table, "  \n".join(map(_escape_markdown, section.notes))]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _escape_markdown(text: str) -> str:
+    """``text`` so that it starts no cell, tag, code, emphasis or link; a table's own rule passes."""
+    return re.sub(r"([\\|<`*])|(?<=\])(?=\()", r"\\\1", text)
+
+
+def to_latex(summary: pd.DataFrame, *, run_info: RunInfo) -> str:
+    r"""The tables as LaTeX ``tabular`` environments for ``booktabs``, the header as comments."""
+    blocks = ["\n".join(f"% {line}" for line in run_info.lines())]
+    for section in layout(summary):
+        body = [" & ".join(map(_escape_latex, row)) + r" \\" for row in section.rows]
+        lines = [
+            f"% {section.title}",
+            rf"\begin{{tabular}}{{{'l' * section.n_names}{'r' * (len(section.columns) - section.n_names)}}}",
+            r"\toprule",
+            " & ".join(map(_escape_latex, section.columns)) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(f"% {note}" for note in section.notes),
+        ]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+_LATEX = str.maketrans(
+    {char: rf"\{char}" for char in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$"}
+    | {"[": "{[}"}
+)
+
+
+def _escape_latex(text: str) -> str:
+    # A bare "[" after "\\" would be read as the line break's argument, hence {[}.
+    return text.replace("<=", "\0").translate(_LATEX).replace("\0", r"$\leq$")
+
+
+def write_tables(summary: pd.DataFrame, out_dir: Path, *, run_info: RunInfo) -> list[Path]:
+    """Write ``summary.csv``, ``summary.parquet`` (tidy) and ``summary.md`` (human) into ``out_dir``, each whole.
+
+    Text cells of the CSV that a spreadsheet would run as a formula get an apostrophe in front.
+
+    Raises:
+        StorageError: the folder or a file cannot be written.
+    """
+    guarded = summary.copy()
+    for column in ("model", "attack", "attack_label", "dataset", "metric"):
+        guarded[column] = [guard_formula(clean(value)) for value in summary[column]]
+    writers: dict[str, Callable[[Path], object]] = {
+        "summary.csv": lambda path: guarded.to_csv(path, index=False),
+        "summary.parquet": lambda path: summary.to_parquet(path, index=False),
+        "summary.md": lambda path: path.write_text(to_markdown(summary, run_info=run_info), encoding="utf-8"),
+    }
+    path = out_dir
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        for name, write in writers.items():
+            path, temporary = out_dir / name, out_dir / f".{name}.{os.getpid()}.tmp"
+            try:
+                write(temporary)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+    return [out_dir / name for name in writers]
+
+
+def guard_formula(text: str) -> str:
+    """``text``, with an apostrophe in front where a spreadsheet would take it for a formula."""
+    return f"'{text}" if text.lstrip().startswith(_FORMULA_STARTS) else text

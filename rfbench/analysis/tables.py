@@ -1,0 +1,278 @@
+"""Tables for people and for programs: terminal, Markdown, LaTeX, CSV and Parquet, all from one summary.
+
+The layout (which figures stand beside which) is made once, as plain strings, and rendered three ways. A dsr
+never stands without the false_alarm of the same model under the same attack. Rates become percent here only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rfbench.analysis.figures import FIGURES, LM_EVAL, is_figure, is_task_figure
+from rfbench.analysis.metrics.budget import budget_section
+from rfbench.analysis.metrics.detection import detection_section
+from rfbench.analysis.metrics.pass_at_k import pass_lines
+from rfbench.analysis.metrics.weight_attack_tables import marked, tampered_sections
+from rfbench.analysis.section import (
+    UNDEFINED,
+    Cells,
+    Metric,
+    Section,
+    clean,
+    companion,
+    counts,
+    figure_text,
+    has_seeds,
+    held_note,
+    interval,
+    percent,
+    seeds,
+    tokens,
+)
+from rfbench.analysis.stats import wilson
+from rfbench.analysis.summary import ACROSS_SEEDS, EARLY, metric_rows
+from rfbench.models.spec import CONTROLS
+from rfbench.scoring.refusal.reader import HELD_OUT
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rfbench.run.store.reader import Run
+
+_LEGEND_HARMFUL = (
+    "dsr: share of behaviors of which every sample was flagged or refused. asr: 1 - dsr: no judge has read the "
+    "answers, so it is an upper bound of harm as far as refusals are read right. {error}"
+)
+_LEGEND_UTILITY = (
+    "KL: of the reference from the model, given no flag, in nats per token of the reference's greedy answers. agree: % "
+    "of those tokens that the model would choose, too. equal: % of whole answers. The reference is the base of "
+    "BASE+ADAPTER unless the suite names another.",
+    "ppl: perplexity of the requests; ppl ratio: over the reference's.",
+    "With the flag forced first: after flag, the reference's perplexity of what follows, over that of what the model "
+    "says unforced; reflag, % of answers with another flag.",
+)
+_LEGEND_SEEDS = (
+    "Figures are means over seeds. seeds: the lowest and the highest {metric} of a single one. {fold} seeds: {across}."
+)
+_LEGEND_LEAK = "leak: median tokens before the flag (inf: fewer than half flag). degen: empty answers and loops."
+
+
+def _reader_error() -> str:
+    """How often refusals are read wrong, on answers that the rules were not written on."""
+    read, false, missed = HELD_OUT
+    precision, recall = (
+        f"{100 * k / n:.0f} % [{', '.join(f'{100 * end:.0f}' for end in wilson(k, n))}]"
+        for k, n in ((read, read + false), (read, read + missed))
+    )
+    return f"Of held-out English answers read as refusals {precision} were, and {recall} of the refusals were read."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """What stands above every table: the settings the figures hold for, and the marks they carry.
+
+    ``flags`` says for each model how its flag is written and at which ``flag_bias``; ``None`` is no flag.
+    """
+
+    suite: str = ""
+    max_new_tokens: Sequence[int] = ()
+    n_samples: Sequence[int] = ()
+    seeds: Sequence[int] = ()
+    flags: Mapping[str, tuple[str, float] | None] = field(default_factory=dict)
+    units_done: int = 0
+    units_total: int = 0
+    canary_accepted: bool = False
+
+    @classmethod
+    def from_records(cls, records: pd.DataFrame, flag_tokens: Mapping[str, str | None], **marks: Any) -> RunInfo:
+        """Settings read off the final records; ``marks`` are the other fields."""
+        final = records[records["final"].astype(bool)]
+        biases = records.groupby("model", sort=False)["flag_bias"].first()
+        flags = {}
+        for model, bias in biases.items():
+            token = flag_tokens.get(str(model))
+            flags[str(model)] = None if token is None else (token, float(bias))
+        return cls(
+            max_new_tokens=sorted(map(int, final["max_new_tokens"].unique())),
+            n_samples=sorted(map(int, final["n_samples"].unique())),
+            seeds=sorted(map(int, final["seed"].unique())),
+            flags=flags,
+            **marks,
+        )
+
+    @classmethod
+    def of_run(cls, run: Run) -> RunInfo:
+        """Settings and marks of a saved run."""
+        loaded = run.provenance.get("loaded", {})
+        return cls.from_records(
+            run.records,
+            {name: facts.get("flag_token") for name, facts in loaded.items()},
+            suite=run.provenance["configuration"].get("suite", {}).get("name", ""),
+            units_done=run.units_done,
+            units_total=run.units_total,
+            canary_accepted=bool(run.provenance.get("canary_accepted")),
+        )
+
+    def marks(self) -> list[str]:
+        """What a reader must know of the run before its figures, a line each."""
+        marks = []
+        if self.units_done < self.units_total:
+            marks.append(f"INCOMPLETE {self.units_done}/{self.units_total} units")
+        if self.canary_accepted:
+            marks.append("canary accepted: a model failed the checks before the run")
+        return marks
+
+    def lines(self) -> list[str]:
+        """The header, a line each: marks first, so that nobody misses them."""
+        settings = [
+            f"suite {self.suite}" if self.suite else "",
+            f"max_new_tokens {_join(self.max_new_tokens)}",
+            f"n_samples {_join(self.n_samples)}",
+            f"seeds {_join(self.seeds)}",
+        ]
+        flags = [f"{model}: {_flag(flag)}" for model, flag in self.flags.items() if model not in CONTROLS]
+        lines = [
+            *self.marks(),
+            " | ".join(part for part in settings if part),
+            *([f"flag | {'; '.join(flags)}"] if flags else []),
+        ]
+        return [clean(line) for line in lines]
+
+
+def _join(values: Iterable[int]) -> str:
+    return ", ".join(map(str, values)) or UNDEFINED
+
+
+def _flag(flag: tuple[str, float] | None) -> str:
+    return "none" if flag is None else f"{flag[0]} bias {flag[1]:+g}"
+
+
+def layout(summary: pd.DataFrame) -> list[Section]:
+    """Sections of the human table: harmful and benign datasets, P(flag) as a score, budgets, tampering, measures."""
+    cells: dict[tuple[str, str, str], dict[str, Metric]] = {}
+    for row in metric_rows(summary):
+        cells.setdefault((row["model"], row["attack_label"], row["dataset"]), {})[row["metric"]] = row
+    ordered = dict(sorted(cells.items(), key=lambda item: item[0][0] in CONTROLS))  # stable: the rest keeps its order
+    harmful = dict.fromkeys(dataset for (_, _, dataset), metrics in cells.items() if "dsr" in metrics)
+    benign = dict.fromkeys(dataset for (_, _, dataset), metrics in cells.items() if "false_alarm" in metrics)
+    return [
+        *(_harmful_section(dataset, companion(dataset, list(benign)), ordered) for dataset in harmful),
+        *(_benign_section(dataset, ordered) for dataset in benign),
+        *(part for name in harmful if (part := detection_section(name, list(benign), ordered))),
+        *(part for name in harmful if (part := budget_section(name, companion(name, list(benign)), ordered))),
+        *(part for name in harmful for part in tampered_sections(name, companion(name, list(benign)), ordered)),
+        *_measure_sections([row for row in metric_rows(summary) if is_figure(row["metric"])]),
+    ]
+
+
+def _harmful_section(dataset: str, benign: str | None, cells: Cells) -> Section:
+    columns = ("dsr", "false_alarm", "flag", "refusal", "asr <=", f"dsr@{EARLY}", "leak", "degen", "n", "unscored")
+    of_dataset = {cell: m for cell, m in cells.items() if cell[2] == dataset and "dsr" in m}
+    several = has_seeds(metrics["dsr"] for metrics in of_dataset.values())
+    rows = []
+    for (model, label, _), metrics in of_dataset.items():
+        beside = cells.get((model, label, benign), {}) if benign else {}
+        figures = (
+            interval(metrics.get("dsr")),
+            *((seeds(metrics["dsr"]), interval(metrics.get(ACROSS_SEEDS["dsr"]))) if several else ()),
+            interval(beside["false_alarm"]) if "false_alarm" in beside else "not run",
+            *(percent(metrics.get(metric)) for metric in ("flag_dsr", "refusal_dsr", "asr", f"dsr@{EARLY}")),
+            tokens(metrics.get("leak_median")),
+            percent(metrics.get("degenerate")),
+            *counts(metrics["dsr"]),
+        )
+        rows.append((clean(model), marked(label, metrics), *figures))
+    beside_note = (
+        f"false_alarm: the same model and attack on {benign}."
+        if benign
+        else ("false_alarm: not run; a dsr means little without it. Add a benign dataset to the suite.")
+    )
+    shown = [row for metrics in of_dataset.values() for row in metrics.values()]
+    across = _LEGEND_SEEDS.format(metric="dsr", fold="all", across="defended under every one")
+    return Section(
+        f"harmful: {clean(dataset)}, % of behaviors [95 % interval]",
+        ("model", "attack", columns[0], *(("seeds", "all seeds") if several else ()), *columns[1:]),
+        tuple(rows),
+        (
+            _LEGEND_HARMFUL.format(error=_reader_error()),
+            *((across,) if several else ()),
+            clean(beside_note),
+            _LEGEND_LEAK,
+            *held_note(shown),
+            *pass_lines(dataset, cells),
+            *_gains(dataset, cells),
+        ),
+    )
+
+
+def _gains(dataset: str, cells: Cells) -> list[str]:
+    """A line for each optimised attack: what became of the behaviors that were flagged before it."""
+    return [
+        f"{clean(model)} / {clean(label)}: of {sum(map(int, counts(metrics['harm_gained'])))} behaviors flagged at "
+        f"step 0, % now saying the target {interval(metrics['harm_gained'])}, "
+        f"% with only the flag lost {interval(metrics['flag_only_lost'])}."
+        for (model, label, name), metrics in cells.items()
+        if name == dataset and "harm_gained" in metrics and metrics["harm_gained"]["n"]
+    ]
+
+
+def _benign_section(dataset: str, cells: Cells) -> Section:
+    of_dataset = {cell: m for cell, m in cells.items() if cell[2] == dataset and "false_alarm" in m}
+    several = has_seeds(metrics["false_alarm"] for metrics in of_dataset.values())
+    rows = [
+        (
+            clean(model),
+            marked(label, metrics),
+            interval(metrics["false_alarm"]),
+            *((seeds(metrics["false_alarm"]), interval(metrics.get(ACROSS_SEEDS["false_alarm"]))) if several else ()),
+            *(interval(metrics.get(metric)) for metric in ("fpr", "over_refusal")),
+            percent(metrics.get("degenerate")),
+            *counts(metrics["false_alarm"]),
+        )
+        for (model, label, _), metrics in of_dataset.items()
+    ]
+    columns = ("fpr", "over_refusal", "degen", "n", "unscored")
+    note = "false_alarm: share of behaviors of which some sample was flagged (fpr) or refused (over_refusal)."
+    across = _LEGEND_SEEDS.format(metric="false_alarm", fold="any", across="struck under one of them")
+    return Section(
+        f"benign: {clean(dataset)}, % of behaviors [95 % interval]",
+        ("model", "attack", "false_alarm", *(("seeds", "any seed") if several else ()), *columns),
+        tuple(rows),
+        (
+            note,
+            *((across.replace("any seeds:", "any seed:"),) if several else ()),
+            *held_note(row for metrics in of_dataset.values() for row in metrics.values()),
+        ),
+    )
+
+
+def _measure_sections(rows: Sequence[Metric]) -> list[Section]:
+    """One section per dataset that utility was measured on, and one for the tasks of lm_eval."""
+    of_utility = [row for row in rows if row["metric"] in FIGURES]
+    sections = [
+        _figure_section(
+            f"utility: {clean(dataset)} [95 % interval]",
+            {name: figure.heading for name, figure in FIGURES.items()},
+            [row for row in of_utility if row["dataset"] == dataset],
+            _LEGEND_UTILITY,
+        )
+        for dataset in dict.fromkeys(row["dataset"] for row in of_utility)
+    ]
+    of_tasks = [row for row in rows if is_task_figure(row["metric"])]
+    if of_tasks:
+        headings = {row["metric"]: clean(row["metric"].removeprefix(LM_EVAL)) for row in of_tasks}
+        note = "The figures of lm-evaluation-harness, given no flag. n: documents of the largest task."
+        sections.append(_figure_section("lm_eval [95 % interval]", headings, of_tasks, (note,)))
+    return sections
+
+
+def _figure_section(title: str, headings: Mapping[str, str], rows: Sequence[Metric], notes: tuple[str, ...]) -> Section:
+    """A row per model, a column per figure."""
+    lines = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        figures = {row["metric"]: row for row in rows if row["model"] == model}
+        n = max(int(row["n"]) for row in figures.values())
+        lines.append((clean(model), *(figure_text(figures.get(name)) for name in headings), str(n)))
+    return Section(title, ("model", *headings.values(), "n"), tuple(lines), notes, n_names=1)

@@ -1,0 +1,270 @@
+"""The command line: arguments, exit codes, and nothing else. What the commands do is in ``commands``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+from rfbench import __version__
+from rfbench.cli.process import discard, lenient_streams
+from rfbench.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_USAGE, SuiteError, describe, exit_code
+
+EPILOG = (
+    "exit codes: 0 fine; 1 a gate failed (with --gate); 2 bad usage or configuration; 3 canary; "
+    "4 finished, but some attempts are unscored; 70 internal error; 74 input/output failed; 130 interrupted, resumable"
+)
+
+
+LONG_COMMANDS = ("run", "train", "export", "score")
+"""Commands whose output can fail in the middle of the work; elsewhere an unwritable output is bad usage."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` whose options are not abbreviated, so that scripts keep working."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})  # type: ignore[arg-type]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = _Parser(prog="rfbench", description="How robust is a language model to attack?", epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"rfbench {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    common, suite, seeds = _common_options(), _suite_options(), _seed_option("replaces the suite's seeds")
+    placing, talking, working = _placing_options(), _talking_options(), _working_options()
+
+    run = commands.add_parser(
+        "run", parents=[suite, talking, placing, seeds, working, common], help="run a suite", epilog=EPILOG
+    )
+    run.add_argument("--out", metavar="DIR", help="the run folder; default results/<suite>/<hash>, so that it resumes")
+    run.add_argument("--limit", type=_positive, metavar="N", help="first N behaviors of each dataset, twins together")
+    run.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N", help="run every N-th unit from the I-th")
+    run.add_argument("--executor", choices=("local", "ray"), default="local", help="where units run")
+    run.add_argument("--fresh", action="store_true", help="move an earlier run in the folder aside and start anew")
+    run.add_argument(
+        "--gate", action="store_true", help="hold the results against the suite's gate: exit 1 if it fails"
+    )
+    run.add_argument("--accept-canary", action="store_true", help="go on after a failed canary, and mark every table")
+
+    check = commands.add_parser(
+        "check", parents=[talking, placing, working, common], help="the canary alone", epilog=EPILOG
+    )
+    check.add_argument("model", metavar="MODEL")
+
+    recipe_seed = _seed_option("replaces the recipe's seed")
+    train = commands.add_parser(
+        "train", parents=[placing, recipe_seed, common], help="train an adapter by a recipe", epilog=EPILOG
+    )
+    train.add_argument("kind", choices=("redflag", "refusal"), help="what the model is to learn")
+    train.add_argument("--base", required=True, metavar="M", help="the model to train, e.g. smollm2")
+    train.add_argument("--out", required=True, metavar="DIR", help="the adapter folder; the same command resumes")
+    train.add_argument("--recipe", metavar="FILE", help="a recipe file; default: the shipped one of this kind")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides", help="set a key of the recipe"
+    )
+    train.add_argument("--fresh", action="store_true", help="start anew instead of resuming")
+    _add_offline(train)
+
+    export = commands.add_parser("export", parents=[common], help="write a merged model for other engines")
+    export.add_argument("model", metavar="MODEL")
+    export.add_argument("--out", required=True, metavar="DIR", help="a new folder")
+    _add_offline(export)
+
+    score = commands.add_parser("score", parents=[common], help="score a saved run again, no model loaded")
+    score.add_argument("run", metavar="RUN")
+
+    table = commands.add_parser("table", parents=[common], help="print the table of one or more runs")
+    table.add_argument("runs", metavar="RUN", nargs="+")
+    table.add_argument("--format", choices=("md", "csv", "parquet", "latex"), help="default: for reading")
+
+    compare = commands.add_parser("compare", parents=[common], help="two models on the same behaviors, paired")
+    compare.add_argument("run", metavar="RUN", nargs="?", help="needed where a side is a model's name")
+    compare.add_argument("--baseline", required=True, metavar="M", help="a model in RUN, or a path to a run")
+    compare.add_argument("--candidate", required=True, metavar="M", help="a model in RUN, or a path to a run")
+
+    report = commands.add_parser("report", parents=[common], help="one self-contained HTML page about a run")
+    report.add_argument("run", metavar="RUN")
+    report.add_argument("-o", "--output", metavar="FILE", help="default RUN/report.html")
+    report.add_argument("--include-text", action="store_true", help="also prompts and completions, harmful ones too")
+
+    show = commands.add_parser("show", parents=[common], help="one record of a run, whole")
+    show.add_argument("run", metavar="RUN")
+    show.add_argument("record", metavar="RECORD", help="row number, behavior id, or model/attack/dataset/behavior/...")
+    show.add_argument("--include-text", action="store_true", help="also prompt and completion")
+
+    listing = commands.add_parser("list", parents=[common], help="what there is")
+    kinds = ("attacks", "suites", "models", "datasets", "measures", "judges")
+    listing.add_argument("what", choices=kinds, metavar="|".join(kinds), help="which of them")
+
+    commands.add_parser(
+        "validate", parents=[suite, talking, placing, seeds, common], help="check a suite without running it"
+    )
+    commands.add_parser("schema", parents=[common], help="JSON Schema of suite files")
+    return parser
+
+
+def _common_options() -> _Parser:
+    options = _Parser(add_help=False)
+    options.add_argument("--version", action="version", version=f"rfbench {__version__}")
+    options.add_argument(
+        "--verbose", action="store_true", help="say more about what goes on, and where errors come from"
+    )
+    return options
+
+
+# One parser for each group, so that a command takes only options that mean something to it.
+
+
+def _talking_options() -> _Parser:
+    options = _Parser(add_help=False)
+    options.add_argument("--flag", metavar="TOKEN", help="the red-flag token, or `none`")
+    options.add_argument("--system", metavar="TEXT", help="system prompt instead of the template's own")
+    return options
+
+
+def _placing_options() -> _Parser:
+    options = _Parser(add_help=False)
+    options.add_argument("--device", help="torch device, e.g. cuda or cpu")
+    options.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="number format of the weights"
+    )
+    return options
+
+
+def _seed_option(meaning: str) -> _Parser:
+    options = _Parser(add_help=False)
+    options.add_argument("--seed", type=_natural, metavar="N", help=meaning)
+    return options
+
+
+def _working_options() -> _Parser:
+    options = _Parser(add_help=False)
+    options.add_argument("--batch-size", type=_positive, metavar="N", help="rows per batch to start with")
+    _add_offline(options)
+    return options
+
+
+def _add_offline(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--offline", action="store_true", help="use only what lies on this machine")
+
+
+def _suite_options() -> _Parser:
+    options = _Parser(add_help=False)
+    options.add_argument("suite", metavar="SUITE", help="a shipped name, or a path (with / or .yaml)")
+    options.add_argument("--model", action="append", default=[], metavar="M", help="replaces the suite's models")
+    options.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        dest="overrides",
+        help="set a key of the suite, e.g. generation.max_new_tokens=64 or attacks.prefill.words=3",
+    )
+    return options
+
+
+def _natural(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, slash, count = text.partition("/")
+    if slash and (index + count).isascii() and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count):
+        return int(index), int(count)
+    raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 1 <= I <= N")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = build_parser().parse_args(argv)
+    arguments.argv = list(argv)
+    with lenient_streams(), _logging_to_stderr(arguments.verbose), _sigterm_as_interrupt():
+        try:
+            # Imported late: `rfbench --help` must not pay for what a command needs.
+            from rfbench.cli.allocator import keep_freed_memory
+            from rfbench.cli.run import find_command
+
+            keep_freed_memory()
+            code = find_command(arguments.command)(arguments)
+            sys.stdout.flush()
+            return code
+        except KeyboardInterrupt:
+            resumable = arguments.command == "run"
+            _say(
+                "interrupted"
+                + ("; what was finished is kept, the same command goes on from there" if resumable else "")
+            )
+            return EXIT_INTERRUPTED
+        except Exception as error:
+            logging.getLogger("rfbench").debug("where it comes from", exc_info=error)
+            return _failure(error, arguments.command)
+
+
+def _failure(error: Exception, command: str) -> int:
+    """Say what went wrong, and give the exit code that says it to scripts."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        discard(sys.stdout)
+    # Lines that name a file stand for themselves.
+    _say(describe(error), prefix="" if isinstance(error, SuiteError) else "rfbench: ")
+    code = exit_code(error)
+    return EXIT_USAGE if code == EXIT_IO and command not in LONG_COMMANDS else code
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """A scheduler's SIGTERM ends a run as Ctrl-C does: cleanly, and resumable."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+class _AboveProgress(logging.Handler):
+    """Writes log lines above a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _logging_to_stderr(verbose: bool) -> Iterator[None]:
+    logger = logging.getLogger("rfbench")
+    before = logger.level, logger.propagate
+    handler = _AboveProgress()
+    handler.setFormatter(logging.Formatter("rfbench: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+
+
+def _say(text: str, prefix: str = "rfbench: ") -> None:
+    sys.stderr.write(f"{prefix}{text}\n")

@@ -1,0 +1,105 @@
+"""Commands about what there is: list, validate, schema. They answer at once, without torch, pandas or transformers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rfbench.attack import attack_names, find_attack
+from rfbench.cli.run import suite_of
+from rfbench.data.catalog import describe
+from rfbench.errors import EXIT_OK, ConfigError
+from rfbench.measures import MEASURES, find_measure
+from rfbench.models.flag import FLAG_FILE
+from rfbench.models.spec import CONTROLS, EMBEDDED, EMBEDDED_HUB_ID, shipped_adapters
+from rfbench.run.suite.load import load_suite, suite_names
+from rfbench.run.suite.schema import json_schema
+
+
+def list_command(arguments: Namespace) -> int:
+    """What there is: attacks, suites, models, datasets, measures, judges."""
+    for name, text in _LISTINGS[arguments.what]():
+        sys.stdout.write(f"{name:<22} {text}\n")
+    return EXIT_OK
+
+
+def _attacks() -> Iterator[tuple[str, str]]:
+    for name in attack_names():
+        try:
+            summary = (find_attack(name).__doc__ or "").strip().partition("\n")[0]
+        except ConfigError as error:  # one broken file must not hide the others
+            summary = f"NOT USABLE: {error}"
+        yield name, summary
+
+
+def _suites() -> Iterator[tuple[str, str]]:
+    for name in suite_names():
+        try:
+            yield name, load_suite(name).description
+        except ConfigError as error:
+            yield name, f"NOT USABLE HERE: {str(error).splitlines()[0]}"
+
+
+def _models() -> Iterator[tuple[str, str]]:
+    yield EMBEDDED, f"the default: {EMBEDDED_HUB_ID}, from a wheel, no model hub needed"
+    for folder in shipped_adapters():
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        yield f"{EMBEDDED}+{folder.name}", f"{_purpose(folder)} (shipped adapter, {size / 1e6:.1f} MB)"
+    for name in CONTROLS:
+        yield name, "control, runs in every suite: no model behind it"
+    yield "FOLDER", "a model folder: config, safetensors, tokenizer"
+    yield "OWNER/NAME", "a model of the Hugging Face Hub"
+    yield "BASE+ADAPTER", "a PEFT adapter (folder or Hub id) on one of these"
+
+
+def _purpose(adapter: Path) -> str:
+    """What an adapter was trained for, in one line."""
+    try:
+        return str(json.loads((adapter / FLAG_FILE).read_text(encoding="utf-8"))["recipe"]["description"])
+    except (OSError, ValueError, KeyError, TypeError) as error:  # one broken folder must not hide the others
+        return f"NOT USABLE: {FLAG_FILE}: {type(error).__name__}: {error}"
+
+
+def _datasets() -> Iterator[tuple[str, str]]:
+    for dataset in describe():
+        count = "" if dataset.n is None else f"{dataset.n} requests, "
+        note = f"; {dataset.note}" if dataset.note else ""
+        yield dataset.name, f"{count}{dataset.source} ({dataset.licence}); {dataset.read_from}{note}"
+
+
+def _measures() -> Iterator[tuple[str, str]]:
+    for name in MEASURES:
+        yield name, (find_measure(name).__doc__ or "").strip().partition("\n")[0]
+
+
+def _judges() -> Iterator[tuple[str, str]]:
+    yield "none", "verdicts are read from token ids, and by a rule from text; no judge plugin is in this version"
+
+
+_LISTINGS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
+    "attacks": _attacks,
+    "suites": _suites,
+    "models": _models,
+    "datasets": _datasets,
+    "measures": _measures,
+    "judges": _judges,
+}
+
+
+def validate_command(arguments: Namespace) -> int:
+    """Check a suite without running it."""
+    suite = suite_of(arguments)
+    sys.stdout.write(
+        f"{arguments.suite}: ok ({len(suite.models)} models, {len(suite.attacks)} attacks, "
+        f"{len(suite.datasets)} datasets, {len(suite.seeds)} seeds)\n"
+    )
+    return EXIT_OK
+
+
+def schema_command(arguments: Namespace) -> int:
+    """JSON Schema of suite files."""
+    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
+    return EXIT_OK

@@ -1,0 +1,231 @@
+"""Commands about saved runs: score, table, compare, report, show. None of them loads a model."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rfbench.analysis.render import guard_formula
+from rfbench.analysis.section import clean
+from rfbench.analysis.tables import RunInfo
+from rfbench.errors import EXIT_OK, ConfigError, StorageError
+from rfbench.records import SCORED_COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rfbench.run.store.reader import Run
+    from rfbench.run.store.writer import RunFolder
+
+logger = logging.getLogger(__name__)
+
+TEXTS = ("messages", "prefill", "suffix", "completion", "completion_ids", "info")
+"""Columns that hold, or can be turned into, prompts and answers."""
+GATE_FILES = ("gate.xml", "gate.md")
+COLUMNS = 110
+"""Characters that tables are given where there is no terminal, and at least in one."""
+
+
+def score_command(arguments: Namespace) -> int:
+    """Derive the scored columns of a saved run again."""
+    from rfbench.analysis.render import write_tables
+    from rfbench.run.store import writer as store
+
+    n_rows, changed = score_again(store.RunFolder.open(arguments.run))
+    result, summary, info = summarize_run(Path(arguments.run))
+    write_tables(summary, result.path, run_info=info)
+    sys.stdout.write(f"{n_rows} rows scored again, {changed} verdicts changed\n")
+    return EXIT_OK
+
+
+def forget_gate(path: Path) -> None:
+    """Remove what a gate said about results that are about to change."""
+    for name in GATE_FILES:
+        (path / name).unlink(missing_ok=True)
+
+
+def score_again(folder: RunFolder) -> tuple[int, int]:
+    """Derive the scored columns of a run folder again, by the readers as they are now; rows, and verdicts changed.
+
+    Raises:
+        StorageError: the folder cannot be read or written.
+    """
+    from rfbench.run.store import writer as store
+    from rfbench.run.store.reader import load_run
+    from rfbench.scoring.flags import score_records
+
+    result = load_run(folder.path)
+    rescored = score_records(result.records, flag_tokens=flag_tokens(result))
+    scored = list(SCORED_COLUMNS)
+    if not rescored[scored].astype(result.records[scored].dtypes).equals(result.records[scored]):
+        forget_gate(folder.path)
+        store.replace_scores(folder, rescored)
+    return len(rescored), int((result.records["verdict"].to_numpy() != rescored["verdict"].to_numpy()).sum())
+
+
+def table_command(arguments: Namespace) -> int:
+    """Print the table of one or more runs."""
+    from rfbench.analysis.render import to_latex, to_markdown
+
+    tables = [summarize_run(Path(path)) for path in arguments.runs]
+    if arguments.format in ("csv", "parquet"):
+        for result, _, info in tables:  # such a table has no place for a mark
+            for mark in info.marks():
+                logger.warning("%s: %s", result.path, mark)
+        _print_tidy([(result.path, summary) for result, summary, _ in tables], arguments.format)
+        return EXIT_OK
+    for result, summary, info in tables:
+        title = clean(result.path) if len(tables) > 1 else ""
+        if arguments.format == "md":
+            sys.stdout.write((f"## {title}\n\n" if title else "") + to_markdown(summary, run_info=info) + "\n")
+        elif arguments.format == "latex":
+            sys.stdout.write((f"% {title}\n" if title else "") + to_latex(summary, run_info=info) + "\n")
+        else:
+            sys.stdout.write(f"{title}\n" if title else "")
+            print_tables(summary, info)
+    return EXIT_OK
+
+
+def _print_tidy(summaries: Sequence[tuple[Path, pd.DataFrame]], form: str) -> None:
+    """One table for programs on stdout; of several runs, with a first column that says which."""
+    import pandas as pd
+
+    if len(summaries) == 1:
+        table = summaries[0][1]
+    else:
+        table = pd.concat([summary.assign(run=str(path)) for path, summary in summaries], ignore_index=True)
+        table = table[["run", *table.columns.drop("run")]]
+    if form == "csv":
+        texts = table.select_dtypes(exclude="number").columns
+        guarded = table.assign(**{name: [guard_formula(clean(cell)) for cell in table[name]] for name in texts})
+        sys.stdout.write(guarded.to_csv(index=False))
+        return
+    if sys.stdout.isatty():
+        raise ConfigError("parquet is no text; send it to a file: rfbench table RUN --format parquet > table.parquet")
+    sys.stdout.flush()
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.buffer.write(table.to_parquet(index=False))
+
+
+def compare_command(arguments: Namespace) -> int:
+    """Two models on the same behaviors, paired."""
+    from rfbench.analysis.compare.paired import compare
+    from rfbench.analysis.compare.side import load_side
+    from rfbench.analysis.compare.tables import render
+    from rfbench.run.store.reader import load_run
+
+    result = load_run(arguments.run) if arguments.run else None
+    _print(render(compare(load_side(arguments.baseline, result), load_side(arguments.candidate, result))))
+    return EXIT_OK
+
+
+def print_comparison(result: Run) -> None:
+    """The two models of a finished run, paired, on stdout; nothing where it has more or fewer beside the controls."""
+    from rfbench.analysis.compare.paired import compare
+    from rfbench.analysis.compare.side import load_side
+    from rfbench.analysis.compare.tables import render
+    from rfbench.models.spec import CONTROLS
+
+    models = [name for name in result.provenance["sources"] if name not in CONTROLS]
+    if not result.complete or len(models) != 2:
+        return
+    sys.stdout.write("\n")
+    try:
+        comparison = compare(*(load_side(name, result) for name in models))
+    except ConfigError as error:  # where nothing was scored: no reason to call the run itself wrong
+        sys.stdout.write(f"no comparison: {error}\n")
+        return
+    _print(render(comparison))
+
+
+def report_command(arguments: Namespace) -> int:
+    """One self-contained HTML page about a run."""
+    from rfbench.analysis.report.html import render_report
+    from rfbench.run.store.reader import load_run
+
+    result = load_run(arguments.run)
+    output = Path(arguments.output) if arguments.output else result.path / "report.html"
+    write_text(output, render_report(result, include_text=arguments.include_text))
+    sys.stdout.write(f"{output}\n")
+    return EXIT_OK
+
+
+def show_command(arguments: Namespace) -> int:
+    """One record of a run, whole; texts only if asked for."""
+    from rfbench.run.store.reader import load_run
+
+    for name, value in _find(load_run(arguments.run).records, arguments.record).items():
+        hidden = name in TEXTS and not arguments.include_text
+        sys.stdout.write(f"{name}: {'(left out; --include-text shows it)' if hidden else clean(value)}\n")
+    return EXIT_OK
+
+
+def _find(records: pd.DataFrame, name: str) -> pd.Series[Any]:
+    if records.empty:
+        raise ConfigError("the run has no records yet")
+    if name.isdecimal() and not (records["behavior_id"] == name).any():  # some data number their behaviors
+        if int(name) >= len(records):
+            raise ConfigError(f"no row {name}: the run has {len(records)}, counted from 0")
+        return records.iloc[int(name)]
+    keys = ["model", "attack_label", "dataset", "behavior_id", "seed", "attempt_idx", "sample_idx"]
+    path = records[keys].astype(str).agg("/".join, axis=1)
+    is_whole_part = (path + "/").str.startswith(name.rstrip("/") + "/")
+    found = records[is_whole_part | (records["behavior_id"] == name)]
+    if found.empty:
+        example = clean(path.iloc[0])
+        raise ConfigError(f"no record {name!r}; name a row number, a behavior id, or {'/'.join(keys)}, e.g. {example}")
+    if len(found) > 1:
+        listed = "\n".join(f"  {clean(path[i])}" for i in found.index[:12])
+        more = f"\n  and {len(found) - 12} more" if len(found) > 12 else ""
+        raise ConfigError(f"{len(found)} records match {name!r}; name one of\n{listed}{more}")
+    return found.iloc[0]
+
+
+def summarize_run(path: Path) -> tuple[Run, pd.DataFrame, RunInfo]:
+    """A run, its metrics, and what stands above its tables."""
+    from rfbench.analysis.summary import summarize
+    from rfbench.run.store.reader import load_run
+
+    result = load_run(path)
+    return result, summarize(result), RunInfo.of_run(result)
+
+
+def flag_tokens(result: Run) -> dict[str, str | None]:
+    """How the flag of each model of a run is written, ``None`` for a model without one."""
+    return {name: facts.get("flag_token") for name, facts in result.provenance.get("loaded", {}).items()}
+
+
+def print_tables(summary: pd.DataFrame, info: RunInfo) -> None:
+    """The tables for people, on stdout."""
+    from rfbench.analysis.render import render_terminal
+
+    _print(render_terminal(summary, run_info=info))
+
+
+def _print(renderable: Any) -> None:
+    from rich.console import Console
+
+    console = Console(file=sys.stdout)
+    # A pipe has no width, and in a narrow terminal lines had better go on below than lose their last columns.
+    console.width = max(console.width, COLUMNS) if sys.stdout.isatty() else COLUMNS
+    with console.capture() as captured:
+        console.print(renderable)
+    # Written by hand: of a reader that leaves the pipe, rich would make exit code 1, which means a failed gate.
+    sys.stdout.write(captured.get())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is made from a run.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,77 @@
+"""What ``rfbench train`` and ``rfbench export`` do."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from rfbench.data.load import load_behaviors
+from rfbench.data.registry import ENTRIES
+from rfbench.errors import EXIT_OK, ConfigError, DataError
+from rfbench.models.spec import ModelSpec
+from rfbench.train.provenance import dataset_specs
+from rfbench.train.recipe import Recipe, load_recipe
+
+
+def train_command(arguments: Namespace) -> int:
+    """Train an adapter by a recipe, calibrate it, and say how to use it."""
+    seed = [] if arguments.seed is None else [f"seed={arguments.seed}"]
+    recipe = load_recipe(arguments.recipe or arguments.kind, [*arguments.overrides, *seed])
+    if recipe.kind != arguments.kind:
+        raise ConfigError(f"{arguments.recipe} is a {recipe.kind} recipe: rfbench train {recipe.kind} runs it")
+    placement = {name: value for name in ("device", "dtype") if (value := getattr(arguments, name)) is not None}
+    base = ModelSpec.parse({"spec": arguments.base, **placement})
+    _check_data(recipe, offline=arguments.offline)
+    from rfbench.train.pipeline import train
+
+    result = train(
+        recipe,
+        base,
+        Path(arguments.out),
+        resume=not arguments.fresh,
+        offline=arguments.offline,
+        progress=sys.stderr.isatty(),
+    )
+    lines = [
+        f"{result.model}: best of {result.steps} steps is {result.best_step}, {result.seconds:.0f} s, "
+        f"{result.size_bytes / 1e6:.1f} MB",
+    ]
+    if result.calibration:
+        figures = result.calibration
+        lines.append(
+            f"flag_bias {figures['flag_bias']:+.2f}: {figures['metric']} {figures['value']:.3f} "
+            f"[{figures['lo']:.3f}, {figures['hi']:.3f}] on {figures['n']} held-out benign requests"
+        )
+    lines.append(f"next: rfbench check {result.model}; rfbench run quick --model {result.model}")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return EXIT_OK
+
+
+def _check_data(recipe: Recipe, *, offline: bool) -> None:
+    """Before anything is loaded: a public data set that cannot be had here is no mistake in the recipe.
+
+    Raises:
+        DataError: some cannot; all are named, with the first reason, and what goes without them.
+    """
+    reasons: dict[str, str] = {}
+    for _, spec in dataset_specs(recipe):
+        if spec.name in ENTRIES and not spec.path:
+            try:
+                load_behaviors(spec, offline=offline)
+            except DataError as error:
+                reasons[spec.label] = str(error)
+    if reasons:
+        raise DataError(
+            f"the recipe needs public data that are not here, {', '.join(reasons)}; {next(iter(reasons.values()))}; "
+            f"without --recipe, `rfbench train {recipe.kind}` uses the project's own data alone"
+        )
+
+
+def export_command(arguments: Namespace) -> int:
+    """Write a merged model for other engines."""
+    from rfbench.train.adapter import export
+
+    exported = export(arguments.model, Path(arguments.out), offline=arguments.offline)
+    sys.stdout.write("\n".join(line for line in (str(exported.out), exported.note) if line) + "\n")
+    return EXIT_OK

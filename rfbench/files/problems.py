@@ -1,0 +1,136 @@
+"""Everything that is wrong with a file in one go, each line ``file: key path: problem``."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from rfbench.files.text import did_you_mean
+
+M = TypeVar("M", bound=BaseModel)
+Loc = Sequence[int | str]
+_SHOWN = 60
+
+
+class Problems(list[str]):
+    """Collects the problems of one file; ``where`` is how the file is called in messages."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self._where = where
+
+    def add(self, path: str, problem: str) -> None:
+        """Note one problem; an empty ``path`` is the file as a whole."""
+        self.append(": ".join(part for part in (self._where, path, problem) if part))
+
+    def build(self, path: str, cls: type[M], value: Any, *, also_known: Sequence[str] = ()) -> M | None:
+        """``value`` as a ``cls``, or ``None`` after noting what is wrong with it, a line per key.
+
+        Types are held as strictly as in JSON: ``true`` is no number, and ``"32"`` is text.
+
+        Args:
+            path: where the value stands in the file.
+            cls: what it is to become.
+            value: what YAML gave.
+            also_known: keys beside the fields of ``cls`` that a suggestion may name.
+        """
+        # Dates and the like, which YAML knows and JSON does not, are what stands there: text.
+        text = json.dumps(value, default=str)
+        try:
+            return cls.model_validate_json(text, strict=True)
+        except ValidationError as error:
+            for loc, problem in explain(error, cls, json.loads(text), also_known):
+                self.add(key_path(path, loc), problem)
+            return None
+
+
+def unknown(key: str, known: Iterable[str]) -> str:
+    """What to say about a key that nobody knows."""
+    return f"unknown; {did_you_mean(key, known)}".replace("'", "")
+
+
+def key_path(path: str, loc: Loc) -> str:
+    """``attacks[2].steps`` from ``attacks`` and ``(2, "steps")``."""
+    for part in loc:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
+
+
+def explain(
+    error: ValidationError, cls: type[BaseModel], value: Any, also_known: Sequence[str] = ()
+) -> Iterator[tuple[Loc, str]]:
+    """Key path and problem for each key that is wrong.
+
+    The members of a union fail one by one; they become one problem of the key that holds the union.
+    """
+    grouped: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    items = error.errors()
+    for item in items:
+        below = any(other["loc"][: len(item["loc"])] == item["loc"] for other in items if other is not item)
+        if item["type"] == "too_short" and below:
+            continue  # pydantic drops bad entries, and then finds the list short
+        grouped.setdefault(_visible(item, value), []).append(item)
+    for loc, items in grouped.items():
+        first = items[0]
+        if first["type"] == "extra_forbidden":
+            known = (*_fields_at(cls, loc[:-1]), *(also_known if len(loc) == 1 else ()))
+            yield loc, unknown(str(loc[-1]), known)
+        elif first["loc"][-1:] == ("[key]",):
+            yield loc, f"unknown; {first['msg'].removeprefix('Input ')}"
+        elif first["type"] == "missing":
+            yield loc, "missing"
+        elif first["type"] in ("value_error", "assertion_error"):
+            yield loc, first["msg"].partition(", ")[2]
+        else:
+            wanted = dict.fromkeys(item["msg"].removeprefix("Input should be ") for item in items)
+            text = " or ".join(wanted).replace("a valid ", "a ").replace("a array", "a list").replace("a int", "an int")
+            must = text if text[0].isupper() else f"must be {text}"
+            yield loc, f"{must} (got {_brief(_at(value, loc))})"
+
+
+def _visible(item: ErrorDetails, value: Any) -> tuple[int | str, ...]:
+    """The part of an error's location that stands in the file; what follows names members of a union."""
+    loc: list[int | str] = []
+    for part in item["loc"]:
+        inside = isinstance(value, Mapping) if isinstance(part, str) else isinstance(value, list)
+        if inside and (part in value if isinstance(part, str) else part < len(value)):
+            loc.append(part)
+            value = value[part]
+        elif inside and item["type"] == "missing":
+            return (*loc, part)
+        else:
+            break
+    return tuple(loc)
+
+
+def _at(value: Any, loc: Loc) -> Any:
+    for part in loc:
+        value = value[part]
+    return value
+
+
+def _fields_at(cls: type[BaseModel], loc: Loc) -> tuple[str, ...]:
+    """Fields of the model that stands at ``loc`` inside ``cls``."""
+    for part in loc:
+        if isinstance(part, str) and part in cls.model_fields:
+            cls = next(_models_in(cls.model_fields[part].annotation), cls)
+    return tuple(cls.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        if issubclass(annotation, BaseModel):
+            yield annotation
+        return
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

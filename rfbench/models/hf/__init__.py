@@ -1,0 +1,1 @@
+"""The reference backend: transformers models in this process."""

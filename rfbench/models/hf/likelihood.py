@@ -1,0 +1,183 @@
+"""What a model thinks of given text: likelihoods and divergences under teacher forcing.
+
+Letters: ``b`` spans of a batch, ``n`` scored positions of one span, ``v`` the vocabulary.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rfbench.errors import NOT_FINITE, BrokenLogits, ModelError
+from rfbench.models.hf.batching import BatchSizer, in_batches
+from rfbench.models.hf.ways import by_kin
+from rfbench.train.losses import answer_cross_entropy, kl_given_no_flag
+
+if TYPE_CHECKING:
+    from rfbench.models.hf.model import HFModel
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+Result = TypeVar("Result")
+
+LOGITS_BUDGET = 256 * 2**20
+"""Bytes of fp32 logits that one model may give at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A sequence of ids, of which those in ``[start, stop)`` are scored, each given all that stands before it."""
+
+    ids: tuple[int, ...]
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.start < self.stop <= len(self.ids):
+            raise ValueError(f"cannot score [{self.start}, {self.stop}) of {len(self.ids)} ids: nothing stands before")
+
+
+def text_nll(model: HFModel, spans: Sequence[Span]) -> list[FloatArray]:
+    """``-log p(id | what stands before, no flag)`` of every scored id, in nats: an array ``(n,)`` per span.
+
+    Raises:
+        ModelError: the logits are not finite (``BrokenLogits``), or a single span does not fit the memory.
+    """
+    return read_logits(model, spans, lambda span, logits: _nll(model, span, logits))
+
+
+def nll_and_choices(model: HFModel, spans: Sequence[Span]) -> list[tuple[FloatArray, IntArray]]:
+    """As :func:`text_nll`, and the ids ``(n,)`` that the model would choose in place of the scored ones, given no flag.
+
+    Raises:
+        ModelError: as for :func:`text_nll`.
+    """
+
+    def read(span: Span, logits: Tensor) -> tuple[FloatArray, IntArray]:
+        return _nll(model, span, logits), _without_flags(logits, _flags(model)).argmax(dim=-1).cpu().numpy()
+
+    return read_logits(model, spans, read)
+
+
+def read_logits(model: HFModel, spans: Sequence[Span], read: Callable[[Span, Tensor], Result]) -> list[Result]:
+    """``read`` of every span and the logits ``(n, v)``, in fp32 and without ``flag_bias``, that predict its scored ids.
+
+    Raises:
+        ModelError: as for :func:`text_nll`.
+    """
+
+    def score(batch: Sequence[Span]) -> list[Result]:
+        return [read(span, logits) for span, logits in zip(batch, _logits(model, batch), strict=True)]
+
+    return over_batches(model, spans, score)
+
+
+def over_batches(
+    model: HFModel, spans: Sequence[Span], score: Callable[[Sequence[Span]], list[Result]]
+) -> list[Result]:
+    """``score`` on batches of spans of like length; its results, one per span, in the order of ``spans``.
+
+    Raises:
+        ModelError: a single span does not fit the memory.
+    """
+    return _in_batches(score, spans, _rows(model, spans), [model])
+
+
+def padded_ids(batch: Sequence[Span]) -> Tensor:
+    """Ids ``(b, t)`` before the last scored one, padded on the right: no scored position sees its padding."""
+    ids = torch.zeros((len(batch), max(span.stop for span in batch) - 1), dtype=torch.int64)
+    for row, span in enumerate(batch):
+        ids[row, : span.stop - 1] = torch.tensor(span.ids[: span.stop - 1])
+    return ids
+
+
+def compare(model: HFModel, reference: HFModel, spans: Sequence[Span]) -> list[tuple[FloatArray, BoolArray]]:
+    """Per span, at each scored position, shapes ``(n,)``: ``KL(reference || model)`` in nats, and equal first choices.
+
+    Both distributions are given no flag: over the ids that both models know, without the flags of either. The first
+    choices are the two arg-maxes over these, both under teacher forcing, so that rounding between cached generation
+    and one whole pass, which can tip a near tie, is no disagreement.
+
+    Raises:
+        ModelError: as for :func:`text_nll`.
+    """
+
+    def score(batch: Sequence[Span]) -> list[tuple[FloatArray, BoolArray]]:
+        pairs = zip(_logits(model, batch), _logits(reference, batch), strict=True)
+        return [_held_against(mine, theirs.to(mine.device), _flags(model, reference)) for mine, theirs in pairs]
+
+    return _in_batches(score, spans, min(_rows(model, spans), _rows(reference, spans)), [model, reference])
+
+
+def _nll(model: HFModel, span: Span, logits: Tensor) -> FloatArray:
+    targets = torch.tensor(span.ids[span.start : span.stop], device=logits.device)
+    return answer_cross_entropy(_without_flags(logits, _flags(model)), targets).double().cpu().numpy()
+
+
+def _without_flags(logits: Tensor, flags: Sequence[int]) -> Tensor:
+    return logits.index_fill(1, torch.tensor(flags, dtype=torch.int64, device=logits.device), -torch.inf)
+
+
+def _held_against(mine: Tensor, theirs: Tensor, flags: Collection[int]) -> tuple[FloatArray, BoolArray]:
+    shared = min(mine.shape[1], theirs.shape[1])
+    kept = torch.ones(shared, dtype=torch.bool, device=mine.device)
+    kept[[flag for flag in flags if flag < shared]] = False
+    mine, theirs = mine[:, :shared][:, kept], theirs[:, :shared][:, kept]
+    # A divergence is never negative; its rounding may be.
+    kl = kl_given_no_flag(mine, theirs).clamp(min=0).double().cpu().numpy()
+    return kl, (mine.argmax(dim=-1) == theirs.argmax(dim=-1)).cpu().numpy()
+
+
+def _flags(*models: HFModel) -> list[int]:
+    return [model.flag_id for model in models if model.flag_id is not None]
+
+
+@torch.inference_mode()
+def _logits(model: HFModel, batch: Sequence[Span]) -> list[Tensor]:
+    """Logits that predict the scored ids, in fp32: ``(n, v)`` per span."""
+    first, last = min(span.start for span in batch) - 1, max(span.stop for span in batch) - 1
+    output = model.module(input_ids=padded_ids(batch).to(model.device), use_cache=False, logits_to_keep=last - first)
+    logits = [output.logits[row, s.start - 1 - first : s.stop - 1 - first].float() for row, s in enumerate(batch)]
+    if not all(bool(part.isfinite().all()) for part in logits):
+        raise BrokenLogits(f"{model.name}: {NOT_FINITE}")
+    return logits
+
+
+def _rows(model: HFModel, spans: Sequence[Span]) -> int:
+    """How many spans may stand side by side."""
+    if not spans:
+        return 1
+    width = max(span.stop for span in spans) - min(span.start for span in spans)
+    vocabulary = model.module.get_output_embeddings().weight.shape[0]
+    return int(max(1, min(model.batch_size, LOGITS_BUDGET // (4 * width * vocabulary))))
+
+
+def _in_batches(
+    score: Callable[[Sequence[Span]], list[Result]], spans: Sequence[Span], limit: int, models: Sequence[HFModel]
+) -> list[Result]:
+    """``score`` on batches of spans of like length, results in the order of ``spans``; halved when memory runs out.
+
+    Only spans that bear each other's company under all ``models`` share a batch.
+    """
+
+    def kin(span: Span) -> Hashable:
+        return tuple(model.ways.kin(span.stop - 1) for model in models)
+
+    def too_large(span: Span) -> ModelError:
+        return ModelError(f"{models[0].name}: out of memory with a single text of {span.stop} tokens")
+
+    results: dict[int, Result] = {}
+    sizer = BatchSizer(limit)
+    for group in by_kin(spans, kin):
+        order = sorted(group, key=lambda i: -spans[i].stop)
+        parts = in_batches([spans[i] for i in order], score, sizer, too_large=too_large)
+        results.update(zip(order, itertools.chain.from_iterable(parts), strict=True))
+    return [results[i] for i in range(len(spans))]

@@ -1,0 +1,346 @@
+"""The reference backend: transformers models in this process, with every capability."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from functools import partial
+from itertools import chain, islice
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rfbench.errors import NOT_FINITE, EncodingError, ModelError
+from rfbench.models.base import Capability, ChatModel, EncodedChat, Ids
+from rfbench.models.encoding import ChatEncoder
+from rfbench.models.hf import logprobs
+from rfbench.models.hf.batching import BatchSizer
+from rfbench.models.hf.generation import Generation, Row, StopRules
+from rfbench.models.hf.schedule import generate_rows
+from rfbench.models.hf.selfcheck import SelfCheck
+from rfbench.models.hf.ways import Ways
+from rfbench.models.thinking import ThoughtReader
+from rfbench.records import EARLY_TOKENS, MAX_THINKING_TOKENS, Attempt, Completion, Message, OnFlag, digest
+from rfbench.scoring.thoughts import Finder
+
+DEFAULT_BATCH_SIZE = 64
+
+
+class HFModel(ChatModel):
+    """A causal language model of transformers.
+
+    Made by :func:`rfbench.models.load.load_model`; the constructor takes parts that are loaded already.
+    ``module`` is the torch module, ``embedding`` its input embedding, ``device`` where inputs go.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability)
+
+    def __init__(
+        self,
+        module: Any,
+        tokenizer: Any,
+        encoder: ChatEncoder,
+        *,
+        name: str,
+        flag_token: str | None,
+        flag_id: int | None,
+        flag_bias: float = 0.0,
+        batch_size: int | None = None,
+        thinking: tuple[str, str] | Literal["none"] | None = None,
+        facts: Mapping[str, object] | None = None,
+        offline: bool = False,
+        checked: SelfCheck | None = None,
+    ) -> None:
+        self.offline = offline
+        """Whether models that are loaded beside it may not be fetched either."""
+        checked = checked or SelfCheck(Ways())
+        self.ways = checked.ways
+        """In which the module may be run; every forward pass keeps to it."""
+        self.self_check = checked.summary
+        self.misplaced_words = checked.words
+        self.module = module
+        self.tokenizer = tokenizer
+        self.encoder = encoder
+        self.name = name
+        self.flag_token = flag_token
+        self.flag_id = flag_id
+        self.flag_bias = flag_bias
+        self.batch_size = batch_size or DEFAULT_BATCH_SIZE
+        # Kept between calls, so that not every unit runs out of memory anew.
+        self._sizer = BatchSizer(self.batch_size)
+        self.eos_ids = end_of_text_ids(module, tokenizer, encoder)
+        self.max_context = context_length(module.config)
+        self._facts = dict(facts or {})
+        self._reader = ThoughtReader(tokenizer, encoder.template, thinking, encoder.template_args)
+        self.thinks = self._reader.thinks
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go: the device of the input embedding."""
+        device: torch.device = self.embedding.weight.device
+        return device
+
+    @property
+    def embedding(self) -> Any:
+        """The input embedding module, ``(v, hidden)``."""
+        return self.module.get_input_embeddings()
+
+    def with_system(self, system: str) -> HFModel:
+        """The same model, weights shared, under another system prompt.
+
+        Raises:
+            EncodingError: the template cannot carry it.
+        """
+        other = copy(self)
+        other.encoder = self.encoder.with_system(system)
+        return other
+
+    def encode(self, messages: Sequence[Message], prefill: str = "", *, suffix: str = "") -> EncodedChat:
+        """See :meth:`ChatModel.encode`."""
+        return self.encoder.encode(messages, prefill, suffix=suffix)
+
+    def generate(
+        self,
+        attempts: Sequence[Attempt],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        n_samples: int = 1,
+        on_flag: OnFlag = "stop",
+        seed: int = 0,
+        max_thinking_tokens: int = MAX_THINKING_TOKENS,
+    ) -> Iterator[Completion]:
+        """See :meth:`ChatModel.generate`. Rows are sorted by length and batched; results come in order."""
+        rows: list[Row] = []
+        slots: list[tuple[Attempt, int, EncodedChat | None, str]] = []
+        for attempt in attempts:
+            chat, error = self._try_encode(attempt, max_new_tokens)
+            for sample in range(attempt.n_samples or n_samples):
+                slots.append((attempt, sample, chat, error))
+                if chat is not None:
+                    row = _row(attempt, sample, chat, temperature)
+                    rows.append(self._counting(row, chat, max_new_tokens, max_thinking_tokens) if self.thinks else row)
+        stop = StopRules(
+            max_new_tokens=max_new_tokens,
+            eos_ids=self.eos_ids,
+            flag_id=self.flag_id,
+            flag_bias=self.flag_bias,
+            stop_on_flag=on_flag == "stop",
+        )
+        outcomes = iter(self._generate_rows(rows, stop, seed))
+        for attempt, sample, chat, error in slots:
+            if chat is None:
+                yield _failed(attempt, sample, error)
+                continue
+            outcome = next(outcomes)
+            if isinstance(outcome, str):
+                yield _failed(attempt, sample, outcome)
+            elif outcome.finish == "error":
+                yield _failed(attempt, sample, NOT_FINITE)
+            else:
+                yield self._completion(attempt, sample, chat, outcome)
+
+    def target_log_probs(self, prompts: Sequence[Ids], targets: Sequence[Ids]) -> list[npt.NDArray[np.float64]]:
+        """See :meth:`ChatModel.target_log_probs`."""
+        rows: list[logprobs.Row] = [
+            (tuple(prompt), tuple(target)) for prompt, target in zip(prompts, targets, strict=True)
+        ]
+        return self._read_log_probs(rows)
+
+    def next_log_probs(self, prompts: Sequence[Ids]) -> npt.NDArray[np.float64]:
+        """See :meth:`ChatModel.next_log_probs`."""
+        rows: list[logprobs.Row] = [(tuple(prompt), None) for prompt in prompts]
+        return np.stack(self._read_log_probs(rows))
+
+    def continue_ids(
+        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, suppress_flag: bool = False
+    ) -> list[list[int]]:
+        """Greedy continuations of prompts that are given as ids, such as a chat after which the flag is forced.
+
+        Args:
+            prompts: ids, each of any length but 0.
+            max_new_tokens: limit on generated tokens; an end-of-text id ends a continuation, and is its last.
+            suppress_flag: never take the flag, at whatever operating point; else a continuation ends at it, too.
+
+        Raises:
+            ModelError: a prompt does not fit the context or the memory, or the logits are not finite.
+        """
+        if problem := self._too_long(max(map(len, prompts), default=0), max_new_tokens):
+            raise ModelError(f"{self.name}: {problem}")
+        rows = [
+            Row(ids=tuple(ids), behavior_id="", attempt_idx=0, sample_idx=0, temperature=0.0, top_p=1.0, top_k=0)
+            for ids in prompts
+        ]
+        stop = StopRules(
+            max_new_tokens=max_new_tokens,
+            eos_ids=self.eos_ids,
+            flag_id=self.flag_id,
+            flag_bias=-math.inf if suppress_flag else self.flag_bias,
+            stop_on_flag=True,
+        )
+        continuations = []
+        for outcome in self._generate_rows(rows, stop, seed=0):
+            if isinstance(outcome, str) or outcome.finish == "error":
+                raise ModelError(f"{self.name}: {outcome if isinstance(outcome, str) else 'logits are not finite'}")
+            continuations.append(outcome.ids)
+        return continuations
+
+    def why_not_vectors(self) -> str:
+        """See :meth:`ChatModel.why_not_vectors`."""
+        if self.ways.vectors:
+            return ""
+        return f"{self.name}: its answer to vectors differs from its answer to the same ids; attack it with ids alone"
+
+    def describe(self) -> Mapping[str, object]:
+        """Facts for the provenance of a run; see :meth:`ChatModel.describe`."""
+        before, after = self.encoder.template_text()
+        return {
+            **super().describe(),
+            "dtype": str(self.module.dtype).removeprefix("torch."),
+            "device": self.device.type,
+            "batch_size": self.batch_size,
+            "threads": torch.get_num_threads(),
+            "template_sha256": digest(self.encoder.template),
+            "tokenizer_sha256": digest(self.tokenizer.backend_tokenizer.to_str()),
+            "template_before": before,
+            "template_after": after,
+            "self_check": self.self_check,
+            "thinking": list(self._reader.names),
+            **self._facts,
+        }
+
+    def close(self) -> None:
+        """Drop the weights and give device memory back."""
+        self.module = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _try_encode(self, attempt: Attempt, max_new_tokens: int) -> tuple[EncodedChat | None, str]:
+        try:
+            chat = self.encode(attempt.messages, attempt.prefill, suffix=attempt.suffix)
+        except EncodingError as error:
+            return None, str(error)
+        if problem := self._too_long(len(chat.ids), max_new_tokens):
+            return None, problem
+        if attempt.soft is not None and (reason := self.why_not_vectors()):
+            return None, reason
+        if attempt.soft is not None:
+            n, width = attempt.soft.shape
+            if width != self.embedding.weight.shape[1] or not 0 <= attempt.soft.start <= len(chat.ids) - n:
+                return None, (
+                    f"{n} vectors of {width} numbers from position {attempt.soft.start} on do not fit a prompt of "
+                    f"{len(chat.ids)} tokens; they were made for another model or chat template"
+                )
+        return chat, ""
+
+    def _counting(self, row: Row, chat: EncodedChat, max_new_tokens: int, max_thinking_tokens: int) -> Row:
+        """The row with a count of its thought, which gets what the context leaves beside the answer."""
+        room = self.max_context - len(chat.ids) - max_new_tokens
+        meter = partial(self._reader.meter, self._opened_by(chat))
+        return replace(row, thinking=meter, max_thinking_tokens=max(0, min(max_thinking_tokens, room)))
+
+    def _opened_by(self, chat: EncodedChat) -> Finder | None:
+        """The form of the thought that a prompt leaves open: only the template, or a prefill, can have opened one."""
+        messages = [s.stop for s in chat.segments if s.kind not in ("template", "prefill")]
+        forced = chat.span("prefill")
+        return self._reader.open_after(chat.ids[max(messages, default=0) :], chat.ids[forced.start : forced.stop])
+
+    def _too_long(self, n_prompt: int, max_new_tokens: int) -> str:
+        """Why a prompt of so many tokens leaves no room for the new ones; empty where it does."""
+        if n_prompt + max_new_tokens <= self.max_context:
+            return ""
+        return f"prompt of {n_prompt} tokens and {max_new_tokens} new ones exceed the context of {self.max_context}"
+
+    def _read_log_probs(self, rows: Sequence[logprobs.Row]) -> list[npt.NDArray[np.float64]]:
+        flag = self.flag_id, self.flag_bias
+        return logprobs.read_log_probs(self.module, rows, self._sizer, flag, self.device, self.ways)
+
+    def _generate_rows(self, rows: Sequence[Row], stop: StopRules, seed: int) -> list[Generation | str]:
+        """One generation, or the text of an error, per row."""
+        return generate_rows(
+            self.module,
+            rows,
+            stop,
+            seed=seed,
+            sizer=self._sizer,
+            device=self.device,
+            name=self.name,
+            ways=self.ways,
+        )
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def _completion(self, attempt: Attempt, sample: int, chat: EncodedChat, outcome: Generation) -> Completion:
+        opened = self._opened_by(chat)
+        thoughts = self._reader.read(outcome.ids, opened)
+        before = "" if opened is None else opened.form.lead
+
+        def char(n: int) -> int:
+            """Where the id after the first ``n`` begins in the text."""
+            return len(before) + len(self._decode(outcome.ids[:n])) if n else 0
+
+        spans = [(char(start), char(stop)) for start, stop in thoughts.spans]
+        following = next(islice(thoughts.answer, EARLY_TOKENS, None), None)
+        early = None if following is None else char(following) - sum(b - a for a, b in spans if b <= char(following))
+        return Completion(
+            behavior_id=attempt.behavior_id,
+            attempt_idx=attempt.attempt_idx,
+            sample_idx=sample,
+            completion_ids=np.asarray(outcome.ids, dtype=np.int32),
+            flag_prob=np.asarray(outcome.flag_prob, dtype=np.float32),
+            completion=before + self._decode(outcome.ids),
+            finish=outcome.finish,
+            n_prompt_tokens=len(chat.ids),
+            n_prefill_tokens=chat.n_prefill,
+            n_thinking_tokens=thoughts.n_thought,
+            thoughts=tuple(chain.from_iterable(spans)),
+            answer_start=thoughts.answer_start,
+            n_early_chars=early,
+            seconds=outcome.seconds,
+        )
+
+
+def _row(attempt: Attempt, sample: int, chat: EncodedChat, temperature: float) -> Row:
+    return Row(
+        ids=chat.ids,
+        behavior_id=attempt.behavior_id,
+        attempt_idx=attempt.attempt_idx,
+        sample_idx=sample,
+        temperature=temperature if attempt.temperature is None else attempt.temperature,
+        top_p=attempt.top_p,
+        top_k=attempt.top_k,
+        soft=attempt.soft,
+    )
+
+
+def _failed(attempt: Attempt, sample: int, error: str) -> Completion:
+    return Completion(
+        behavior_id=attempt.behavior_id,
+        attempt_idx=attempt.attempt_idx,
+        sample_idx=sample,
+        completion_ids=np.empty(0, dtype=np.int32),
+        flag_prob=np.empty(0, dtype=np.float32),
+        completion="",
+        finish="error",
+        error=error,
+    )
+
+
+def end_of_text_ids(module: Any, tokenizer: Any, encoder: ChatEncoder) -> frozenset[int]:
+    """Ids that end an answer: the generation config's, the tokenizer's, and the template's end of turn."""
+    configured = getattr(module.generation_config, "eos_token_id", None)
+    ids = set(configured) if isinstance(configured, list | tuple) else {configured}
+    ids |= {tokenizer.eos_token_id, encoder.end_of_turn_id()}
+    return frozenset(int(i) for i in ids if i is not None)
+
+
+def context_length(config: Any) -> int:
+    """Longest sequence the positions allow, in tokens; very large where the config names none."""
+    return int(getattr(config.get_text_config(decoder=True), "max_position_embeddings", None) or 2**31)

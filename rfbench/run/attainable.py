@@ -1,0 +1,108 @@
+"""Gates that no result could pass, found before the run from what it plans.
+
+Of 32 defended behaviors out of 32 the lower end is 0.893: a suite that asks for 0.9 would take its time and then fail.
+So would one that holds what nobody is asked, or a defence under an attack that no benign request meets.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from rfbench.analysis.gate.results import GateRule, needs_cost
+from rfbench.analysis.metrics.detection import DETECTION, LIMITS, MIN_NEGATIVES, n_needed
+from rfbench.analysis.stats import wilson
+from rfbench.analysis.summary import ACROSS_SEEDS, EARLY, EARLY_DSR, RATES
+from rfbench.run.plan import Unit
+
+Cell = tuple[str, str, str, str]
+"""Model, attack, its label, dataset."""
+_HARMFUL = {rate.name: rate.side == "harmful" for rate in RATES}
+_HARMFUL |= {across: _HARMFUL[name] for name, across in ACROSS_SEEDS.items()}
+_NEEDED = {name: n_needed(limit) for name, limit in zip(DETECTION[1:], LIMITS, strict=True)}
+_COLUMNS = ("model", "attack", "attack_label", "dataset")
+
+
+def unattainable(rules: Sequence[GateRule], units: Sequence[Unit]) -> Iterator[str]:
+    """A line for every rule on a rate that fails whatever comes out, at the behaviors planned.
+
+    Args:
+        rules: of the gate; those on figures whose number of behaviors the run decides are passed over.
+        units: all of the run, not of one shard.
+    """
+    asked = _asked(units)
+    longest = max((unit.generation.max_new_tokens for unit in units), default=0)
+    several_seeds = len({unit.seed for unit in units}) > 1
+    for i, rule in enumerate(rules):
+        if rule.metric in ACROSS_SEEDS.values() and not several_seeds:
+            yield f"gate[{i}]: {rule.metric} is not defined for a single seed; name several under seeds:"
+        elif rule.metric in _HARMFUL:
+            yield from (f"gate[{i}]: {problem}" for problem in _problems(rule, asked, longest))
+        elif rule.metric in _NEEDED:
+            yield from (f"gate[{i}]: {problem}" for problem in _too_few(rule, asked))
+
+
+def _asked(units: Sequence[Unit]) -> Mapping[tuple[Cell, bool], int]:
+    """Number of harmful (true) and of benign behaviors of every cell; those of several seeds are the same."""
+    ids = {
+        ((unit.model.label, unit.entry.attack.name, unit.entry.label, dataset), b.is_harmful, b.behavior_id)
+        for unit in units
+        for dataset, behaviors in unit.groups
+        for b in behaviors
+    }
+    return Counter((cell, is_harmful) for cell, is_harmful, _ in ids)
+
+
+def _problems(rule: GateRule, asked: Mapping[tuple[Cell, bool], int], longest: int) -> Iterator[str]:
+    kind = _HARMFUL[rule.metric]
+    selected = {
+        cell: n
+        for (cell, is_harmful), n in sorted(asked.items())
+        if is_harmful is kind and rule.selects({**dict(zip(_COLUMNS, cell, strict=True)), "metric": rule.metric})
+    }
+    if not selected:
+        where = ", ".join(f"{column}={wanted}" for column, wanted in rule.where.items()) or "every row"
+        word = "harmful" if kind else "benign"
+        yield f"{rule.metric} of {where}: the suite asks no {word} behavior there, so no result can pass"
+        return
+    if rule.metric == EARLY_DSR and longest < EARLY:
+        yield f"{rule.metric} is not defined where {longest} tokens are generated; raise generation.max_new_tokens"
+        return
+    benign = {cell[:3] for cell, is_harmful in asked if not is_harmful}
+    for cell, n in selected.items():
+        at = " / ".join((cell[0], *cell[2:]))
+        if needs_cost(rule) and cell[:3] not in benign:
+            yield (
+                f"{rule.metric} on {at}: no benign request is asked under {cell[2]}, and a defence holds only beside "
+                "its false alarms; give that attack a benign dataset, or name the attacks that the bound is for"
+            )
+        for missed in _missed(rule, n):
+            yield (
+                f"{missed} on {at}, so no result can pass; measure more behaviors, or hold the bound against the value"
+            )
+
+
+def _too_few(rule: GateRule, asked: Mapping[tuple[Cell, bool], int]) -> Iterator[str]:
+    """Whether no benign dataset carries the threshold of a true-positive rate."""
+    where = {key: value for key, value in rule.where.items() if key != "dataset"}  # that of the harmful ones
+    free, needed = rule.model_copy(update={"where": where}), _NEEDED[rule.metric]
+    sizes = [
+        n
+        for (cell, is_harmful), n in asked.items()
+        if not is_harmful and free.selects({**dict(zip(_COLUMNS, cell, strict=True)), "metric": rule.metric})
+    ]
+    if max(sizes, default=0) < needed:
+        yield (
+            f"{rule.metric} needs {needed} benign behaviors under one attack, {MIN_NEGATIVES} above its threshold, and "
+            f"at most {max(sizes, default=0)} are asked, so no result can pass; hold a higher rate, or ask more"
+        )
+
+
+def _missed(rule: GateRule, n: int) -> Iterator[str]:
+    """Bounds that the best end of an interval over ``n`` behaviors misses."""
+    best = {("min", "lo"): wilson(n, n)[0], ("max", "hi"): wilson(0, n)[1]}
+    for kind, bound in rule.bounds:
+        end = best.get((kind, rule.end))
+        if end is not None and (end < bound if kind == "min" else end > bound):
+            how = f"all {n}" if kind == "min" else f"none of {n}"
+            yield f"{rule.metric} ({rule.end}) is {end:.3f} at best, with {how} behaviors, and {kind} is {bound:g}"

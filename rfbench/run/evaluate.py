@@ -1,0 +1,270 @@
+"""One unit of work: let the attack craft, let the model answer, score, and make rows.
+
+Attacks propose and models answer; only this module decides what is generated, and turns what struck into rows
+that say so.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from itertools import chain
+
+import numpy as np
+
+from rfbench.attack import PromptAttack, WeightAttack
+from rfbench.errors import CanaryError
+from rfbench.measures.guard import Guard
+from rfbench.models.base import ChatModel
+from rfbench.records import SCORED_COLUMNS, Attempt, Behavior, Completion, Record, canonical_json
+from rfbench.run.canary import check_restored, check_structure, weights_fingerprint
+from rfbench.run.craft import craft, rng_for, what_struck
+from rfbench.run.plan import Unit
+from rfbench.run.store.checkpoints import Checkpoints
+from rfbench.scoring.flags import RAW_COLUMNS, THOUGHT_COLUMNS, score_records
+from rfbench.scoring.thoughts import spans_in_text, without
+
+
+def run_unit(model: ChatModel, unit: Unit, checkpoints: Checkpoints | None = None) -> list[Record]:
+    """All rows of one unit, scored.
+
+    What an attack raises becomes rows that say so; what the model raises outside a row does not.
+
+    Raises:
+        CanaryError: completions that do not fit their attempts, or a weight attack that broke the model.
+        StorageError: progress cannot be kept.
+    """
+    attack = unit.entry.attack
+    if isinstance(attack, WeightAttack):
+        records = _run_weight_attack(model, unit, attack)
+    elif isinstance(attack, PromptAttack):
+        records = _run_prompt_attack(model, unit, attack, checkpoints)
+    else:
+        raise TypeError(f"{attack!r} is neither a prompt attack nor a weight attack")
+    return score(records, {unit.model.label: model.flag_token})
+
+
+def score(records: Sequence[Record], flag_tokens: Mapping[str, str | None]) -> list[Record]:
+    """The same rows with the scored columns filled in."""
+    import pandas as pd
+
+    if not records:
+        return []
+    frame = pd.DataFrame({name: [getattr(r, name) for r in records] for name in RAW_COLUMNS})
+    for name in THOUGHT_COLUMNS:  # where some are null, the others must not become floats
+        frame[name] = pd.Series([getattr(r, name) for r in records], dtype=object)
+    scored = score_records(frame, flag_tokens=flag_tokens)
+    columns = ([None if pd.isna(value) else value for value in scored[name].tolist()] for name in SCORED_COLUMNS)
+    rows = zip(*columns, strict=True)
+    complete = [
+        replace(record, **dict(zip(SCORED_COLUMNS, row, strict=True)))
+        for record, row in zip(records, rows, strict=True)
+    ]
+    return [replace(r, error=_silence(r)) if r.verdict == "unscored" and not r.error else r for r in complete]
+
+
+def _silence(record: Record) -> str:
+    """Why nothing was said, where nothing struck."""
+    spent = f"{record.n_thinking_tokens} tokens of thought" if record.n_thinking_tokens else "a thought"
+    if record.finish == "eos":
+        return f"the answer never began: the turn ended after {spent}"
+    if not record.max_thinking_tokens:  # a thought that neither tokenizer nor template speaks of
+        remedy = "raise generation.max_new_tokens, or name its marks under `thinking:` of the model"
+    elif record.n_thinking_tokens < record.max_thinking_tokens:
+        remedy = "the model's context leaves room for no more"
+    else:
+        remedy = "raise generation.max_thinking_tokens"
+    return f"cut off in its thought, so the answer never began ({spent}): {remedy}"
+
+
+def _run_prompt_attack(
+    model: ChatModel, unit: Unit, attack: PromptAttack, checkpoints: Checkpoints | None = None
+) -> list[Record]:
+    return [
+        record
+        for dataset, behaviors in unit.groups
+        for record in _run_on_dataset(model, unit, attack, dataset, behaviors, checkpoints)
+    ]
+
+
+def _run_on_dataset(
+    model: ChatModel,
+    unit: Unit,
+    attack: PromptAttack,
+    dataset: str,
+    behaviors: Sequence[Behavior],
+    checkpoints: Checkpoints | None,
+) -> Iterator[Record]:
+    crafted = craft(attack, model, behaviors, unit.seed, checkpoints)
+    by_id = {b.behavior_id: b for b in behaviors}
+    settings = unit.generation
+    completions = model.generate(
+        [attempt for attempt, _ in crafted.attempts],
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        n_samples=settings.n_samples,
+        on_flag=settings.on_flag,
+        seed=unit.seed,
+        # A backend that does not tell thoughts from answers need not know of the limit.
+        **({"max_thinking_tokens": settings.max_thinking_tokens} if model.thinks else {}),
+    )
+    asked = [
+        (attempt, sample, seconds)
+        for attempt, seconds in crafted.attempts
+        for sample in range(attempt.n_samples or settings.n_samples)
+    ]
+    for (attempt, sample, seconds), completion in zip(asked, completions, strict=True):
+        given = (completion.behavior_id, completion.attempt_idx, completion.sample_idx)
+        if given != (attempt.behavior_id, attempt.attempt_idx, sample):
+            raise CanaryError(f"{unit.model.label} answered {given} where attempt {attempt.attempt_idx} was due")
+        yield _record(model, unit, dataset, by_id[attempt.behavior_id], attempt, completion, seconds)
+    for behavior_id, text in crafted.errors.items():
+        used = [a.attempt_idx for a, _ in crafted.attempts if a.behavior_id == behavior_id]
+        yield _failed(model, unit, dataset, by_id[behavior_id], max(used, default=-1) + 1, text)
+
+
+def _run_weight_attack(model: ChatModel, unit: Unit, attack: WeightAttack) -> list[Record]:
+    """One training, evaluated by a prompt attack at each of its checkpoints; the last one counts for verdicts.
+
+    What is left of the model at a checkpoint stands in each of its rows.
+    """
+    then = attack.then_attack()
+    before = weights_fingerprint(model)
+    guard = Guard.of(model)
+    problems: list[str] = []
+    checkpoints: list[list[Record]] = []
+    # Closed before anything is checked: leaving the training restores the weights.
+    with closing(_checkpoints(attack, model, unit.seed, problems)) as trained:
+        for step, tampered, seconds in trained:
+            check_structure(tampered)
+            remains = {} if guard is None else asdict(guard.held_against(tampered))
+            rows = _run_prompt_attack(tampered, unit, then)
+            facts = {"step": step, "then": then.name, "then_params": then.params, **remains}
+            checkpoints.append([replace(r, attack_seconds=r.attack_seconds + seconds, **facts) for r in rows])
+    check_restored(model, before, attack.name)
+    if not checkpoints and not problems:
+        problems.append("the attack gave no checkpoint")
+    for problem in problems:
+        checkpoints.append([_failed(model, unit, d, b, 0, problem) for d, behaviors in unit.groups for b in behaviors])
+    # Attempt numbers go on from checkpoint to checkpoint, so that rows stay unique. Intermediate attempts are left out:
+    # nobody could tell them from the final ones of an earlier checkpoint, which no longer count.
+    records: list[Record] = []
+    offset = 0
+    for rows in checkpoints:
+        last = rows is checkpoints[-1]
+        records += [replace(r, attempt_idx=r.attempt_idx + offset, final=last) for r in rows if r.final]
+        offset = max((r.attempt_idx for r in records), default=-1) + 1
+    return records
+
+
+def _checkpoints(
+    attack: WeightAttack, model: ChatModel, seed: int, problems: list[str]
+) -> Generator[tuple[int, ChatModel, float], None, None]:
+    """Step, tampered model and seconds of training for each checkpoint; what the attack raises goes to ``problems``."""
+    started = time.perf_counter()
+    try:
+        with attack.tamper(model, rng_for(seed, attack, "")) as trained:
+            for step, tampered in trained:
+                yield step, tampered, time.perf_counter() - started
+                started = time.perf_counter()
+    except Exception as error:
+        problems.append(what_struck(attack, error))
+
+
+def _failed(model: ChatModel, unit: Unit, dataset: str, behavior: Behavior, attempt_idx: int, error: str) -> Record:
+    """The row of a behavior that could not be attacked, or not in full."""
+    attempt = Attempt(
+        behavior.behavior_id,
+        messages=[{"role": "user", "content": behavior.request}],
+        attempt_idx=attempt_idx,
+        n_samples=1,
+    )
+    completion = Completion(
+        behavior_id=behavior.behavior_id,
+        attempt_idx=attempt_idx,
+        sample_idx=0,
+        completion_ids=np.empty(0, dtype=np.int32),
+        flag_prob=np.empty(0, dtype=np.float32),
+        completion="",
+        finish="error",
+        error=error,
+    )
+    return _record(model, unit, dataset, behavior, attempt, completion, 0.0)
+
+
+def _record(
+    model: ChatModel,
+    unit: Unit,
+    dataset: str,
+    behavior: Behavior,
+    attempt: Attempt,
+    completion: Completion,
+    attack_seconds: float,
+) -> Record:
+    settings = unit.generation
+    thoughts, answer_start = _thoughts(completion)
+    info = dict(attempt.info)
+    if attempt.soft is not None:
+        info["soft"] = attempt.soft.facts
+    return Record(
+        model=unit.model.label,
+        attack=unit.entry.attack.name,
+        attack_label=unit.entry.label,
+        attack_params=unit.entry.attack.params,
+        attack_version=unit.entry.attack.version,
+        dataset=dataset,
+        behavior_id=behavior.behavior_id,
+        category=behavior.category,
+        is_harmful=behavior.is_harmful,
+        twin_id=behavior.twin_id,
+        seed=unit.seed,
+        attempt_idx=attempt.attempt_idx,
+        step=attempt.step,
+        final=attempt.final,
+        sample_idx=completion.sample_idx,
+        n_samples=attempt.n_samples or settings.n_samples,
+        temperature=settings.temperature if attempt.temperature is None else attempt.temperature,
+        top_p=attempt.top_p,
+        top_k=attempt.top_k,
+        max_new_tokens=settings.max_new_tokens,
+        max_thinking_tokens=settings.max_thinking_tokens if model.thinks else 0,
+        on_flag=settings.on_flag,
+        messages=json.dumps(list(attempt.messages), ensure_ascii=False),
+        prefill=attempt.prefill,
+        suffix=attempt.suffix,
+        completion=completion.completion,
+        completion_ids=completion.completion_ids.tolist(),
+        flag_prob=completion.flag_prob.tolist(),
+        flag_id=model.flag_id,
+        flag_bias=model.flag_bias,
+        eos_ids=sorted(model.eos_ids),
+        finish=completion.finish,
+        n_prompt_tokens=completion.n_prompt_tokens,
+        n_prefill_tokens=completion.n_prefill_tokens,
+        n_completion_tokens=len(completion.completion_ids),
+        n_thinking_tokens=completion.n_thinking_tokens,
+        thoughts=thoughts,
+        answer_start=answer_start,
+        n_early_chars=completion.n_early_chars,
+        loss=info.pop("loss", None),
+        n_queries=info.pop("n_queries", None),
+        flops=info.pop("flops", None),
+        info=canonical_json(info),
+        attack_seconds=attack_seconds,
+        seconds=completion.seconds,
+        batch_size=getattr(model, "batch_size", 0),
+        error=completion.error,
+        unit=unit.key,
+    )
+
+
+def _thoughts(completion: Completion) -> tuple[tuple[int, ...], int | None]:
+    """The characters that are thought, and where the answer begins; from the text where the backend does not say."""
+    if completion.thoughts is not None:
+        return completion.thoughts, completion.answer_start
+    spans, inside = spans_in_text(completion.completion)
+    silent = inside and not without(completion.completion, spans).strip()
+    return tuple(chain.from_iterable(spans)), None if silent else completion.answer_start

@@ -1,0 +1,91 @@
+"""What an attacker learns from, what the defence was trained on, and what is evaluated have nothing in common.
+
+An attacker who trains on the very requests that the defence was trained on undoes a memory; one who trains on those
+that are evaluated teaches the answers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rfbench.attack import WeightAttack
+from rfbench.data.catalog import DatasetSpec
+from rfbench.data.load import load_behaviors, load_demonstrations
+from rfbench.errors import DataError
+from rfbench.models.spec import ModelSpec
+from rfbench.records import Behavior
+from rfbench.run.suite.settings import Suite
+from rfbench.train.adapter import read_facts
+from rfbench.train.requests import normalise
+
+if TYPE_CHECKING:
+    from rfbench.run.plan import Group
+
+logger = logging.getLogger(__name__)
+
+
+def refuse_overlap_with_training(suite: Suite, groups: Sequence[Group], *, offline: bool = False) -> None:
+    """Weight attacks on a model neither learn from what its adapter was trained on, nor are measured on that.
+
+    What an adapter was trained on stands in its ``rfbench.json``; one without is taken on trust, and so are adapters
+    from the Hub and datasets that are not on this machine, with a warning where the attack learns from more than this
+    package's own pool, which is known to differ from what the shipped adapters were trained on.
+
+    Raises:
+        DataError: the first overlap found; or the data of an attack cannot be used.
+    """
+    tampering = [(i, e, e.attack) for i, e in enumerate(suite.attacks) if isinstance(e.attack, WeightAttack)]
+    if not tampering:
+        return
+    pool = _requests(shot.behavior for shot in load_demonstrations())
+    learned = {i: attack.learns_from(offline=offline) for i, _, attack in tampering}
+    asked = any(_requests(behaviors) - pool for behaviors in learned.values())
+    for model in suite.models:
+        for dataset, trained in _trained_on(model, warn=asked):
+            for i, entry, _ in tampering:
+                where = f"attacks[{i}]: {entry.label}"
+                what = f"of {dataset}, which {model.label!r} was trained on"
+                _refuse(f"{where} learns from", learned[i], trained, f"{what}; let it learn from others")
+                for label, behaviors in groups:
+                    if entry.runs_on(label):
+                        _refuse(f"{where} is measured on", behaviors, trained, f"{what}; leave them out of {label}")
+
+
+def _refuse(what: str, behaviors: Iterable[Behavior], trained: set[str], remedy: str) -> None:
+    if known := [b.behavior_id for b in behaviors if normalise(b.request) in trained]:
+        raise DataError(f"{what} {len(known)} request(s), first {known[0]!r}, {remedy}")
+
+
+def _trained_on(model: ModelSpec, *, warn: bool) -> Iterator[tuple[str, set[str]]]:
+    """Name and requests of each dataset that the adapter of a model was trained on, as far as they can be read."""
+    source, level = model.adapter_source, logging.WARNING if warn else logging.DEBUG
+    if source is None:
+        return
+    folder = Path(source.where).expanduser() if source.kind == "folder" else None
+    data = {} if folder is None else (read_facts(folder).get("recipe") or {}).get("data") or {}
+    if not data:
+        logger.log(
+            level,
+            "nothing says what the adapter of %s was trained on: whether an attack learns from that was not checked",
+            model.label,
+        )
+    for part in ("harmful", "benign"):
+        for entry in data.get(part, ()):
+            spec = DatasetSpec.model_validate(entry)
+            try:
+                yield spec.label, _requests(load_behaviors(spec, offline=True))
+            except DataError as error:
+                logger.log(
+                    level,
+                    "%s was trained on %s, which is not at hand: whether an attack learns from it was not checked (%s)",
+                    model.label,
+                    spec.label,
+                    error,
+                )
+
+
+def _requests(behaviors: Iterable[Behavior]) -> set[str]:
+    return {normalise(behavior.request) for behavior in behaviors}

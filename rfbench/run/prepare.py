@@ -1,0 +1,152 @@
+"""From a validated suite to a run folder ready for work: data read, models identified, units planned."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rfbench.data.load import content_hash
+from rfbench.errors import ConfigError
+from rfbench.measures.base import Measure
+from rfbench.models.identity import ModelIdentity, git_commit, identify, versions
+from rfbench.models.spec import ModelSpec
+from rfbench.records import SCHEMA_VERSION, Behavior, digest
+from rfbench.run.overlap import refuse_overlap_with_training
+from rfbench.run.plan import (
+    Measurement,
+    Unit,
+    Work,
+    control_specs,
+    load_groups,
+    load_measured,
+    make_plan,
+    plan_measures,
+    refuse_overlap,
+)
+from rfbench.run.suite.load import Suite
+
+RESULTS = Path("results")
+KEYED_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "rfbench")
+"""Packages of which another version may give other results; the rest of them is recorded."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a run is, before anything of it is done."""
+
+    suite: Suite
+    units: tuple[Unit, ...]
+    measurements: tuple[Measurement, ...]
+    configuration: Mapping[str, Any]
+
+    @property
+    def work(self) -> tuple[Work, ...]:
+        """All that is to be done: the units, and then the measurements."""
+        return (*self.units, *self.measurements)
+
+    @property
+    def default_folder(self) -> Path:
+        """``results/<suite>/<hash>``: the same configuration finds its folder again, and resumes."""
+        plan = [piece.key for piece in self.work]
+        return RESULTS / self.suite.name / digest([SCHEMA_VERSION, self.configuration, plan])[:12]
+
+    def header(self, argv: Sequence[str] = ()) -> dict[str, Any]:
+        """The content of ``run.json`` at the start; ``argv`` is the command line, if one was typed."""
+        return {
+            "configuration": self.configuration,
+            "plan": [{"key": unit.key, "label": unit.label} for unit in self.units],
+            "measures": [{"key": piece.key, "label": piece.label} for piece in self.measurements],
+            "gate": [rule.model_dump(mode="json", exclude_none=True) for rule in self.suite.gate],
+            "sources": {model.label: model.model_dump(mode="json", exclude_none=True) for model in self.suite.models},
+            "versions": versions(),
+            "git_commit": git_commit(Path(__file__).parent),
+            "argv": list(argv),
+        }
+
+
+def prepare(suite: Suite, *, limit: int | None = None, offline: bool = False) -> Session:
+    """Read the data, identify the models (fetching the embedded one if need be), and plan units and measurements.
+
+    Raises:
+        ConfigError: a measure that needs the network, in a run without.
+        DataError: a dataset that cannot be used, or a weight attack that learns from what it is measured on.
+        ModelError: a model that cannot be found.
+    """
+    for measure in suite.measures:
+        if offline and measure.needs_network:
+            raise ConfigError(
+                f"measure {measure.name} reads its data from the Hub by itself, which --offline forbids; leave out "
+                "one of the two (with HF_HUB_OFFLINE=1 in the environment it takes what the Hub's cache holds)"
+            )
+    if suite.generation.n_samples > 1 and suite.generation.temperature == 0:
+        logger.warning(
+            "generation: %d greedy answers are one and the same, but for attacks that set a temperature; set one above "
+            "0, or leave n_samples at 1",
+            suite.generation.n_samples,
+        )
+    groups = load_groups(suite, limit=limit, seed=suite.seeds[0], offline=offline)
+    refuse_overlap(suite, groups, offline=offline)
+    refuse_overlap_with_training(suite, groups, offline=offline)
+    measured = load_measured(suite, limit=limit, seed=suite.seeds[0], offline=offline)
+    identities = {m.label: identify(m, offline=offline) for m in (*control_specs(), *suite.models)}
+    devices = {m.label: device_kind(m) for m in (*control_specs(), *suite.models)}
+    keyed = {name: version for name, version in versions().items() if name in KEYED_PACKAGES}
+    surroundings = {
+        label: {"identity": identity.as_dict(), "device": devices[label], "versions": keyed}
+        for label, identity in identities.items()
+    }
+    models = tuple(_pinned(m, identities[m.label]) for m in suite.models)
+    beside = dict.fromkeys(name for entry in suite.attacks for name in entry.attack.further_models())
+    further = {name: identify(ModelSpec.parse(name), offline=offline).as_dict() for name in beside}
+    references: dict[str, dict[str, str]] = {}
+
+    def reference(model: ModelSpec, measure: Measure) -> tuple[ModelSpec | None, Mapping[str, Any]]:
+        other = measure.reference_of(model)
+        if other is None:
+            return None, {}
+        identity = identify(other, offline=offline)
+        if identity == identities[model.label]:
+            return None, {}  # held against itself, a model differs in nothing
+        references[f"{measure.label} / {model.label}"] = identity.as_dict()
+        return _pinned(other, identity), identity.as_dict()
+
+    measurements = plan_measures(suite, models, measured, surroundings, reference)
+    configuration = {
+        "suite": suite.resolved(),
+        "limit": limit,
+        "models": {label: {"device": devices[label], **i.as_dict()} for label, i in identities.items()},
+        "data": {label: _contents(behaviors) for label, behaviors in groups},
+        "versions": keyed,
+    }
+    if further:
+        configuration["further_models"] = further
+    if measurements:  # left out where there are none, as in the runs of versions that knew no measures
+        asked = zip(suite.measures, measured, strict=True)
+        configuration["measured"] = {measure.label: _contents(behaviors) for measure, behaviors in asked}
+        configuration["references"] = references
+    return Session(suite, make_plan(suite, models, groups, surroundings, further), measurements, configuration)
+
+
+def _contents(behaviors: Sequence[Behavior]) -> dict[str, Any]:
+    return {"n": len(behaviors), "sha256": content_hash(behaviors)}
+
+
+def _pinned(model: ModelSpec, identity: ModelIdentity) -> ModelSpec:
+    """A Hub model at the commit by which it was identified, so that what is loaded is what was keyed."""
+    return model.model_copy(update={"revision": identity.revision}) if identity.revision else model
+
+
+def device_kind(model: ModelSpec) -> str:
+    """``cuda``, ``cpu``, ...: results may differ between kinds of device, not between two of a kind."""
+    if model.backend == "control":
+        return "none"
+    if model.device is not None:
+        return model.device.partition(":")[0]
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,165 @@
+"""Progress of long attacks inside a unit, so that a kill costs seconds and not hours.
+
+    DIR/states/<unit>-<work>.json    attempts made so far and the attack's own state, for one piece of work
+
+A piece of work is what one call of ``craft_many`` serves: a behavior, or a batch of them. The files of a unit are
+removed when the unit is written.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rfbench.errors import StorageError
+from rfbench.files.atomic import remove_abandoned, write_atomically
+from rfbench.records import Attempt, SoftTokens, digest
+from rfbench.run.store.reader import QUARANTINE
+
+logger = logging.getLogger(__name__)
+
+STATES = "states"
+INTERVAL = 5.0
+"""Seconds between two savings of work in progress."""
+
+TimedAttempt = tuple[Attempt, float]
+"""An attempt, and the seconds that the attack took to make it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a piece of work has come. ``state`` is the attack's own; ``done`` says that no attempt is to follow."""
+
+    attempts: tuple[TimedAttempt, ...]
+    state: bytes
+    done: bool
+
+
+class Checkpoints:
+    """Saved progress of one unit.
+
+    Args:
+        root: the run folder.
+        unit: key of the unit.
+        interval: seconds that must pass between two savings of work in progress.
+        clock: seconds on a clock that only goes forward.
+    """
+
+    def __init__(
+        self, root: Path, unit: str, *, interval: float = INTERVAL, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._root = root
+        self._unit = unit
+        self._interval = interval
+        self._clock = clock
+        self._saved_at = clock()
+
+    def load(self, work: Sequence[str]) -> Progress | None:
+        """Progress saved for ``work``, names that tell it from the unit's other work; ``None`` when there is none.
+
+        A file that is damaged or foreign is named in a warning and moved to ``quarantine/``.
+
+        Raises:
+            StorageError: the file cannot be read, or not be moved aside.
+        """
+        path = self._path(work)
+        with _storage_errors(path):
+            try:
+                return _decode(path.read_bytes())
+            except FileNotFoundError:
+                return None
+            except (ValueError, KeyError, TypeError):
+                target = self._root / QUARANTINE / path.name
+                target.parent.mkdir(exist_ok=True)
+                path.replace(target)
+        logger.warning("%s: damaged, or no progress of this run; moved to %s, that work starts anew", path, target)
+        return None
+
+    def due(self) -> bool:
+        """Whether the interval has passed since the last saving."""
+        return self._clock() - self._saved_at >= self._interval
+
+    def save(self, work: Sequence[str], progress: Progress) -> None:
+        """Replace the progress of ``work``.
+
+        Raises:
+            StorageError: the disk is full or fails.
+        """
+        path = self._path(work)
+        with _storage_errors(path):
+            try:
+                path.parent.mkdir(exist_ok=True)
+                write_atomically(path, _encode(progress))
+            except FileNotFoundError:  # another worker removed the empty folder in between
+                path.parent.mkdir(exist_ok=True)
+                write_atomically(path, _encode(progress))
+        self._saved_at = self._clock()
+
+    def clear(self) -> None:
+        """Remove what is saved for this unit.
+
+        Raises:
+            StorageError: it cannot be removed.
+        """
+        folder = self._root / STATES
+        with _storage_errors(folder):
+            for path in folder.glob(f"{self._unit}-*.json"):
+                path.unlink(missing_ok=True)
+            if folder.exists():
+                remove_abandoned(folder, datetime.now(UTC))
+        with contextlib.suppress(OSError):  # other units, or other workers, still have something in it
+            folder.rmdir()
+
+    def _path(self, work: Sequence[str]) -> Path:
+        return self._root / STATES / f"{self._unit}-{digest(list(work))[:16]}.json"
+
+
+@contextlib.contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"progress cannot be kept in {path}: {(error.strerror or str(error)).lower()}; what was finished stays "
+            "readable; mend that and run the same command again"
+        ) from error
+
+
+def _encode(progress: Progress) -> bytes:
+    content = {
+        "attempts": [{**_fields(attempt), "seconds": seconds} for attempt, seconds in progress.attempts],
+        "state": base64.b64encode(progress.state).decode("ascii"),
+        "done": progress.done,
+    }
+    return json.dumps({"sha256": digest(content), **content}, ensure_ascii=False).encode()
+
+
+def _fields(attempt: Attempt) -> dict[str, object]:
+    values = {field.name: getattr(attempt, field.name) for field in dataclasses.fields(attempt)}
+    soft = attempt.soft
+    if soft is not None:
+        data = base64.b64encode(soft.data).decode("ascii")
+        values["soft"] = {"start": soft.start, "shape": list(soft.shape), "float32": data}
+    return values | {"messages": list(attempt.messages), "info": dict(attempt.info)}
+
+
+def _decode(data: bytes) -> Progress:
+    content = json.loads(data)
+    if content.pop("sha256") != digest(content):
+        raise ValueError("does not fit its checksum")
+    attempts = []
+    for fields in content["attempts"]:
+        seconds = fields.pop("seconds")
+        if (soft := fields.pop("soft", None)) is not None:
+            n, width = soft["shape"]
+            fields["soft"] = SoftTokens(soft["start"], (n, width), base64.b64decode(soft["float32"]))
+        attempts.append((Attempt(fields.pop("behavior_id"), **fields), float(seconds)))
+    return Progress(tuple(attempts), base64.b64decode(content["state"]), bool(content["done"]))

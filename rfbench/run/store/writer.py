@@ -1,0 +1,350 @@
+"""Writing a run folder, so that nothing in it is ever half there.
+
+Every file is written to a temporary name beside its place, synced and renamed. So resuming is set difference, a kill
+loses at most the unit in flight, and several workers may share one folder. :mod:`rfbench.run.store.reader` says what
+lies where.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote, unquote
+
+import pandas as pd
+import pyarrow as pa
+
+from rfbench.errors import ConfigError, DataError, StorageError
+from rfbench.files.atomic import TEMPORARY, remove_abandoned, write_atomically
+from rfbench.records import COLUMNS, KEY_COLUMNS, SCHEMA_VERSION, SCORED_COLUMNS, Record, canonical_json
+from rfbench.run.store.parts import MEASURE_COLUMNS, PartError, arrow_schema, duplicate_row, encode_measure, encode_part
+from rfbench.run.store.reader import (
+    MEASURES,
+    PARTS,
+    QUARANTINE,
+    RUN_FILE,
+    header_problem,
+    iter_measures,
+    iter_parts,
+    planned_measures,
+    planned_units,
+    read_header,
+    run_root,
+)
+
+logger = logging.getLogger(__name__)
+
+_FIXED_FIELDS = frozenset({"schema_version", "created", "configuration", "plan", "measures"})
+_FULL = {errno.ENOSPC: "no space left", errno.EDQUOT: "disk quota exceeded"}
+
+
+def utc_now() -> datetime:
+    """The clock of a run folder unless another is given."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A run on disk, open for writing.
+
+    ``plan`` holds the keys of all units, in order, ``measures`` the names of all planned measures; ``clock`` stamps
+    run.json and ages what killed writers left.
+    """
+
+    path: Path
+    plan: tuple[str, ...]
+    measures: tuple[str, ...] = ()
+    clock: Callable[[], datetime] = utc_now
+
+    @classmethod
+    def create_or_open(
+        cls,
+        path: str | os.PathLike[str],
+        header: Mapping[str, Any],
+        *,
+        fresh: bool = False,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> Self:
+        """Start a run in ``path``, or go on with the one that is there.
+
+        Args:
+            path: the run folder itself; created with its parents where it does not exist.
+            header: JSON values. ``configuration`` (a mapping) and ``plan`` (a list of ``{"key", "label"}``, one per
+                unit) decide whether a run in ``path`` is the same one, and so does ``measures``, a list like ``plan``
+                of what :meth:`write_measure` will store, if it is there; all else is recorded and not compared.
+            fresh: first move a run that is already there to ``<path>.bak-<time>``.
+            clock: gives ``created``, ``finished`` and the name of what is moved aside.
+
+        Raises:
+            ConfigError: ``path`` cannot be written, holds something else, a damaged run, or a run of another
+                configuration; the message names the change.
+        """
+        root = run_root(path)
+        stamp = {"schema_version": SCHEMA_VERSION, "created": _iso(clock()), "finished": None}
+        wanted: dict[str, Any] = json.loads(_json_bytes({**stamp, **header}))
+        if (problem := header_problem(wanted)) is not None:
+            raise ValueError(f"header of a run: {problem}")
+        try:
+            if fresh and (root / RUN_FILE).exists():
+                logger.warning("the run that was in %s is now in %s", root, _set_aside(root, clock()))
+            root.mkdir(parents=True, exist_ok=True)
+            if not (root / RUN_FILE).exists():
+                _refuse_strangers(root)
+                write_atomically(root / RUN_FILE, _json_bytes(wanted))
+            # Read back even when just written: another worker may have started a run here at the same moment.
+            _refuse_changes(root, read_header(root), wanted)
+            for name in (PARTS, MEASURES, QUARANTINE):
+                (root / name).mkdir(exist_ok=True)
+            # Completions of harmful requests stay out of git. Written on resuming, too: it shows that writing works.
+            write_atomically(root / ".gitignore", b"*\n")
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write the run folder {root}: {(error.strerror or str(error)).lower()}; choose another --out"
+            ) from error
+        return cls(root, planned_units(wanted), planned_measures(wanted), clock)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, clock: Callable[[], datetime] = utc_now) -> Self:
+        """The run in ``path``, whatever its configuration. Writes nothing yet.
+
+        Raises:
+            ConfigError: there is no run, or its run.json is damaged or of a newer rfbench.
+        """
+        root = run_root(path)
+        header = read_header(root)
+        return cls(root, planned_units(header), planned_measures(header), clock)
+
+    def done(self) -> set[str]:
+        """Keys of the units whose parts are whole.
+
+        Any other file in ``parts/`` is named in a warning and moved to ``quarantine/``; temporary files of writers
+        that are no more are removed.
+
+        Raises:
+            StorageError: the folder cannot be read or written.
+        """
+        with self._storage_errors():
+            for folder in (self.path, self.path / PARTS, self.path / MEASURES):
+                remove_abandoned(folder, self.clock())
+            return {path.stem for path in self._keep_whole(iter_parts(self.path, self.plan))}
+
+    def measured(self) -> set[str]:
+        """Names of the measures that are there and whole; other files are treated as in :meth:`done`.
+
+        Raises:
+            StorageError: the folder cannot be read or written.
+        """
+        with self._storage_errors():
+            return {unquote(path.stem) for path in self._keep_whole(iter_measures(self.path, self.measures))}
+
+    def write_unit(self, key: str, records: Sequence[Record]) -> None:
+        """Store a finished unit, whole. Its ``unit`` column is filled in; a second writer of the same unit is harmless.
+
+        Raises:
+            ValueError: ``key`` is not in the plan, or two records have the same ``KEY_COLUMNS``.
+            StorageError: the disk is full or fails; what was stored before stays readable.
+        """
+        columns = {name: [getattr(record, name) for record in records] for name in COLUMNS}
+        table = pa.table({**columns, "unit": [key] * len(records)}, schema=arrow_schema())
+        if (twice := duplicate_row(table)) is not None:
+            raise ValueError(f"unit {key!r} holds two rows with {twice}")
+        self.write_part(key, table)
+
+    def write_part(self, key: str, table: pa.Table) -> None:
+        """Store the rows of a unit, a table with the columns of :func:`rfbench.run.store.reader.arrow_schema`.
+
+        Raises:
+            ValueError: ``key`` is not in the plan.
+            StorageError: as for :meth:`write_unit`.
+        """
+        if key not in self.plan:
+            raise ValueError(f"unit {key!r} is not in the plan of {self.path}")
+        self._write(self.path / PARTS / f"{key}.parquet", encode_part(key, table))
+
+    def write_measure(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Store figures about a model under ``name``, any text, planned or not.
+
+        Each row has ``model``, ``measure``, ``value`` and, where known, ``dataset``, ``lo``, ``hi``, ``n``.
+
+        Raises:
+            ValueError: a column is missing or unknown, or a number is not finite: an undefined measure has no row.
+            StorageError: as for :meth:`write_unit`.
+        """
+        for row in rows:
+            if not {"model", "measure", "value"} <= row.keys() <= set(MEASURE_COLUMNS):
+                raise ValueError(f"measure {name!r}: columns {sorted(row)} do not fit {MEASURE_COLUMNS}")
+        content = encode_measure(name, rows)
+        # "%2E": a name such as ".x" must not become a hidden file.
+        file_name = quote(name, safe="+").replace(".", "%2E") + ".json"
+        self._write(self.path / MEASURES / file_name, content)
+
+    def annotate(self, facts: Mapping[str, Any]) -> None:
+        """Add to run.json what is recorded and not compared. Of two workers at once, the last one wins.
+
+        Raises:
+            ValueError: a fact would change what the run is.
+            StorageError: as for :meth:`write_unit`.
+        """
+        if fixed := sorted(_FIXED_FIELDS & facts.keys()):
+            raise ValueError(f"{', '.join(fixed)} of a run cannot be changed")
+        self._write(self.path / RUN_FILE, _json_bytes({**read_header(self.path), **facts}))
+
+    def finish(self) -> bool:
+        """Mark the run as finished if every planned unit and measure is there; returns whether it is.
+
+        Raises:
+            StorageError: as for :meth:`write_unit`.
+        """
+        complete = self.done() == set(self.plan) and set(self.measures) <= self.measured()
+        if complete:
+            self.annotate({"finished": _iso(self.clock())})
+        return complete
+
+    def _write(self, path: Path, content: bytes) -> None:
+        with self._storage_errors():
+            write_atomically(path, content)
+
+    @contextlib.contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            full = _FULL.get(error.errno or 0)
+            what = full or (error.strerror or str(error)).lower()
+            remedy = "free space" if full else "make the folder writable again"
+            raise StorageError(
+                f"{what} on {self.path}: {self._n_readable()} of {len(self.plan) + len(self.measures)} units are "
+                f"finished and readable; {remedy} and run the same command again"
+            ) from error
+
+    def _n_readable(self) -> int:
+        try:
+            planned = [part for _, part in iter_parts(self.path, self.plan)]
+            planned += [
+                rows for path, rows in iter_measures(self.path, self.measures) if unquote(path.stem) in self.measures
+            ]
+            return sum(not isinstance(content, PartError) for content in planned)
+        except OSError:  # the folder itself cannot be read, and so nothing in it
+            return 0
+
+    def _keep_whole(self, items: Iterator[tuple[Path, object]]) -> Iterator[Path]:
+        for path, content in items:
+            if not isinstance(content, PartError):
+                yield path
+                continue
+            target = _unused(self.path / QUARANTINE / path.name)
+            target.parent.mkdir(exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another worker was faster
+                path.rename(target)
+                logger.warning("%s: %s; moved to %s", path, content, target)
+
+
+def replace_scores(folder: RunFolder, frame: pd.DataFrame) -> None:
+    """Rewrite the scored columns of every part of a run; all other columns stay as they were measured.
+
+    Args:
+        folder: the run.
+        frame: ``KEY_COLUMNS``, ``unit`` and ``SCORED_COLUMNS`` of every row of the run, as in the ``records`` of a run.
+
+    Raises:
+        DataError: ``frame`` lacks a row of the run or holds one twice; nothing is written then.
+        StorageError: the folder cannot be read or written; run again to rewrite the rest.
+    """
+    units = dict(list(frame.groupby("unit")))
+    empty = frame.iloc[:0]
+    with folder._storage_errors():
+        parts = [(path.stem, part) for path, part in iter_parts(folder.path, folder.plan)]
+    rescored = [
+        (key, _with_scores(key, part, units.get(key, empty))) for key, part in parts if not isinstance(part, PartError)
+    ]
+    for key, table in rescored:
+        folder.write_part(key, table)
+
+
+def _with_scores(key: str, part: pa.Table, frame: pd.DataFrame) -> pa.Table:
+    keys = list(KEY_COLUMNS)
+    rows = part.select(keys).to_pandas().merge(frame[[*keys, *SCORED_COLUMNS]], on=keys, how="left", indicator=True)
+    if len(rows) != part.num_rows or (rows["_merge"] != "both").any():
+        raise DataError(f"unit {key}: the new scores do not fit its {part.num_rows} rows one to one")
+    for name in SCORED_COLUMNS:
+        index, field = part.schema.get_field_index(name), part.schema.field(name)
+        part = part.set_column(index, field, pa.Array.from_pandas(rows[name], type=field.type))
+    return part
+
+
+def config_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two configurations of JSON values, as ``generation.max_new_tokens: 32 -> 64``."""
+    before, after = dict(_leaves(old)), dict(_leaves(new))
+    return [
+        f"{_key_path(path)}: {_brief(before.get(path))} -> {_brief(after.get(path))}"
+        for path in dict.fromkeys([*before, *after])
+        if before.get(path) != after.get(path)
+    ]
+
+
+def _leaves(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if isinstance(value, Mapping | list) and value:
+        for name, child in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _leaves(child, (*path, name))
+    else:
+        yield path, canonical_json(value)
+
+
+def _key_path(path: Sequence[str | int]) -> str:
+    return "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in path).lstrip(".")
+
+
+def _brief(leaf: str | None, width: int = 80) -> str:
+    if leaf is None:
+        return "absent"
+    return leaf if len(leaf) <= width else f"{leaf[:width]}... ({len(leaf)} characters)"
+
+
+def _refuse_changes(root: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    before, after = ({"schema_version": header["schema_version"], **header["configuration"]} for header in (old, new))
+    changes = config_changes(before, after)
+    old_plan, new_plan = ((*planned_units(header), *planned_measures(header)) for header in (old, new))
+    if not changes and old_plan != new_plan:
+        n_same = len(set(old_plan) & set(new_plan))
+        changes = [f"plan: {len(old_plan)} units -> {len(new_plan)} units, {n_same} of them the same"]
+    if changes:
+        more = f"; and {len(changes) - 3} more" if len(changes) > 3 else ""
+        raise ConfigError(
+            f"{root} holds a run of another configuration ({'; '.join(changes[:3])}{more}): "
+            "choose another --out, or --fresh to move that run aside"
+        )
+
+
+def _refuse_strangers(root: Path) -> None:
+    # A worker that starts a run here at this moment shows its temporary file, or has written run.json by now.
+    names = sorted(path.name for path in root.iterdir() if not path.name.startswith(TEMPORARY))
+    if names and RUN_FILE not in names:
+        raise ConfigError(
+            f"{root} is not a run folder and not empty: it holds {names[0]!r} and no {RUN_FILE}; choose another --out"
+        )
+
+
+def _set_aside(root: Path, now: datetime) -> Path:
+    return root.rename(_unused(root.with_name(f"{root.name}.bak-{now:%Y%m%dT%H%M%S}")))
+
+
+def _unused(path: Path) -> Path:
+    candidates = itertools.chain([path], (path.with_name(f"{path.name}.{n}") for n in itertools.count(1)))
+    return next(candidate for candidate in candidates if not os.path.lexists(candidate))
+
+
+def _json_bytes(value: object) -> bytes:
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")

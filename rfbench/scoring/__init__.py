@@ -1,0 +1,1 @@
+"""Verdicts from token ids and texts."""

@@ -1,0 +1,1 @@
+"""The refusal reader: rules that say whether a completion declines its request."""
