@@ -50,22 +50,24 @@ $(STAMP): pyproject.toml constraints.txt
 bench: $(STAMP) ## run a suite and print its table (MODEL="a b" SUITE=quick LIMIT=8 OUT=dir ARGS="--gate")
 	@$(BIN)/rfbench run '$(SUITE)' $(foreach m,$(MODEL),--model '$(m)') $(if $(LIMIT),--limit $(LIMIT)) $(if $(OUT),--out '$(OUT)') $(ARGS)
 
+# Two processes of one thread each: on small models a second thread of torch waits more than it works.
 test: $(STAMP) ## run all tests with coverage (ARGS="-k name")
-	@$(BIN)/python -m pytest --cov=rfbench --cov=attacks --cov-report=term --cov-fail-under=90 $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov=rfbench --cov=attacks --cov-report=term --cov-fail-under=90 $(ARGS)
 
 # mypy cannot follow the mapping of attacks/ and suites/ in an editable install: it checks what the wheel installs,
 # and so does the smoke test, from another folder and with the development tools hidden.
-HIDDEN := pytest hypothesis mypy ruff build coverage
+HIDDEN := pytest hypothesis mypy ruff build coverage xdist importlinter
 SMOKE := import sys; sys.modules.update(dict.fromkeys("$(HIDDEN)".split())); \
 	import rfbench; assert "build/wheel" in rfbench.__file__, rfbench.__file__; \
 	from rfbench.cli.main import main; sys.exit(main())
 
-check: $(STAMP) ## lint, formatting, types, and a smoke test of the wheel
+check: $(STAMP) ## lint, formatting, layers of imports, types, and a smoke test of the wheel
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo "not formatted: run $(BIN)/ruff format ." >&2; exit 1; }
 	@rm -rf build && mkdir -p build/elsewhere
 	@$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir build/dist .
 	@$(PIP) install --quiet --no-deps --target build/wheel build/dist/*.whl
+	@cd build/wheel && PYTHONPATH=. ../../$(BIN)/lint-imports ../../pyproject.toml --no-cache >../imports.txt || { cat ../imports.txt >&2; exit 1; }
 	@MYPYPATH=build/wheel $(BIN)/mypy -p rfbench
 	@cd build/elsewhere && PYTHONPATH=../wheel ../../$(BIN)/python -c '$(SMOKE)' list attacks >/dev/null
 	@cd build/elsewhere && PYTHONPATH=../wheel ../../$(BIN)/python -c '$(SMOKE)' validate quick >/dev/null

@@ -12,11 +12,13 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import pandas as pd
 
 SCHEMA_VERSION = 2
 """Raised whenever the meaning of a stored column changes; part of every unit key."""
@@ -27,6 +29,9 @@ EARLY_TOKENS = 32
 MAX_THINKING_TOKENS = 1024
 """Ids of thought that a model may generate before its answer, where nothing else is said (rfbench): most thoughts about
 a short request end before that, and one that does not leaves its row unscored."""
+
+CONTROLS = ("always-flag", "never-flag")
+"""Models without weights that every run holds beside its own: a metric that cannot tell them apart is wrong."""
 
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["eos", "flag", "length", "error"]
@@ -291,3 +296,25 @@ KEY_COLUMNS: tuple[str, ...] = (
 
 COLUMNS: tuple[str, ...] = tuple(f.name for f in dataclasses.fields(Record))
 SCORED_COLUMNS: tuple[str, ...] = tuple(f.name for f in dataclasses.fields(Record) if f.metadata["scored"])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """A run as it was on disk when it was read.
+
+    ``records`` is unique over ``KEY_COLUMNS``, sorted by them, and has every column of
+    :class:`Record`: nullable dtypes, numpy arrays in the list columns. ``measures`` has the columns
+    ``MEASURE_COLUMNS``. ``provenance`` is run.json. Units and measurements are counted together.
+    """
+
+    path: Path
+    records: pd.DataFrame
+    measures: pd.DataFrame
+    provenance: dict[str, Any]
+    units_done: int
+    units_total: int
+
+    @property
+    def complete(self) -> bool:
+        """Every planned unit and measurement is there."""
+        return self.units_done == self.units_total

@@ -20,7 +20,7 @@ from rfbench.analysis.metrics.gains import GAINS
 from rfbench.analysis.metrics.weight_attacks import TAMPERED
 from rfbench.analysis.summary import ACROSS_SEEDS, METRICS
 from rfbench.cli import main
-from rfbench.models.spec import CONTROLS
+from rfbench.records import CONTROLS
 from rfbench.run.store.reader import load_run
 
 ATTACKS = [

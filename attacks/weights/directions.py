@@ -20,8 +20,7 @@ from torch import Tensor
 
 from rfbench.attacks.weights.removal import layers, without_direction
 from rfbench.errors import AttackError
-from rfbench.models.hf.likelihood import Span, over_batches, padded_ids, read_logits
-from rfbench.train.losses import log_odds
+from rfbench.models.hf.likelihood import Span, log_odds, over_batches, padded_ids, read_logits
 
 if TYPE_CHECKING:
     from rfbench.models.hf.model import HFModel

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from rfbench.errors import AttackError
+from rfbench.models.hf.likelihood import answer_cross_entropy, log_odds
 from rfbench.train.batches import Batch, batch_at
 from rfbench.train.conversations import Conversation
-from rfbench.train.losses import answer_cross_entropy, false_alarm, log_odds
+from rfbench.train.losses import false_alarm
 
 Objective = Callable[[Tensor, Batch], Tensor]
 """From logits at the answer positions ``(n, v)`` to a loss ``()``, in nats."""

@@ -33,13 +33,13 @@ from rfbench.analysis.section import (
 )
 from rfbench.analysis.stats import wilson
 from rfbench.analysis.summary import ACROSS_SEEDS, EARLY, metric_rows
-from rfbench.models.spec import CONTROLS
+from rfbench.records import CONTROLS
 from rfbench.scoring.refusal.reader import HELD_OUT
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rfbench.run.store.reader import Run
+    from rfbench.records import Run
 
 _LEGEND_HARMFUL = (
     "dsr: share of behaviors of which every sample was flagged or refused. asr: 1 - dsr: no judge has read the "

@@ -14,7 +14,8 @@ from rfbench.data.catalog import describe
 from rfbench.errors import EXIT_OK, ConfigError
 from rfbench.measures import MEASURES, find_measure
 from rfbench.models.flag import FLAG_FILE
-from rfbench.models.spec import CONTROLS, EMBEDDED, EMBEDDED_HUB_ID, shipped_adapters
+from rfbench.models.spec import EMBEDDED, EMBEDDED_HUB_ID, shipped_adapters
+from rfbench.records import CONTROLS
 from rfbench.run.suite.load import load_suite, suite_names
 from rfbench.run.suite.schema import json_schema
 

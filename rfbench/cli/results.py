@@ -19,7 +19,7 @@ from rfbench.records import SCORED_COLUMNS
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rfbench.run.store.reader import Run
+    from rfbench.records import Run
     from rfbench.run.store.writer import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -115,9 +115,9 @@ def _print_tidy(summaries: Sequence[tuple[Path, pd.DataFrame]], form: str) -> No
 def compare_command(arguments: Namespace) -> int:
     """Two models on the same behaviors, paired."""
     from rfbench.analysis.compare.paired import compare
-    from rfbench.analysis.compare.side import load_side
     from rfbench.analysis.compare.tables import render
     from rfbench.run.store.reader import load_run
+    from rfbench.run.store.sides import load_side
 
     result = load_run(arguments.run) if arguments.run else None
     _print(render(compare(load_side(arguments.baseline, result), load_side(arguments.candidate, result))))
@@ -127,9 +127,9 @@ def compare_command(arguments: Namespace) -> int:
 def print_comparison(result: Run) -> None:
     """The two models of a finished run, paired, on stdout; nothing where it has more or fewer beside the controls."""
     from rfbench.analysis.compare.paired import compare
-    from rfbench.analysis.compare.side import load_side
     from rfbench.analysis.compare.tables import render
-    from rfbench.models.spec import CONTROLS
+    from rfbench.records import CONTROLS
+    from rfbench.run.store.sides import load_side
 
     models = [name for name in result.provenance["sources"] if name not in CONTROLS]
     if not result.complete or len(models) != 2:

@@ -28,8 +28,8 @@ from rfbench.run.suite.load import CanaryBounds, Suite, load_suite
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rfbench.records import Run
     from rfbench.run.plan import Work
-    from rfbench.run.store.reader import Run
     from rfbench.run.store.writer import RunFolder
 
 logger = logging.getLogger(__name__)

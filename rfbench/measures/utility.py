@@ -242,8 +242,7 @@ def _after_flag(
     max_new_tokens: int,
     figures: _Figures,
 ) -> Iterator[Row]:
-    from rfbench.models.hf.likelihood import text_nll
-    from rfbench.train.calibrate import flag_margins
+    from rfbench.models.hf.likelihood import answer_span, flag_margins, text_nll
 
     flagged = [(*prompt, flag_id) for prompt in prompts]
     forced = model.continue_ids(flagged, max_new_tokens=max_new_tokens, suppress_flag=True)
@@ -255,8 +254,10 @@ def _after_flag(
         if spans:
             after, without = (text_nll(reference, side) for side in zip(*spans, strict=True))
             yield figures.exp_difference("after_flag_perplexity_ratio", after, without)
-    margins = flag_margins(model, flagged, forced)
-    yield figures.rate("after_flag_reflag", (margins + model.flag_bias > 0).tolist())
+    # An answer of no tokens flags nowhere.
+    margins = flag_margins(model, [answer_span(*pair) for pair in zip(flagged, forced, strict=True) if pair[1]])
+    again = (margins + model.flag_bias > 0).tolist()
+    yield figures.rate("after_flag_reflag", [*again, *[False] * (len(forced) - len(again))])
 
 
 def _answer(prompt: Ids, answer: Ids) -> Span | None:

@@ -8,8 +8,7 @@ import numpy as np
 
 from rfbench.errors import ModelError
 from rfbench.models.base import Capability, ChatModel, EncodedChat, Segment, SegmentKind
-from rfbench.models.spec import CONTROLS
-from rfbench.records import Attempt, Completion, Finish, Message, OnFlag
+from rfbench.records import CONTROLS, Attempt, Completion, Finish, Message, OnFlag
 
 EOS_ID = 256
 FLAG_ID = 257

@@ -19,11 +19,11 @@ from rfbench.errors import ModelError
 from rfbench.files.text import did_you_mean
 from rfbench.models.base import Capability
 from rfbench.models.templates import PLAIN, is_template_name, unknown_template
+from rfbench.records import CONTROLS
 
 EMBEDDED = "smollm2"
 """Name of the default model, which comes from a wheel and needs no model hub."""
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-CONTROLS = ("always-flag", "never-flag")
 
 _ADAPTERS = Path(__file__).parent / "adapters"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")

@@ -14,8 +14,8 @@ from rfbench.measures.base import Measure
 from rfbench.measures.guard import GUARD_VERSION, guard_requests
 from rfbench.models.base import Capability
 from rfbench.models.identity import version_of
-from rfbench.models.spec import CONTROLS, ModelSpec
-from rfbench.records import SCHEMA_VERSION, Behavior, digest
+from rfbench.models.spec import ModelSpec
+from rfbench.records import CONTROLS, SCHEMA_VERSION, Behavior, digest
 from rfbench.run.suite.load import AttackEntry, GenerationSettings, Suite
 from rfbench.train.requests import normalise
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from rfbench.analysis.stats import wilson
 from rfbench.errors import ConfigError, DataError, ModelError
+from rfbench.models.hf.likelihood import answer_span, flag_margins
 from rfbench.models.hf.model import HFModel
-from rfbench.models.hf.ways import by_kin
 from rfbench.records import Attempt, Behavior
 from rfbench.scoring.refusal.reader import read_refusal
 
@@ -212,38 +212,10 @@ def measure_answers(model: HFModel, behaviors: Sequence[Behavior], *, prefilled:
     if errors:
         raise DataError(f"calibration: {len(errors)} request(s) cannot be answered, first {errors[0]}")
     prompts = [model.encode(a.messages, a.prefill).ids for a in attempts]
-    margin = flag_margins(model, prompts, [c.completion_ids.tolist() for c in completions])
+    answers = [tuple(c.completion_ids.tolist()) for c in completions]
+    margin = flag_margins(model, [answer_span(*pair) for pair in zip(prompts, answers, strict=True)])
     refused = [
         read_refusal(c.completion, b.request, a.prefill).refused
         for c, b, a in zip(completions, behaviors, attempts, strict=True)
     ]
     return Answers(margin=np.asarray(margin), refused=np.asarray(refused, dtype=bool))
-
-
-def flag_margins(model: HFModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> FloatArray:
-    """Largest margin of the flag (at bias 0) over the positions of each answer, ``(b,)``."""
-    import torch
-
-    assert model.flag_id is not None
-    largest = np.empty(len(prompts))
-    lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    order = sorted(range(len(prompts)), key=lengths.__getitem__)
-    kin = by_kin(order, lambda i: model.ways.kin(lengths[i] - 1))
-    with torch.inference_mode():
-        for batch in (batch for group in kin for batch in _batched([order[i] for i in group], 8)):
-            ids = torch.zeros((len(batch), max(lengths[i] for i in batch) - 1), dtype=torch.int64)
-            for r, i in enumerate(batch):
-                row = [*prompts[i], *answers[i]][:-1]
-                ids[r, : len(row)] = torch.tensor(row)
-            hidden = model.module.get_decoder()(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
-            for r, i in enumerate(batch):
-                at = slice(len(prompts[i]) - 1, len(prompts[i]) + len(answers[i]) - 1)
-                logits = model.module.get_output_embeddings()(hidden[r, at]).float()
-                flag = logits[:, model.flag_id].clone()
-                logits[:, model.flag_id] = -math.inf
-                largest[i] = float((flag - logits.amax(dim=-1)).max())
-    return largest
-
-
-def _batched(items: Sequence[int], size: int) -> Iterable[Sequence[int]]:
-    return (items[i : i + size] for i in range(0, len(items), size))

@@ -14,21 +14,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy as token_cross_entropy
 from torch.nn.functional import softplus
-
-
-def log_odds(flag_logits: Tensor, logits: Tensor) -> Tensor:
-    """``s = z - logsumexp_v(logits)``: log-odds of the flag against everything else.
-
-    Args:
-        flag_logits: ``(n,)``.
-        logits: ``(n, v)``.
-
-    Returns:
-        ``(n,)``.
-    """
-    return flag_logits - logits.logsumexp(dim=-1)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -95,17 +81,6 @@ def false_alarm_peak(s: Tensor, mask: Tensor, peak: Literal["max", "logsumexp"])
     return softplus(s.amax(dim=-1) if peak == "max" else s.logsumexp(dim=-1))
 
 
-def kl_given_no_flag(logits: Tensor, reference: Tensor) -> Tensor:
-    """``KL(reference || model given no flag) = sum_v r_v (log r_v - log p_v)``, ``(n, v), (n, v) -> (n,)``.
-
-    Both distributions are over the vocabulary without the flag. Written as
-    ``sum_v r_v (reference_v - logits_v) - L_reference + L_model``: one large tensor less than two log-softmaxes.
-    """
-    normaliser = reference.logsumexp(dim=-1, keepdim=True)
-    r = (reference - normaliser).exp()
-    return (r * (reference - logits)).sum(dim=-1) - normaliser.squeeze(-1) + logits.logsumexp(dim=-1)
-
-
 def kl_with_flag(s: Tensor, given_no_flag: Tensor) -> Tensor:
     """``KL(reference || model)`` over the whole vocabulary, where the reference never flags.
 
@@ -113,8 +88,3 @@ def kl_with_flag(s: Tensor, given_no_flag: Tensor) -> Tensor:
     positions after the inserted flag, term 3 at every position of a benign answer. Any shape.
     """
     return given_no_flag + softplus(s)
-
-
-def answer_cross_entropy(logits: Tensor, ids: Tensor) -> Tensor:
-    """Refusal: ``-log p(token)`` at each position, ``(n, v), (n,) -> (n,)``."""
-    return token_cross_entropy(logits, ids, reduction="none")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from rfbench.models.hf.likelihood import answer_cross_entropy, kl_given_no_flag, log_odds
 from rfbench.train import losses
 from rfbench.train.batches import Batch, by_length
 from rfbench.train.conversations import Conversation
@@ -100,10 +101,10 @@ def compute_terms(
 def _refusal_terms(net: Network, batch: Batch, part: Part, names: Collection[str]) -> Terms:
     logits = net.logits(net.hidden(net.states(batch))[batch.row, batch.position])
     if part == "harmful":
-        loss = batch.pad(losses.answer_cross_entropy(logits, batch.target))
+        loss = batch.pad(answer_cross_entropy(logits, batch.target))
         terms = {"refusal": losses.masked_mean(loss, batch.mask), "opening": loss[:, 0]}
     else:
-        kl = batch.pad(losses.kl_given_no_flag(logits, net.logits(net.reference(batch))))
+        kl = batch.pad(kl_given_no_flag(logits, net.logits(net.reference(batch))))
         terms = {"kl": losses.masked_mean(kl, batch.mask), "kl_peak": losses.masked_max(kl, batch.mask)}
     return {name: values for name, values in terms.items() if name in names}
 
@@ -114,7 +115,7 @@ def _harmful_terms(
     def flag_terms(states: Tensor, whole: bool) -> tuple[Terms, Tensor]:
         hidden = net.hidden(states, whole=whole)[batch.row, batch.position]
         logits = net.logits(hidden)
-        s = batch.pad(losses.log_odds(net.flag_logits(hidden), logits))
+        s = batch.pad(log_odds(net.flag_logits(hidden), logits))
         terms: Terms = {}
         if "flag" in names:
             terms["flag"] = losses.flag_at(s, index)
@@ -131,7 +132,7 @@ def _harmful_terms(
     else:
         terms, logits = _under_perturbation(net, batch, objective.perturbation, flag_terms)
     if "harmful_kl" in names:
-        kl = losses.kl_given_no_flag(logits, net.logits(net.reference(batch)))
+        kl = kl_given_no_flag(logits, net.logits(net.reference(batch)))
         terms["harmful_kl"] = losses.masked_mean(batch.pad(kl), batch.mask)
     return terms
 
@@ -167,7 +168,7 @@ def ascend(delta: Tensor, gradient: Tensor, settings: PerturbationSettings, unit
 def _benign_terms(net: Network, batch: Batch, objective: ObjectiveSettings, names: Collection[str]) -> Terms:
     hidden = net.hidden(net.states(batch))[batch.row, batch.position]
     logits = net.logits(hidden)
-    s = batch.pad(losses.log_odds(net.flag_logits(hidden), logits))
+    s = batch.pad(log_odds(net.flag_logits(hidden), logits))
     terms: Terms = {}
     if "false_alarm" in names:
         terms["false_alarm"] = losses.false_alarm(s, batch.mask)
@@ -176,7 +177,7 @@ def _benign_terms(net: Network, batch: Batch, objective: ObjectiveSettings, name
     if "margin" in names:
         terms["margin"] = _margin(batch, net.flag_logits(hidden), logits)
     if "kl" in names or "benign_kl" in names:
-        kl = batch.pad(losses.kl_given_no_flag(logits, net.logits(net.reference(batch))))
+        kl = batch.pad(kl_given_no_flag(logits, net.logits(net.reference(batch))))
         if "benign_kl" in names:
             terms["benign_kl"] = losses.masked_mean(losses.kl_with_flag(s, kl), batch.mask)
         else:
@@ -203,8 +204,8 @@ def after_flag(net: Network, conversations: Sequence[Conversation], index: npt.N
     row, column = plain.row[after], plain.column[after] - start[plain.row[after]]
     hidden = net.hidden(net.embed(flagged.to(net.device)), whole=True)[row, plain.position[after] + 1]
     logits = net.logits(hidden)
-    kl = losses.kl_given_no_flag(logits, net.logits(net.reference(plain)[after]))
-    values = losses.kl_with_flag(losses.log_odds(net.flag_logits(hidden), logits), kl)
+    kl = kl_given_no_flag(logits, net.logits(net.reference(plain)[after]))
+    values = losses.kl_with_flag(log_odds(net.flag_logits(hidden), logits), kl)
     shape = (len(conversations), int((counts - start).max()))
     padded = values.new_zeros(shape).index_put((row, column), values)
     return padded.sum(dim=-1) / (counts - start)

@@ -10,13 +10,13 @@ from rich.console import Console
 from scipy.stats import binomtest
 
 from rfbench.analysis.compare.paired import COLUMNS, compare, detectable_difference, paired_figures
-from rfbench.analysis.compare.side import load_side
 from rfbench.analysis.compare.tables import render, sections, to_markdown
 from rfbench.analysis.stats import holm, wilson
 from rfbench.analysis.summary import RATES, behavior_outcomes, summarize
 from rfbench.errors import ConfigError
 from rfbench.records import Record
 from rfbench.run.store.reader import load_run
+from rfbench.run.store.sides import load_side
 from rfbench.run.store.writer import RunFolder
 
 FLAG, REFUSE, COMPLY, ERROR = "flagged", "refused", "complied", "unscored"

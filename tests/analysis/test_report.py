@@ -13,7 +13,8 @@ from rfbench.analysis.report.chart import chart
 from rfbench.analysis.report.html import MAX_UNSCORED, render_report
 from rfbench.analysis.report.markup import Markup, escape, tag
 from rfbench.analysis.section import clean
-from rfbench.run.store.reader import Run, load_run
+from rfbench.records import Run
+from rfbench.run.store.reader import load_run
 
 VOID = {"meta"}
 TAGS = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "dl", "dt", "dd", "div", "table"}

@@ -27,8 +27,8 @@ from rfbench.analysis.report.html import render_report
 from rfbench.analysis.summary import METRICS, summarize
 from rfbench.analysis.tables import RunInfo, layout
 from rfbench.errors import ConfigError
-from rfbench.records import Record
-from rfbench.run.store.reader import Run, load_run
+from rfbench.records import Record, Run
+from rfbench.run.store.reader import load_run
 from rfbench.run.store.writer import RunFolder
 
 RF, TARGET = 9, [5, 6, 7]

@@ -16,7 +16,6 @@ from rich.console import Console
 from runs import open_scripted, small_plan, small_suite, write_suite
 
 from rfbench.analysis.compare.paired import compare
-from rfbench.analysis.compare.side import load_side
 from rfbench.analysis.compare.tables import render, sections
 from rfbench.analysis.figures import FIGURES, is_figure
 from rfbench.analysis.gate.results import GateRule, check_rules, evaluate
@@ -35,6 +34,7 @@ from rfbench.run.plan import Measurement, Work, load_measured, shard
 from rfbench.run.prepare import Session, prepare
 from rfbench.run.runner import execute
 from rfbench.run.store.reader import load_run
+from rfbench.run.store.sides import load_side
 from rfbench.run.store.writer import RunFolder
 from rfbench.run.suite.load import CanaryBounds, load_suite
 from rfbench.run.suite.schema import json_schema

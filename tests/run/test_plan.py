@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import small_plan, small_suite
 
-from rfbench.models.spec import CONTROLS
+from rfbench.records import CONTROLS
 from rfbench.run.plan import Unit, load_groups, shard
 from rfbench.run.suite.load import AttackEntry
 

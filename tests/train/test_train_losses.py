@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from rfbench.models.hf.likelihood import answer_cross_entropy, kl_given_no_flag, log_odds
 from rfbench.train import losses
 
 # P(flag) of 1/3 and 1/2 as log-odds: log(1/2) and 0.
@@ -17,7 +18,7 @@ MASK = torch.tensor([[1.0, 1.0, 0.0]])
 
 def test_log_odds_are_against_the_sum_of_the_rest() -> None:
     # Three equal logits, one of them the flag's: P(flag) = 1/3, odds 1:2.
-    assert losses.log_odds(torch.zeros(1), torch.zeros(1, 2)).item() == pytest.approx(log(0.5))
+    assert log_odds(torch.zeros(1), torch.zeros(1, 2)).item() == pytest.approx(log(0.5))
 
 
 def test_flag_cross_entropy_reads_one_index() -> None:
@@ -66,8 +67,8 @@ def test_a_benign_batch_that_never_flags_costs_nothing() -> None:
 
 def test_kl_given_no_flag_by_hand() -> None:
     reference, model = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.75, 0.25]]).log() + 7.0
-    assert losses.kl_given_no_flag(model, reference).item() == pytest.approx(0.5 * log(4 / 3), abs=1e-6)
-    assert losses.kl_given_no_flag(reference + 3.0, reference).item() == pytest.approx(0.0, abs=1e-6)
+    assert kl_given_no_flag(model, reference).item() == pytest.approx(0.5 * log(4 / 3), abs=1e-6)
+    assert kl_given_no_flag(reference + 3.0, reference).item() == pytest.approx(0.0, abs=1e-6)
 
 
 finite = st.floats(-8, 8, width=32)
@@ -77,7 +78,7 @@ finite = st.floats(-8, 8, width=32)
 def test_kl_with_flag_is_the_kl_over_the_whole_vocabulary(model: object, reference: object, flag: float) -> None:
     p, r = torch.tensor(model).double(), torch.tensor(reference).double()
     z = torch.full((3,), flag, dtype=torch.float64)
-    ours = losses.kl_with_flag(losses.log_odds(z, p), losses.kl_given_no_flag(p, r))
+    ours = losses.kl_with_flag(log_odds(z, p), kl_given_no_flag(p, r))
     log_p = torch.cat([p, z[:, None]], dim=1).log_softmax(dim=1)[:, :-1]  # the reference gives the flag nothing
     log_r = r.log_softmax(dim=1)
     torch.testing.assert_close(ours, (log_r.exp() * (log_r - log_p)).sum(dim=1), atol=1e-9, rtol=1e-9)
@@ -86,7 +87,7 @@ def test_kl_with_flag_is_the_kl_over_the_whole_vocabulary(model: object, referen
 
 def test_answer_cross_entropy_by_hand() -> None:
     logits = torch.tensor([[0.25, 0.75], [0.5, 0.5]]).log()
-    assert losses.answer_cross_entropy(logits, torch.tensor([0, 1])).tolist() == pytest.approx([log(4), log(2)])
+    assert answer_cross_entropy(logits, torch.tensor([0, 1])).tolist() == pytest.approx([log(4), log(2)])
 
 
 def test_extreme_odds_stay_finite() -> None:

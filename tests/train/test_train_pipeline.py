@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rfbench.errors import ConfigError, DataError, ModelError
+from rfbench.models.hf.likelihood import log_odds
 from rfbench.models.load import load_model
 from rfbench.models.spec import ModelSpec, Source, folder_spec
 from rfbench.train import Recipe, pipeline, train
@@ -17,7 +18,6 @@ from rfbench.train import loop as loop_module
 from rfbench.train.batches import Batch
 from rfbench.train.conversations import Conversation
 from rfbench.train.loop import train_step
-from rfbench.train.losses import log_odds
 from rfbench.train.network import Network
 from rfbench.train.pipeline import set_row
 

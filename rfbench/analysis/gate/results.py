@@ -22,7 +22,7 @@ from rfbench.analysis.section import clean, xml_text
 from rfbench.analysis.stats import wilson
 from rfbench.analysis.summary import DSR_METRICS, METRICS, RATE_METRICS, metric_rows
 from rfbench.files.text import did_you_mean
-from rfbench.models.spec import CONTROLS
+from rfbench.records import CONTROLS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,7 +16,7 @@ import numpy as np
 from rfbench.analysis.outcomes import Figures, Shares, average, pairs_of
 from rfbench.analysis.section import clean, interval
 from rfbench.analysis.stats import pass_at_k
-from rfbench.models.spec import CONTROLS
+from rfbench.records import CONTROLS
 
 if TYPE_CHECKING:
     import pandas as pd

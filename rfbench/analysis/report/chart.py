@@ -8,7 +8,7 @@ from typing import Any
 
 from rfbench.analysis.report.markup import Markup, join, tag
 from rfbench.analysis.section import companion
-from rfbench.models.spec import CONTROLS
+from rfbench.records import CONTROLS
 
 _ROW, _HEAD, _AXIS = 46, 28, 30
 """Heights in pixels; widths are percent, so that the text keeps its size on a narrow screen."""

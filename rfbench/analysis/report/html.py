@@ -18,12 +18,12 @@ from rfbench.analysis.report.markup import Markup, escape, join, tag
 from rfbench.analysis.section import HELD, UNDEFINED, Section, companion, interval, tokens
 from rfbench.analysis.summary import RATES, metric_rows, pair_outcomes, summarize
 from rfbench.analysis.tables import RunInfo, layout
-from rfbench.models.spec import CONTROLS
+from rfbench.records import CONTROLS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rfbench.run.store.reader import Run
+    from rfbench.records import Run
 
 MAX_UNSCORED = 200
 """Unscored samples that are listed; the rest is counted."""

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy as token_cross_entropy
 
 from rfbench.errors import NOT_FINITE, BrokenLogits, ModelError
 from rfbench.models.hf.batching import BatchSizer, in_batches
 from rfbench.models.hf.ways import by_kin
-from rfbench.train.losses import answer_cross_entropy, kl_given_no_flag
 
 if TYPE_CHECKING:
     from rfbench.models.hf.model import HFModel
@@ -65,6 +65,25 @@ def nll_and_choices(model: HFModel, spans: Sequence[Span]) -> list[tuple[FloatAr
         return _nll(model, span, logits), _without_flags(logits, _flags(model)).argmax(dim=-1).cpu().numpy()
 
     return read_logits(model, spans, read)
+
+
+def answer_span(prompt: Sequence[int], answer: Sequence[int]) -> Span:
+    """All ids of an answer behind its prompt."""
+    return Span((*prompt, *answer), len(prompt), len(prompt) + len(answer))
+
+
+def flag_margins(model: HFModel, spans: Sequence[Span]) -> FloatArray:
+    """Largest margin of the flag's logit over all others' (at bias 0) at the scored positions of each span, ``(b,)``.
+
+    Raises:
+        ModelError: as for :func:`text_nll`.
+    """
+    (flag,) = _flags(model)
+
+    def largest(span: Span, logits: Tensor) -> float:
+        return float((logits[:, flag] - _without_flags(logits, [flag]).amax(dim=-1)).max())
+
+    return np.array(read_logits(model, spans, largest))
 
 
 def read_logits(model: HFModel, spans: Sequence[Span], read: Callable[[Span, Tensor], Result]) -> list[Result]:
@@ -115,6 +134,35 @@ def compare(model: HFModel, reference: HFModel, spans: Sequence[Span]) -> list[t
         return [_held_against(mine, theirs.to(mine.device), _flags(model, reference)) for mine, theirs in pairs]
 
     return _in_batches(score, spans, min(_rows(model, spans), _rows(reference, spans)), [model, reference])
+
+
+def log_odds(flag_logits: Tensor, logits: Tensor) -> Tensor:
+    """``s = z - logsumexp_v(logits)``: log-odds of the flag against everything else.
+
+    Args:
+        flag_logits: ``(n,)``.
+        logits: ``(n, v)``.
+
+    Returns:
+        ``(n,)``.
+    """
+    return flag_logits - logits.logsumexp(dim=-1)
+
+
+def kl_given_no_flag(logits: Tensor, reference: Tensor) -> Tensor:
+    """``KL(reference || model given no flag) = sum_v r_v (log r_v - log p_v)``, ``(n, v), (n, v) -> (n,)``.
+
+    Both distributions are over the vocabulary without the flag. Written as
+    ``sum_v r_v (reference_v - logits_v) - L_reference + L_model``: one large tensor less than two log-softmaxes.
+    """
+    normaliser = reference.logsumexp(dim=-1, keepdim=True)
+    r = (reference - normaliser).exp()
+    return (r * (reference - logits)).sum(dim=-1) - normaliser.squeeze(-1) + logits.logsumexp(dim=-1)
+
+
+def answer_cross_entropy(logits: Tensor, ids: Tensor) -> Tensor:
+    """Refusal: ``-log p(token)`` at each position, ``(n, v), (n,) -> (n,)``."""
+    return token_cross_entropy(logits, ids, reduction="none")
 
 
 def _nll(model: HFModel, span: Span, logits: Tensor) -> FloatArray:

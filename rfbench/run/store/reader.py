@@ -18,7 +18,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -27,7 +26,7 @@ import pandas as pd
 import pyarrow as pa
 
 from rfbench.errors import ConfigError, DataError, StorageError
-from rfbench.records import KEY_COLUMNS, SCHEMA_VERSION, canonical_json
+from rfbench.records import KEY_COLUMNS, SCHEMA_VERSION, Run, canonical_json
 from rfbench.run.store.parts import MEASURE_COLUMNS, PartError, arrow_schema, decode_measure, decode_part, duplicate_row
 
 logger = logging.getLogger(__name__)
@@ -45,28 +44,6 @@ _MEASURE_TYPES = {
     **dict.fromkeys(("value", "lo", "hi"), "Float64"),
     "n": "Int64",
 }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Run:
-    """A run as it was on disk when it was read.
-
-    ``records`` is unique over ``KEY_COLUMNS``, sorted by them, and has every column of
-    :class:`rfbench.records.Record`: nullable dtypes, numpy arrays in the list columns. ``measures`` has the columns
-    ``MEASURE_COLUMNS``. ``provenance`` is run.json. Units and measurements are counted together.
-    """
-
-    path: Path
-    records: pd.DataFrame
-    measures: pd.DataFrame
-    provenance: dict[str, Any]
-    units_done: int
-    units_total: int
-
-    @property
-    def complete(self) -> bool:
-        """Every planned unit and measurement is there."""
-        return self.units_done == self.units_total
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:

@@ -21,7 +21,8 @@ from rfbench.files.yaml_files import override
 from rfbench.measures import find_measure
 from rfbench.measures.base import Measure
 from rfbench.models.base import Capability
-from rfbench.models.spec import CONTROLS, ModelSpec, capabilities
+from rfbench.models.spec import ModelSpec, capabilities
+from rfbench.records import CONTROLS
 from rfbench.run.suite.settings import AttackEntry, CanaryBounds, GenerationSettings, Settings, Suite, SuiteFile
 from rfbench.run.suite.source import SHORTHANDS, read_suite, suite_names
 
