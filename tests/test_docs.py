@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,31 @@ def test_the_attacks_of_the_readme_are_there() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_readme_names_every_command(command: str) -> None:
     assert f"rfbench {command}" in README
+
+
+def folders() -> list[str]:
+    """What the map has to name: the folders and modules of the package's root, and the folders beside it."""
+    inside = [p for p in (ROOT / "rfbench").iterdir() if p.name[0] not in "_." and p.suffix != ".typed"]
+    beside = [ROOT / name for name in ("attacks", "suites", "tests", "benchmarks")]
+    return sorted(f"{p.relative_to(ROOT)}/" if p.is_dir() else p.name for p in (*inside, *beside))
+
+
+def test_the_map_names_every_folder() -> None:
+    drawn = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## The map")[2].partition("\n## ")[0]
+    assert [name for name in folders() if f"{name}`" not in drawn] == []
+
+
+def test_the_layers_of_the_design_are_those_that_the_linter_holds() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    held = [re.split(r" [|:] ", layer) for layer in settings["contracts"][0]["layers"]]
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").partition("## Layers")[2].partition("\n## ")[0]
+    drawn = [line[:25].split() for line in page.splitlines() if line.startswith("    ")]
+    assert drawn == held
+    assert len(held) <= 9
+
+
+def test_the_root_of_the_package_stays_small() -> None:
+    assert len([p for p in (ROOT / "rfbench").iterdir() if p.name != "__pycache__"]) <= 14
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 4, 70, 74, 130])

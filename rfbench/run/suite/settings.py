@@ -36,7 +36,7 @@ class GenerationSettings(BaseModel):
 
 
 class CanaryBounds(BaseModel):
-    """Bounds of the behavioural canary, for models with a flag (DESIGN: gate before the numbers)."""
+    """Bounds of the behavioural canary, for models with a flag."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
