@@ -17,8 +17,7 @@ from runs import assert_same_rows, environment, write_suite
 
 from rfbench.analysis.metrics.detection import DETECTION
 from rfbench.analysis.metrics.gains import GAINS
-from rfbench.analysis.metrics.weight_attacks import TAMPERED
-from rfbench.analysis.summary import ACROSS_SEEDS, METRICS
+from rfbench.analysis.metrics.names import ACROSS_SEEDS, METRICS, gate_names
 from rfbench.cli import main
 from rfbench.records import CONTROLS
 from rfbench.run.store.reader import load_run
@@ -123,7 +122,8 @@ def test_the_ci_suite_on_the_default_model(tmp_path: Path, capsys: pytest.Captur
             assert values[control, label, "core/twin", "false_alarm"] == rate
             assert values[control, label, "core/twin", "fpr"] == rate
     few = {*DETECTION[1:], *ACROSS_SEEDS.values()}  # four benign behaviors, one seed
-    defined = set(METRICS) - {"dsr@32", *GAINS, *TAMPERED, *few}  # 16 tokens, no optimiser and no weight attack
+    asked = {name for name in gate_names() if METRICS[name].side != "model" and "worst" not in METRICS[name].places}
+    defined = asked - {"dsr@32", *GAINS, *few}  # 16 tokens, no optimiser
     assert set(summary[summary["model"] == "always-flag"]["metric"]) == defined
     without_flag = defined - {"flag_dsr", "fpr", "leak_median", *DETECTION}
     assert set(summary[summary["model"] == "smollm2"]["metric"]) == without_flag

@@ -1,33 +1,14 @@
-"""The figures that measures give, by name: what gates, tables and comparisons need to know of them."""
+"""The figures that measures give: the part of the registry of metrics that is about a model, whatever it was asked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
-LM_EVAL = "lm_eval/"
-"""``lm_eval/<task>/<metric>``: figures whose names the tasks give."""
+from rfbench.analysis.metrics.names import LM_EVAL as LM_EVAL
+from rfbench.analysis.metrics.names import Metric, find, placed
+from rfbench.analysis.metrics.names import is_task_figure as is_task_figure
 
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """What a figure is. A ``rate`` is a share in 0-1; a ``nats`` or ``ratio`` has no upper bound."""
-
-    heading: str
-    kind: Literal["rate", "nats", "ratio"]
-    better: Literal["lower", "higher"]
-
-
-FIGURES: Mapping[str, Figure] = {
-    "kl_to_base": Figure("KL", "nats", "lower"),
-    "greedy_agreement": Figure("agree", "rate", "higher"),
-    "greedy_equal": Figure("equal", "rate", "higher"),
-    "perplexity": Figure("ppl", "ratio", "lower"),
-    "perplexity_ratio": Figure("ppl ratio", "ratio", "lower"),
-    "after_flag_perplexity_ratio": Figure("after flag", "ratio", "lower"),
-    "after_flag_reflag": Figure("reflag", "rate", "lower"),
-}
+FIGURES: Mapping[str, Metric] = {metric.name: metric for metric in placed("utility")}
 """Those of ``utility``, in the order of tables."""
 
 
@@ -38,10 +19,5 @@ def table_order(metric: str) -> int:
 
 def is_figure(metric: str) -> bool:
     """Whether ``metric`` is a figure about a model rather than about completions; those of the canary are none."""
-    return metric in FIGURES or is_task_figure(metric)
-
-
-def is_task_figure(metric: str) -> bool:
-    """Whether ``metric`` has the form ``lm_eval/<task>/<metric>``."""
-    task, slash, name = metric.removeprefix(LM_EVAL).rpartition("/")
-    return metric.startswith(LM_EVAL) and bool(task and slash and name)
+    found = find(metric)
+    return found is not None and found.is_figure

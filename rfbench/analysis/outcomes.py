@@ -8,12 +8,13 @@ once, with the mean over its seeds, so that more seeds make a figure steadier an
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from rfbench.analysis.metrics.row import MetricRow
 from rfbench.analysis.resampling import FloatArray
 from rfbench.analysis.stats import wilson
 
@@ -24,24 +25,6 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Worse = Literal[0, 1]
 """What an unscored behavior is held as: 0 for a defence, 1 for an alarm or a loss."""
-
-
-class Figures(NamedTuple):
-    """The figures of one summary row.
-
-    ``value`` holds unscored behaviors as the worse outcome, ``value_optimistic`` as the better one; ``lo`` and ``hi``
-    hold for both. ``n`` behaviors have a verdict, ``n_unscored`` have none under some seed. ``seeds_min`` and
-    ``seeds_max`` are the extremes of the single seeds, NaN where there is one.
-    """
-
-    value: float
-    lo: float
-    hi: float
-    n: int
-    n_unscored: int = 0
-    value_optimistic: float = math.nan
-    seeds_min: float = math.nan
-    seeds_max: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,35 +115,38 @@ def fold_samples(
     return Shares(pairs, (holds & ~open_).astype(np.float64), (holds | open_).astype(np.float64))
 
 
-def average(shares: Shares, worse: Worse) -> Figures:
+def average(shares: Shares, worse: Worse) -> MetricRow:
     """The mean over behaviors, with Wilson's interval: exact for one seed, and holding for more, which vary less.
 
-    Where nothing at all is known of any pair there is no value.
+    Where nothing at all is known of any pair there is no value. The row has figures alone: whose they are is added by
+    those who ask.
     """
     pairs = shares.pairs
     low, high = (pairs.by_behavior(side) for side in (shares.low, shares.high))
     n_total, n = len(low), int(shares.scored.sum())
     if not n_total:
-        return Figures(math.nan, math.nan, math.nan, 0)
+        return MetricRow()
     # A sum of means of seeds may be off by a rounding.
     sums = [min(round(float(side.sum()), 12), n_total) for side in (low, high)]
-    lo, hi = wilson(sums[0], n_total)[0], wilson(sums[1], n_total)[1]
     if (shares.high - shares.low == 1).all():
-        return Figures(math.nan, lo, hi, 0, n_total)
+        return replace(held_rate(0, n_total, 0, n_total, worse), value=math.nan, value_optimistic=math.nan)
+    figures = held_rate(sums[0], sums[1], n, n_total, worse)
     of_seeds = pairs.by_seed(shares.high if worse else shares.low)
-    spread = (float(of_seeds.min()), float(of_seeds.max())) if len(of_seeds) > 1 else (math.nan, math.nan)
-    held, hoped = (sums[worse] / n_total, sums[1 - worse] / n_total)
-    return Figures(held, lo, hi, n, n_total - n, hoped, *spread)
+    if len(of_seeds) < 2:
+        return figures
+    return replace(figures, seeds_min=float(of_seeds.min()), seeds_max=float(of_seeds.max()))
 
 
-def bounded_rate(k: float, n: int, n_unscored: int, worse: Worse = 0) -> Figures:
-    """The figures of ``k`` in ``n`` scored behaviors: ``lo`` counts the unscored as 0, ``hi`` as 1, the value as worse.
+def held_rate(low: float, high: float, n: int, n_total: int, worse: Worse) -> MetricRow:
+    """The figures of a rate of which the unscored leave a part open: the one place where they are held as worse.
 
-    Without a scored behavior there is no value.
+    Args:
+        low: behaviors for which it holds, the unscored ones counted as 0.
+        high: the same, counted as 1.
+        n: behaviors with a verdict.
+        n_total: all of them, at least one.
+        worse: what the value holds an unscored behavior as.
     """
-    total = n + n_unscored
-    lo, hi = wilson(k, total)[0], wilson(k + n_unscored, total)[1]
-    if not n:
-        return Figures(math.nan, lo, hi, n, n_unscored)
-    ends = (k / total, (k + n_unscored) / total)
-    return Figures(ends[worse], lo, hi, n, n_unscored, ends[1 - worse])
+    ends = (low / n_total, high / n_total)
+    lo, hi = wilson(low, n_total)[0], wilson(high, n_total)[1]
+    return MetricRow(value=ends[worse], lo=lo, hi=hi, n=n, n_unscored=n_total - n, value_optimistic=ends[1 - worse])

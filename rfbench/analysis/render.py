@@ -139,7 +139,7 @@ def write_tables(summary: pd.DataFrame, out_dir: Path, *, run_info: RunInfo) -> 
         StorageError: the folder or a file cannot be written.
     """
     guarded = summary.copy()
-    for column in ("model", "attack", "attack_label", "dataset", "metric"):
+    for column in (*("model", "attack", "attack_label", "dataset", "metric"), *("name", "parameter", "stage")):
         guarded[column] = [guard_formula(clean(value)) for value in summary[column]]
     writers: dict[str, Callable[[Path], object]] = {
         "summary.csv": lambda path: guarded.to_csv(path, index=False),

@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from rfbench.analysis.figures import FIGURES
+from rfbench.analysis.metrics.names import find
+from rfbench.analysis.metrics.row import MetricRow
 
 UNDEFINED = "-"
 _CONTROL = re.compile(
@@ -34,9 +34,8 @@ class Section:
     n_names: int = 2
 
 
-Metric = Mapping[str, Any]
-Cells = Mapping[tuple[str, str, str], Mapping[str, Metric]]
-"""(model, attack_label, dataset) -> metric -> its row."""
+Cells = Mapping[tuple[str, str, str], Mapping[str, MetricRow]]
+"""(model, attack_label, dataset) -> key of a row -> the row."""
 
 
 def companion(dataset: str, benign: Sequence[str]) -> str | None:
@@ -63,40 +62,97 @@ def xml_text(text: str) -> str:
     return _NOT_XML.sub("\ufffd", text)
 
 
-def figure_text(metric: Metric | None) -> str:
-    """A measured figure with its interval: rates in percent, others with decimals by their size."""
-    if metric is None or math.isnan(metric["value"]):
-        return UNDEFINED
-    if metric["metric"] in FIGURES and FIGURES[metric["metric"]].kind == "rate":
-        return interval(metric)
-    digits = 3 if abs(metric["value"]) < 10 else 1
-    value, lo, hi = (f"{metric[end]:.{digits}f}" for end in ("value", "lo", "hi"))
-    return value if math.isnan(metric["lo"]) else f"{value} [{lo}, {hi}]"
+# --- cells: the only place that makes text of figures ---------------------------------------------------------------
 
 
-def percent(metric: Metric | None) -> str:
+def percent(row: MetricRow | None) -> str:
     """A rate in percent; ``?`` where it was never scored.
 
     Behind it, in brackets, the rate if all that is unscored had turned out well, where that is another one.
     """
-    if metric is None:
+    if row is None:
         return UNDEFINED
-    if math.isnan(metric["value"]):
+    if not row.is_known:
         return "?"
+    held, hoped = (f"{100 * value:.{_digits(row)}f}" for value in (row.value, row.hoped))
+    return f"{held} ({hoped})" if row.is_open else held
+
+
+def _digits(row: MetricRow) -> int:
     # One behavior in 200 is half a percent: below that a decimal would only pretend.
-    digits = 0 if metric["n"] < 200 else 1
-    held, hoped = (f"{100 * value:.{digits}f}" for value in (metric["value"], _optimistic(metric)))
-    return f"{held} ({hoped})" if is_open(metric) else held
+    return 0 if row.n < 200 else 1
 
 
-def _optimistic(metric: Metric) -> float:
-    hoped = float(metric.get("value_optimistic", math.nan))
-    return float(metric["value"]) if math.isnan(hoped) else hoped
+def ends(row: MetricRow) -> str:
+    """The interval of a rate, in percent."""
+    return f"[{100 * row.lo:.0f}, {100 * row.hi:.0f}]"
 
 
-def is_open(metric: Metric) -> bool:
-    """Whether a figure would be another one if all that is unscored had turned out well."""
-    return bool(metric.get("n_unscored")) and not math.isnan(metric["value"]) and _optimistic(metric) != metric["value"]
+def interval(row: MetricRow | None) -> str:
+    """A rate in percent, with its interval."""
+    return UNDEFINED if row is None else f"{percent(row)} {ends(row)}"
+
+
+def beside(row: MetricRow | None) -> str:
+    """What a defence cost, as it stands beside it."""
+    return "not run" if row is None else interval(row)
+
+
+def seeds(row: MetricRow | None) -> str:
+    """The extremes of the single seeds, in percent."""
+    if row is None or math.isnan(row.seeds_min):
+        return UNDEFINED
+    return "-".join(f"{100 * end:.{_digits(row)}f}" for end in (row.seeds_min, row.seeds_max))
+
+
+def tokens(row: MetricRow | None) -> str:
+    """A number of tokens; behind it that if all that is unscored had turned out well, where it is another one."""
+    if row is None or not row.is_known:
+        return UNDEFINED
+    return f"{row.value:.0f}" + (f" ({row.hoped:.0f})" if row.is_open else "")
+
+
+def tokens_interval(row: MetricRow | None) -> str:
+    """A number of tokens, with its interval."""
+    return UNDEFINED if row is None or not row.is_known else f"{tokens(row)} [{row.lo:.0f}, {row.hi:.0f}]"
+
+
+def score(row: MetricRow | None) -> str:
+    """A figure of P(flag) as a score: areas with decimals, rates in percent, both with their intervals."""
+    if row is None or not row.is_known:
+        return UNDEFINED
+    if row.metric == "auroc":
+        return f"{row.value:.3f} [{row.lo:.2f}, {row.hi:.2f}]"
+    return f"{100 * row.value:.0f} {ends(row)}"
+
+
+def amount(row: MetricRow | None) -> str:
+    """A number of queries or operations."""
+    if row is None or not row.is_known:
+        return UNDEFINED
+    return f"{row.value:.0f}" if row.value < 1e6 else f"{row.value:.1e}".replace("e+", "e")
+
+
+def decimal(row: MetricRow | None, digits: int) -> str:
+    """A plain number."""
+    return UNDEFINED if row is None or not row.is_known else f"{row.value:.{digits}f}"
+
+
+def figure_text(row: MetricRow | None) -> str:
+    """A measured figure with its interval: shares in percent, others with decimals by their size."""
+    if row is None or not row.is_known:
+        return UNDEFINED
+    found = find(row.key)
+    if found is not None and found.unit == "share":
+        return interval(row)
+    digits = 3 if abs(row.value) < 10 else 1
+    value, lo, hi = (f"{end:.{digits}f}" for end in (row.value, row.lo, row.hi))
+    return value if math.isnan(row.lo) else f"{value} [{lo}, {hi}]"
+
+
+def counts(row: MetricRow) -> tuple[str, str]:
+    """Behaviors with a verdict, and without one."""
+    return str(int(row.n)), str(int(row.n_unscored))
 
 
 HELD = (
@@ -105,38 +161,11 @@ HELD = (
 """The line below a table that has such a figure."""
 
 
-def held_note(rows: Iterable[Metric]) -> tuple[str, ...]:
+def held_note(rows: Iterable[MetricRow]) -> tuple[str, ...]:
     """``HELD``, where a row needs it."""
-    return (HELD,) if any(map(is_open, rows)) else ()
+    return (HELD,) if any(row.is_open for row in rows) else ()
 
 
-def seeds(metric: Metric | None) -> str:
-    """The extremes of the single seeds, in percent."""
-    if metric is None or math.isnan(metric.get("seeds_min", math.nan)):
-        return UNDEFINED
-    digits = 0 if metric["n"] < 200 else 1
-    return "-".join(f"{100 * metric[end]:.{digits}f}" for end in ("seeds_min", "seeds_max"))
-
-
-def has_seeds(rows: Iterable[Metric]) -> bool:
+def has_seeds(rows: Iterable[MetricRow]) -> bool:
     """Whether figures are means over several seeds."""
-    return any(not math.isnan(row.get("seeds_min", math.nan)) for row in rows)
-
-
-def interval(metric: Metric | None) -> str:
-    """A rate in percent, with its interval."""
-    if metric is None:
-        return UNDEFINED
-    return f"{percent(metric)} [{100 * metric['lo']:.0f}, {100 * metric['hi']:.0f}]"
-
-
-def tokens(metric: Metric | None) -> str:
-    """A number of tokens; behind it that if all that is unscored had turned out well, where it is another one."""
-    if metric is None or math.isnan(metric["value"]):
-        return UNDEFINED
-    return f"{metric['value']:.0f}" + (f" ({_optimistic(metric):.0f})" if is_open(metric) else "")
-
-
-def counts(metric: Metric) -> tuple[str, str]:
-    """Behaviors with a verdict, and without one."""
-    return str(int(metric["n"])), str(int(metric["n_unscored"]))
+    return any(not math.isnan(row.seeds_min) for row in rows)

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rfbench.analysis.figures import FIGURES, LM_EVAL, is_figure, is_task_figure
 from rfbench.analysis.metrics.budget import budget_section
 from rfbench.analysis.metrics.detection import detection_section
+from rfbench.analysis.metrics.gains import gain_lines
+from rfbench.analysis.metrics.names import ACROSS_SEEDS, METRICS, Metric, placed
 from rfbench.analysis.metrics.pass_at_k import pass_lines
+from rfbench.analysis.metrics.row import MetricRow, from_frame
 from rfbench.analysis.metrics.weight_attack_tables import marked, tampered_sections
 from rfbench.analysis.section import (
     UNDEFINED,
     Cells,
-    Metric,
     Section,
+    beside,
     clean,
     companion,
     counts,
@@ -32,7 +35,6 @@ from rfbench.analysis.section import (
     tokens,
 )
 from rfbench.analysis.stats import wilson
-from rfbench.analysis.summary import ACROSS_SEEDS, EARLY, metric_rows
 from rfbench.records import CONTROLS
 from rfbench.scoring.refusal.reader import HELD_OUT
 
@@ -151,9 +153,10 @@ def _flag(flag: tuple[str, float] | None) -> str:
 
 def layout(summary: pd.DataFrame) -> list[Section]:
     """Sections of the human table: harmful and benign datasets, P(flag) as a score, budgets, tampering, measures."""
-    cells: dict[tuple[str, str, str], dict[str, Metric]] = {}
-    for row in metric_rows(summary):
-        cells.setdefault((row["model"], row["attack_label"], row["dataset"]), {})[row["metric"]] = row
+    rows = from_frame(summary)
+    cells: dict[tuple[str, str, str], dict[str, MetricRow]] = {}
+    for row in rows:
+        cells.setdefault(row.cell, {})[row.key] = row
     ordered = dict(sorted(cells.items(), key=lambda item: item[0][0] in CONTROLS))  # stable: the rest keeps its order
     harmful = dict.fromkeys(dataset for (_, _, dataset), metrics in cells.items() if "dsr" in metrics)
     benign = dict.fromkeys(dataset for (_, _, dataset), metrics in cells.items() if "false_alarm" in metrics)
@@ -163,24 +166,38 @@ def layout(summary: pd.DataFrame) -> list[Section]:
         *(part for name in harmful if (part := detection_section(name, list(benign), ordered))),
         *(part for name in harmful if (part := budget_section(name, companion(name, list(benign)), ordered))),
         *(part for name in harmful for part in tampered_sections(name, companion(name, list(benign)), ordered)),
-        *_measure_sections([row for row in metric_rows(summary) if is_figure(row["metric"])]),
+        *_measure_sections([row for row in rows if is_figure(row.metric)]),
     ]
 
 
+def _columns(place: Literal["harmful", "benign"], first: str) -> list[Metric]:
+    """The metrics of a table of rates behind its ``first`` one, in the order of its columns."""
+    return [metric for metric in placed(place) if metric.name != first]
+
+
+def _cell(metric: Metric, row: MetricRow | None, place: str) -> str:
+    """One figure as a table of rates shows it: with its interval where the whole table is about its side."""
+    if metric.unit == "tokens":
+        return tokens(row)
+    return interval(row) if metric.side == place == "benign" else percent(row)
+
+
+def _across(first: str, metrics: Mapping[str, MetricRow]) -> tuple[str, str]:
+    return seeds(metrics[first]), interval(metrics.get(ACROSS_SEEDS[first]))
+
+
 def _harmful_section(dataset: str, benign: str | None, cells: Cells) -> Section:
-    columns = ("dsr", "false_alarm", "flag", "refusal", "asr <=", f"dsr@{EARLY}", "leak", "degen", "n", "unscored")
+    columns = _columns("harmful", "dsr")
     of_dataset = {cell: m for cell, m in cells.items() if cell[2] == dataset and "dsr" in m}
     several = has_seeds(metrics["dsr"] for metrics in of_dataset.values())
     rows = []
     for (model, label, _), metrics in of_dataset.items():
-        beside = cells.get((model, label, benign), {}) if benign else {}
+        other = cells.get((model, label, benign), {}) if benign else {}
         figures = (
-            interval(metrics.get("dsr")),
-            *((seeds(metrics["dsr"]), interval(metrics.get(ACROSS_SEEDS["dsr"]))) if several else ()),
-            interval(beside["false_alarm"]) if "false_alarm" in beside else "not run",
-            *(percent(metrics.get(metric)) for metric in ("flag_dsr", "refusal_dsr", "asr", f"dsr@{EARLY}")),
-            tokens(metrics.get("leak_median")),
-            percent(metrics.get("degenerate")),
+            interval(metrics["dsr"]),
+            *(_across("dsr", metrics) if several else ()),
+            beside(other.get("false_alarm")),
+            *(_cell(metric, metrics.get(metric.name), "harmful") for metric in columns),
             *counts(metrics["dsr"]),
         )
         rows.append((clean(model), marked(label, metrics), *figures))
@@ -193,7 +210,11 @@ def _harmful_section(dataset: str, benign: str | None, cells: Cells) -> Section:
     across = _LEGEND_SEEDS.format(metric="dsr", fold="all", across="defended under every one")
     return Section(
         f"harmful: {clean(dataset)}, % of behaviors [95 % interval]",
-        ("model", "attack", columns[0], *(("seeds", "all seeds") if several else ()), *columns[1:]),
+        (
+            *("model", "attack", "dsr"),
+            *(("seeds", METRICS[ACROSS_SEEDS["dsr"]].heading) if several else ()),
+            *("false_alarm", *(metric.heading for metric in columns), "n", "unscored"),
+        ),
         tuple(rows),
         (
             _LEGEND_HARMFUL.format(error=_reader_error()),
@@ -202,23 +223,13 @@ def _harmful_section(dataset: str, benign: str | None, cells: Cells) -> Section:
             _LEGEND_LEAK,
             *held_note(shown),
             *pass_lines(dataset, cells),
-            *_gains(dataset, cells),
+            *gain_lines(dataset, cells),
         ),
     )
 
 
-def _gains(dataset: str, cells: Cells) -> list[str]:
-    """A line for each optimised attack: what became of the behaviors that were flagged before it."""
-    return [
-        f"{clean(model)} / {clean(label)}: of {sum(map(int, counts(metrics['harm_gained'])))} behaviors flagged at "
-        f"step 0, % now saying the target {interval(metrics['harm_gained'])}, "
-        f"% with only the flag lost {interval(metrics['flag_only_lost'])}."
-        for (model, label, name), metrics in cells.items()
-        if name == dataset and "harm_gained" in metrics and metrics["harm_gained"]["n"]
-    ]
-
-
 def _benign_section(dataset: str, cells: Cells) -> Section:
+    columns = _columns("benign", "false_alarm")
     of_dataset = {cell: m for cell, m in cells.items() if cell[2] == dataset and "false_alarm" in m}
     several = has_seeds(metrics["false_alarm"] for metrics in of_dataset.values())
     rows = [
@@ -226,19 +237,21 @@ def _benign_section(dataset: str, cells: Cells) -> Section:
             clean(model),
             marked(label, metrics),
             interval(metrics["false_alarm"]),
-            *((seeds(metrics["false_alarm"]), interval(metrics.get(ACROSS_SEEDS["false_alarm"]))) if several else ()),
-            *(interval(metrics.get(metric)) for metric in ("fpr", "over_refusal")),
-            percent(metrics.get("degenerate")),
+            *(_across("false_alarm", metrics) if several else ()),
+            *(_cell(metric, metrics.get(metric.name), "benign") for metric in columns),
             *counts(metrics["false_alarm"]),
         )
         for (model, label, _), metrics in of_dataset.items()
     ]
-    columns = ("fpr", "over_refusal", "degen", "n", "unscored")
     note = "false_alarm: share of behaviors of which some sample was flagged (fpr) or refused (over_refusal)."
     across = _LEGEND_SEEDS.format(metric="false_alarm", fold="any", across="struck under one of them")
     return Section(
         f"benign: {clean(dataset)}, % of behaviors [95 % interval]",
-        ("model", "attack", "false_alarm", *(("seeds", "any seed") if several else ()), *columns),
+        (
+            *("model", "attack", "false_alarm"),
+            *(("seeds", METRICS[ACROSS_SEEDS["false_alarm"]].heading) if several else ()),
+            *(*(metric.heading for metric in columns), "n", "unscored"),
+        ),
         tuple(rows),
         (
             note,
@@ -248,31 +261,33 @@ def _benign_section(dataset: str, cells: Cells) -> Section:
     )
 
 
-def _measure_sections(rows: Sequence[Metric]) -> list[Section]:
+def _measure_sections(rows: Sequence[MetricRow]) -> list[Section]:
     """One section per dataset that utility was measured on, and one for the tasks of lm_eval."""
-    of_utility = [row for row in rows if row["metric"] in FIGURES]
+    of_utility = [row for row in rows if row.metric in FIGURES]
     sections = [
         _figure_section(
             f"utility: {clean(dataset)} [95 % interval]",
             {name: figure.heading for name, figure in FIGURES.items()},
-            [row for row in of_utility if row["dataset"] == dataset],
+            [row for row in of_utility if row.dataset == dataset],
             _LEGEND_UTILITY,
         )
-        for dataset in dict.fromkeys(row["dataset"] for row in of_utility)
+        for dataset in dict.fromkeys(row.dataset for row in of_utility)
     ]
-    of_tasks = [row for row in rows if is_task_figure(row["metric"])]
+    of_tasks = [row for row in rows if is_task_figure(row.metric)]
     if of_tasks:
-        headings = {row["metric"]: clean(row["metric"].removeprefix(LM_EVAL)) for row in of_tasks}
+        headings = {row.metric: clean(row.metric.removeprefix(LM_EVAL)) for row in of_tasks}
         note = "The figures of lm-evaluation-harness, given no flag. n: documents of the largest task."
         sections.append(_figure_section("lm_eval [95 % interval]", headings, of_tasks, (note,)))
     return sections
 
 
-def _figure_section(title: str, headings: Mapping[str, str], rows: Sequence[Metric], notes: tuple[str, ...]) -> Section:
+def _figure_section(
+    title: str, headings: Mapping[str, str], rows: Sequence[MetricRow], notes: tuple[str, ...]
+) -> Section:
     """A row per model, a column per figure."""
     lines = []
-    for model in dict.fromkeys(row["model"] for row in rows):
-        figures = {row["metric"]: row for row in rows if row["model"] == model}
-        n = max(int(row["n"]) for row in figures.values())
+    for model in dict.fromkeys(row.model for row in rows):
+        figures = {row.metric: row for row in rows if row.model == model}
+        n = max(int(row.n) for row in figures.values())
         lines.append((clean(model), *(figure_text(figures.get(name)) for name in headings), str(n)))
     return Section(title, ("model", *headings.values(), "n"), tuple(lines), notes, n_names=1)

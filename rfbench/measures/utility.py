@@ -131,7 +131,7 @@ class _Figures:
     def mean(self, name: str, per_conversation: Sequence[float]) -> Row:
         """The mean over conversations of figures that are no less than 0; rates are no more than 1."""
         values = np.asarray(per_conversation, dtype=np.float64)
-        if FIGURES[name].kind == "rate":
+        if FIGURES[name].unit == "share":
             return _row(name, mean_of_shares(values, self._rng()), len(values))
         value, lo, hi = bootstrap_mean(values, np.arange(len(values)), self._rng())
         return _row(name, (value, max(lo, min(value, 0.0)), hi), len(values))

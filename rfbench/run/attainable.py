@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from rfbench.analysis.gate.results import GateRule, needs_cost
-from rfbench.analysis.metrics.detection import DETECTION, LIMITS, MIN_NEGATIVES, n_needed
+from rfbench.analysis.gate.rules import GateRule, needs_cost
+from rfbench.analysis.metrics.names import ACROSS_SEEDS, LIMITS, MIN_NEGATIVES, n_needed, tpr_name
+from rfbench.analysis.metrics.rates import RATES
+from rfbench.analysis.metrics.row import MetricRow
 from rfbench.analysis.stats import wilson
-from rfbench.analysis.summary import ACROSS_SEEDS, EARLY, EARLY_DSR, RATES
 from rfbench.run.plan import Unit
 
 Cell = tuple[str, str, str, str]
 """Model, attack, its label, dataset."""
-_HARMFUL = {rate.name: rate.side == "harmful" for rate in RATES}
-_HARMFUL |= {across: _HARMFUL[name] for name, across in ACROSS_SEEDS.items()}
-_NEEDED = {name: n_needed(limit) for name, limit in zip(DETECTION[1:], LIMITS, strict=True)}
-_COLUMNS = ("model", "attack", "attack_label", "dataset")
+_NEEDED = {tpr_name(limit): n_needed(limit) for limit in LIMITS}
 
 
 def unattainable(rules: Sequence[GateRule], units: Sequence[Unit]) -> Iterator[str]:
@@ -36,7 +34,7 @@ def unattainable(rules: Sequence[GateRule], units: Sequence[Unit]) -> Iterator[s
     for i, rule in enumerate(rules):
         if rule.metric in ACROSS_SEEDS.values() and not several_seeds:
             yield f"gate[{i}]: {rule.metric} is not defined for a single seed; name several under seeds:"
-        elif rule.metric in _HARMFUL:
+        elif rule.metric in (*RATES, *ACROSS_SEEDS.values()):
             yield from (f"gate[{i}]: {problem}" for problem in _problems(rule, asked, longest))
         elif rule.metric in _NEEDED:
             yield from (f"gate[{i}]: {problem}" for problem in _too_few(rule, asked))
@@ -54,18 +52,18 @@ def _asked(units: Sequence[Unit]) -> Mapping[tuple[Cell, bool], int]:
 
 
 def _problems(rule: GateRule, asked: Mapping[tuple[Cell, bool], int], longest: int) -> Iterator[str]:
-    kind = _HARMFUL[rule.metric]
+    kind = rule.registered.side == "harmful"
     selected = {
         cell: n
         for (cell, is_harmful), n in sorted(asked.items())
-        if is_harmful is kind and rule.selects({**dict(zip(_COLUMNS, cell, strict=True)), "metric": rule.metric})
+        if is_harmful is kind and rule.covers(MetricRow().at(*cell))
     }
     if not selected:
         where = ", ".join(f"{column}={wanted}" for column, wanted in rule.where.items()) or "every row"
         word = "harmful" if kind else "benign"
         yield f"{rule.metric} of {where}: the suite asks no {word} behavior there, so no result can pass"
         return
-    if rule.metric == EARLY_DSR and longest < EARLY:
+    if rule.metric in RATES and longest < RATES[rule.metric].min_new_tokens:
         yield f"{rule.metric} is not defined where {longest} tokens are generated; raise generation.max_new_tokens"
         return
     benign = {cell[:3] for cell, is_harmful in asked if not is_harmful}
@@ -86,11 +84,7 @@ def _too_few(rule: GateRule, asked: Mapping[tuple[Cell, bool], int]) -> Iterator
     """Whether no benign dataset carries the threshold of a true-positive rate."""
     where = {key: value for key, value in rule.where.items() if key != "dataset"}  # that of the harmful ones
     free, needed = rule.model_copy(update={"where": where}), _NEEDED[rule.metric]
-    sizes = [
-        n
-        for (cell, is_harmful), n in asked.items()
-        if not is_harmful and free.selects({**dict(zip(_COLUMNS, cell, strict=True)), "metric": rule.metric})
-    ]
+    sizes = [n for (cell, is_harmful), n in asked.items() if not is_harmful and free.covers(MetricRow().at(*cell))]
     if max(sizes, default=0) < needed:
         yield (
             f"{rule.metric} needs {needed} benign behaviors under one attack, {MIN_NEGATIVES} above its threshold, and "

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from rfbench.analysis.metrics.budget import after, budgets
+from rfbench.analysis.metrics.budget import budgets
+from rfbench.analysis.metrics.names import join
 from rfbench.analysis.summary import summarize
 from rfbench.analysis.tables import layout
 
@@ -67,23 +68,23 @@ def figures(*rows: dict[str, Any]) -> dict[str, tuple[float, int, int]]:
 
 def test_a_curve_by_hand() -> None:
     found = figures(*SEARCHES)
-    assert [found[after("dsr", step)] for step in range(3)] == [(1.0, 3, 0), (2 / 3, 3, 0), (1 / 3, 3, 0)]
+    assert [found[join("dsr", step=step)] for step in range(3)] == [(1.0, 3, 0), (2 / 3, 3, 0), (1 / 3, 3, 0)]
     # The search that ended at step 1 has cost no more since.
-    assert [found[after("n_queries", step)] for step in range(3)] == [(1.0, 3, 0), (11.0, 3, 0), (21.0, 3, 0)]
-    assert found[after("flops", 2)][0] == 3e9
+    assert [found[join("n_queries", step=step)] for step in range(3)] == [(1.0, 3, 0), (11.0, 3, 0), (21.0, 3, 0)]
+    assert found[join("flops", step=2)][0] == 3e9
     last = summarize(frame(*SEARCHES)).set_index("metric")["value"]
-    assert last["dsr"] == last[after("dsr", 2)]
+    assert last["dsr"] == last[join("dsr", step=2)]
 
 
 def test_an_error_is_unscored_at_every_step() -> None:
     struck = [row("struck", 0, "flagged"), row("struck", 0, "unscored", final=True, attempt_idx=1)]
     found = figures(*SEARCHES, *struck)
-    assert [found[after("dsr", step)][1:] for step in range(3)] == [(3, 1)] * 3
+    assert [found[join("dsr", step=step)][1:] for step in range(3)] == [(3, 1)] * 3
 
 
 def test_seeds_are_averaged_as_everywhere() -> None:
     again = [r | {"seed": 1, "verdict": "flagged", "flagged": True} for r in SEARCHES]
-    assert figures(*SEARCHES, *again)[after("dsr", 1)] == (pytest.approx((2 / 3 + 1) / 2), 3, 0)
+    assert figures(*SEARCHES, *again)[join("dsr", step=1)] == (pytest.approx((2 / 3 + 1) / 2), 3, 0)
 
 
 def test_of_a_long_search_some_steps_are_kept() -> None:
@@ -91,7 +92,7 @@ def test_of_a_long_search_some_steps_are_kept() -> None:
     found = figures(*rows)
     steps = sorted(int(name.rpartition(" ")[2]) for name in found if name.startswith("dsr@"))
     assert (len(steps), steps[0], steps[-1]) == (50, 0, 250)
-    assert [found[after("dsr", step)][0] for step in steps] == [float(step < 100) for step in steps]
+    assert [found[join("dsr", step=step)][0] for step in steps] == [float(step < 100) for step in steps]
 
 
 def test_without_steps_or_queries_there_is_no_curve() -> None:

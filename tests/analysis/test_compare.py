@@ -11,8 +11,9 @@ from scipy.stats import binomtest
 
 from rfbench.analysis.compare.paired import COLUMNS, compare, detectable_difference, paired_figures
 from rfbench.analysis.compare.tables import render, sections, to_markdown
+from rfbench.analysis.metrics.rates import RATES, behavior_outcomes
 from rfbench.analysis.stats import holm, wilson
-from rfbench.analysis.summary import RATES, behavior_outcomes, summarize
+from rfbench.analysis.summary import summarize
 from rfbench.errors import ConfigError
 from rfbench.records import Record
 from rfbench.run.store.reader import load_run
@@ -23,7 +24,6 @@ FLAG, REFUSE, COMPLY, ERROR = "flagged", "refused", "complied", "unscored"
 DTYPES = {"flag_id": "Int64", "flagged": "boolean", "flag_pos": "Int64", "leak": "Int64", "refused": "boolean"}
 DTYPES |= {"degenerate": "boolean"}
 HARMFUL, TWIN = "core/harmful", "core/twin"
-RATE = {rate.name: rate for rate in RATES}
 
 
 def record(behavior="b0", verdict=COMPLY, **fields):
@@ -212,8 +212,8 @@ def test_outcomes_are_those_that_summarize_counts(samples):
             for i, (behavior, verdict, final) in enumerate(samples)
         )
         counted = summarize(records).set_index("metric")
-        for name in set(counted.index) & set(RATE) - {"asr"}:
-            outcomes = behavior_outcomes(records, RATE[name])
+        for name in set(counted.index) & set(RATES) - {"asr"}:
+            outcomes = behavior_outcomes(records, RATES[name])
             assert outcomes.notna().sum() == counted.loc[name, "n"]
             assert outcomes.isna().sum() == counted.loc[name, "n_unscored"]
             if outcomes.notna().any():

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
 from rfbench.analysis.intervals import exact_rate
-from rfbench.analysis.metrics.detection import DETECTION, LIMITS, Scores, detection, n_needed
+from rfbench.analysis.metrics.detection import DETECTION, Scores, detection
+from rfbench.analysis.metrics.names import LIMITS, n_needed
 from rfbench.analysis.summary import summarize
 from rfbench.analysis.tables import layout
 
@@ -152,16 +153,18 @@ def test_it_needs_a_flag_and_benign_answers_under_the_same_attack() -> None:
 def test_the_table_shows_it() -> None:
     table = summary(row("h", 0.9), row("i", 0.3), row("t", 0.5, TWIN))
     section = next(s for s in layout(table) if s.title.startswith("P(flag) as a score"))
-    assert section.columns == ("model", "attack", "auroc", "n")
+    assert section.columns == ("model", "attack", *DETECTION, "n")
+    assert section.rows[0][3:-1] == ("-",) * 4
     assert section.rows[0][:2] == ("m", "direct")
     assert section.rows[0][2].startswith("0.500 [0.")
     assert section.rows[0][-1] == "2"
     assert "core/twin" in section.notes[0]
     assert section.notes[-1] == (
-        "No figure where n does not carry it: tpr needs 5 benign behaviors above its threshold; core/twin has 1, "
+        "-: n does not carry the figure; tpr needs 5 benign behaviors above its threshold; core/twin has 1, "
         "needed are: fpr0.1% 5000, fpr1% 500, fpr5% 100, fpr10% 50."
     )
     enough = summary(row("h", 0.9), *(row(f"t{i}", 0.5, TWIN) for i in range(72)))
     section = next(s for s in layout(enough) if s.title.startswith("P(flag) as a score"))
-    assert section.columns == ("model", "attack", "auroc", "tpr@fpr10%", "n")
+    assert section.rows[0][3:6] == ("-",) * 3
+    assert section.rows[0][6].startswith("100 [")
     assert section.notes[-1].endswith("core/twin has 72, needed are: fpr0.1% 5000, fpr1% 500, fpr5% 100.")

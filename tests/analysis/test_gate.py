@@ -1,26 +1,25 @@
 import math
 from xml.etree import ElementTree
 
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from summary_rows import as_columns, frame, rate
 
-from rfbench.analysis.gate.results import GateRule, check_rules, evaluate, junit_xml, markdown_summary
+from rfbench.analysis.gate.results import evaluate, junit_xml, markdown_summary
+from rfbench.analysis.gate.rules import GateRule, check_rules
 from rfbench.analysis.stats import wilson
-from rfbench.analysis.summary import SUMMARY_COLUMNS, bounded_rate
 
 
 def row(metric="dsr", k=9, n=10, n_unscored=0, **fields):
     cell = {"model": "m", "attack": "direct", "attack_label": "plain", "dataset": "core/harmful", "metric": metric}
     worse = 1 if metric in ("false_alarm", "fpr", "over_refusal") else 0
-    figures = bounded_rate(k, n, n_unscored, worse)._asdict()
-    return cell | figures | fields
+    return as_columns(rate(k, n, n_unscored, worse), **cell) | fields
 
 
 def summary(*rows):
-    return pd.DataFrame(list(rows), columns=list(SUMMARY_COLUMNS))
+    return frame(rows)
 
 
 def with_costs(*rows):

@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from summary_rows import rate
 
 from rfbench.analysis.metrics.detection import DETECTION
 from rfbench.analysis.metrics.gains import GAINS
-from rfbench.analysis.metrics.weight_attacks import TAMPERED
+from rfbench.analysis.metrics.names import ACROSS_SEEDS, METRICS, gate_names
 from rfbench.analysis.stats import wilson
-from rfbench.analysis.summary import ACROSS_SEEDS, METRICS, SUMMARY_COLUMNS, bounded_rate, summarize
+from rfbench.analysis.summary import SUMMARY_COLUMNS, summarize
 from rfbench.errors import ConfigError
 
 DTYPES = {
@@ -81,9 +82,9 @@ def test_harmful_by_hand():
     assert found["dsr@32"] == (2 / 4, 4, 0)  # the flag at 40 came too late
     assert found["degenerate"] == (0, 4, 0)
     assert found["leak_median"] == (40, 4, 0)  # 0, 3, 31, 40 flagged of seven: 3/7 survive the fourth
-    assert set(found) == {*METRICS} - {
-        *("fpr", "over_refusal", "false_alarm", *ACROSS_SEEDS.values()),
-        *(*DETECTION, *GAINS, *TAMPERED),
+    asked = {name for name in gate_names() if METRICS[name].side in ("harmful", "both")}
+    assert set(found) == {name for name in asked if "worst" not in METRICS[name].places} - {
+        *(*ACROSS_SEEDS.values(), *DETECTION, *GAINS)
     }
 
 
@@ -314,10 +315,10 @@ def test_bounds_hold_whatever_the_unscored_turn_out_to_be(k, misses, n_unscored)
     n = k + misses
     if n + n_unscored == 0:
         return
-    _, lo, hi, *_ = bounded_rate(k, n, n_unscored)
+    figures = rate(k, n, n_unscored)
     for turned_out in range(n_unscored + 1):
         truth_lo, truth_hi = wilson(k + turned_out, n + n_unscored)
-        assert lo <= truth_lo <= truth_hi <= hi
+        assert figures.lo <= truth_lo <= truth_hi <= figures.hi
 
 
 def test_a_late_refusal_is_no_early_defence():

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_compare import COMPLY, ERROR, FLAG, HARMFUL, REFUSE, TWIN, frame, record, save, side
 
+from rfbench.analysis.metrics.row import MetricRow
 from rfbench.analysis.report.chart import chart
 from rfbench.analysis.report.html import MAX_UNSCORED, render_report
 from rfbench.analysis.report.markup import Markup, escape, tag
@@ -149,11 +151,10 @@ def test_figures_stand_where_they_belong():
 
 
 def test_the_chart_says_in_words_what_it_shows():
+    cell = {"model": "m", "attack_label": "direct"}
     rows = [
-        {"model": "m", "attack_label": "direct", "dataset": HARMFUL, "metric": "dsr"}
-        | {"value": 0.75, "lo": 0.4, "hi": 0.93, "n": 8},
-        {"model": "m", "attack_label": "direct", "dataset": TWIN, "metric": "false_alarm"}
-        | {"value": 0.25, "lo": 0.07, "hi": 0.6, "n": 8},
+        MetricRow(**cell, dataset=HARMFUL, metric="dsr", value=0.75, lo=0.4, hi=0.93, n=8),
+        MetricRow(**cell, dataset=TWIN, metric="false_alarm", value=0.25, lo=0.07, hi=0.6, n=8),
     ]
     drawn = chart(rows, HARMFUL)
     page = Page(drawn)
@@ -161,10 +162,10 @@ def test_the_chart_says_in_words_what_it_shows():
     assert 'role="img"' in drawn
     assert re.search(r'<line x1="40.00%" x2="93.00%"[^>]*></line><circle cx="75.00%"', drawn)
     assert re.search(r'<line x1="7.00%" x2="60.00%"[^>]*></line><rect x="25.00%"', drawn)
-    alone = chart([{**rows[0], "value": float("nan"), "n": 0}], HARMFUL)
+    alone = chart([replace(rows[0], value=float("nan"), n=0)], HARMFUL)
     assert "<circle" not in alone
     assert "false alarms were not run" in alone
-    assert "false_alarm not run" in chart([rows[0], {**rows[1], "model": "other"}], HARMFUL)
+    assert "false_alarm not run" in chart([rows[0], replace(rows[1], model="other")], HARMFUL)
 
 
 def test_marks_cannot_be_missed():

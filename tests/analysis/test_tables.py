@@ -5,10 +5,11 @@ import os
 import pandas as pd
 import pytest
 from rich.console import Console
+from summary_rows import as_columns, frame, rate
 
 from rfbench.analysis.render import guard_formula, render_terminal, to_latex, to_markdown, write_tables
 from rfbench.analysis.section import HELD, clean, companion
-from rfbench.analysis.summary import SUMMARY_COLUMNS, bounded_rate
+from rfbench.analysis.summary import SUMMARY_COLUMNS
 from rfbench.analysis.tables import RunInfo, layout
 from rfbench.errors import StorageError
 
@@ -22,9 +23,8 @@ INFO = RunInfo(
 
 
 def row(model, attack, dataset, metric, k, n=48, n_unscored=0):
-    return dict(
-        zip(SUMMARY_COLUMNS, (model, attack, attack, dataset, metric, *bounded_rate(k, n, n_unscored)), strict=True)
-    )
+    cell = {"model": model, "attack": attack, "attack_label": attack, "dataset": dataset, "metric": metric}
+    return as_columns(rate(k, n, n_unscored), **cell)
 
 
 def leak(model, attack, dataset, value):
@@ -48,7 +48,7 @@ def cell(model, attack="direct", k=40, alarms=3, n=48, has_flag=True, n_unscored
 
 
 def summary(*rows):
-    return pd.DataFrame([r for group in rows for r in group], columns=list(SUMMARY_COLUMNS))
+    return frame(r for group in rows for r in group)
 
 
 FULL = summary(
@@ -196,7 +196,10 @@ def test_write_tables(tmp_path):
     assert [p.name for p in paths] == ["summary.csv", "summary.parquet", "summary.md"]
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == sorted(p.name for p in paths)
     pd.testing.assert_frame_equal(pd.read_parquet(paths[1]), FULL)
-    pd.testing.assert_frame_equal(pd.read_csv(paths[0]), FULL, check_exact=True)
+    read = pd.read_csv(paths[0], keep_default_na=False, na_values={"value": [""], "step": [""]})
+    pd.testing.assert_frame_equal(read[list(FULL)[:10]], FULL[list(FULL)[:10]], check_exact=True)
+    parts = {metric: (name, parameter) for metric, name, parameter in read[["metric", "name", "parameter"]].to_numpy()}
+    assert (parts["dsr"], parts["dsr@32"]) == (("dsr", ""), ("dsr", "32"))
     assert paths[2].read_text() == to_markdown(FULL, run_info=INFO)
 
 

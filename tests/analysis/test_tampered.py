@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfbench.analysis.gate.results import GateRule, check_rules, evaluate
+from rfbench.analysis.gate.results import evaluate
+from rfbench.analysis.gate.rules import GateRule, check_rules
+from rfbench.analysis.metrics.row import MetricRow, from_frame
 from rfbench.analysis.metrics.weight_attacks import BOUNDS, worst_cases
 from rfbench.analysis.section import Section
 from rfbench.analysis.summary import SUMMARY_COLUMNS, summarize
@@ -142,10 +144,9 @@ def test_worst_cases_by_hand() -> None:
 
 def test_the_sweep_goes_over_configurations_of_an_attack() -> None:
     more = checkpoint("fccc", 5, 1.05, final=True, attack_label="more examples", attack_params='{"n_examples":50}')
-    [found] = [
-        w for w in worst_cases(summary_of(RUN, more).to_dict("records")) if w.sweep == "finetune" and w.bound == 1.1
-    ]
-    assert (found.label, found.stage, found.row["value"]) == ("more examples", "step 5", 0.25)
+    worst = worst_cases(from_frame(summary_of(RUN, more)))
+    [found] = [w for w in worst if w.row.attack_label == "finetune" and w.bound == 1.1]
+    assert (found.found.attack_label, found.found.stage, found.row.value) == ("more examples", "step 5", 0.25)
 
 
 def test_seeds_are_averaged_at_each_stage_and_the_worse_model_counts() -> None:
@@ -211,13 +212,12 @@ def test_a_tighter_bound_never_finds_a_worse_case(points: list[tuple[int, float 
     cell = {"model": "m", "attack": "a", "attack_label": "l", "dataset": "d", "lo": 0.0, "hi": 1.0}
     table = []
     for step, (k, ratio, n_unscored) in enumerate(points):
-        table.append(
-            cell | {"metric": f"dsr@step {step}", "value": k / (4 + n_unscored), "n": 4, "n_unscored": n_unscored}
-        )
+        at = {**cell, "stage": f"step {step}", "step": step}
+        table.append(MetricRow(**at, metric="dsr", value=k / (4 + n_unscored), n=4, n_unscored=n_unscored))
         if ratio is not None:
-            table.append(cell | {"metric": f"tampered_perplexity_ratio@step {step}", "value": ratio})
+            table.append(MetricRow(**at, metric="tampered_perplexity_ratio", value=ratio))
     found = {worst.bound: worst for worst in worst_cases(table)}
-    held = [found[bound].row["value"] for bound in (None, *BOUNDS) if bound in found]
+    held = [found[bound].found.value for bound in (None, *BOUNDS) if bound in found]
     assert held == sorted(held)
     assert {b for b in BOUNDS if b in found} == {
         b for b in BOUNDS if any(r is not None and r <= b for _, r, _ in points)

@@ -21,10 +21,12 @@ from hypothesis import strategies as st
 from rfbench.analysis.compare.paired import compare
 from rfbench.analysis.compare.tables import render
 from rfbench.analysis.compare.tables import to_markdown as compared
-from rfbench.analysis.gate.results import GateRule, evaluate, junit_xml, markdown_summary
+from rfbench.analysis.gate.results import evaluate, junit_xml, markdown_summary
+from rfbench.analysis.gate.rules import GateRule
+from rfbench.analysis.metrics.names import gate_names
 from rfbench.analysis.render import render_terminal, to_latex, to_markdown, write_tables
 from rfbench.analysis.report.html import render_report
-from rfbench.analysis.summary import METRICS, summarize
+from rfbench.analysis.summary import summarize
 from rfbench.analysis.tables import RunInfo, layout
 from rfbench.errors import ConfigError
 from rfbench.records import Record, Run
@@ -119,7 +121,8 @@ def everything(run: Run, folder: Path) -> pd.DataFrame:
     assert write_tables(summary, folder / "tables", run_info=info)
     assert render_report(run, include_text=True)
     assert layout(pd.read_csv(folder / "tables" / "summary.csv", keep_default_na=False, na_values=[""]))
-    rules = [GateRule(metric=m, min=0.1, max=0.9, end=end) for m in METRICS for end in ("value", "lo", "hi")]
+    known = {*gate_names(), *summary["metric"]}
+    rules = [GateRule(metric=m, min=0.1, max=0.9, end=end) for m in known for end in ("value", "lo", "hi")]
     results = evaluate(rules, summary)
     assert junit_xml(results)
     assert markdown_summary(results)

@@ -18,7 +18,8 @@ from runs import open_scripted, small_plan, small_suite, write_suite
 from rfbench.analysis.compare.paired import compare
 from rfbench.analysis.compare.tables import render, sections
 from rfbench.analysis.figures import FIGURES, is_figure
-from rfbench.analysis.gate.results import GateRule, check_rules, evaluate
+from rfbench.analysis.gate.results import evaluate
+from rfbench.analysis.gate.rules import GateRule, check_rules
 from rfbench.analysis.render import render_terminal, to_latex, to_markdown, write_tables
 from rfbench.analysis.report.html import render_report
 from rfbench.analysis.summary import summarize

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from runs import small_plan, small_suite
 
-from rfbench.analysis.gate.results import GateRule
+from rfbench.analysis.gate.rules import GateRule
 from rfbench.run.attainable import unattainable
 
 # Five of five behaviors: the lower Wilson end is 5 / (5 + 1.96^2) = 0.566, and the upper one of none is 0.434.

@@ -17,7 +17,7 @@ from runs import small_plan, small_suite, write_suite
 from thinkers import ANSWER, NEUTRAL, OPENS_A_THOUGHT, REFUSAL, WEIGHING, save_sayer
 
 import rfbench
-from rfbench.analysis.summary import RATES, behavior_outcomes
+from rfbench.analysis.metrics.rates import RATES, behavior_outcomes
 from rfbench.cli import main
 from rfbench.errors import EXIT_OK, EXIT_UNSCORED
 from rfbench.models.load import load_model
@@ -111,7 +111,7 @@ def test_the_first_32_tokens_are_those_of_the_answer(tmp_path: Path) -> None:
         phrases = (*thought, "</think>", *filler[:before], "<rf>")
         with asked(tmp_path / place, phrases, spec=flag, max_new_tokens=40) as records:
             frame = rescored(records)
-            early = behavior_outcomes(frame, next(rate for rate in RATES if rate.name == "dsr@32"))
+            early = behavior_outcomes(frame, RATES["dsr@32"])
             assert early.tolist() == [is_early] * 2
             assert frame["leak"].tolist() == [41 + before] * 2
     phrases = (*thought, "</think>", *filler[:32], REFUSAL)

@@ -1,4 +1,4 @@
-"""When models flag: the median of the leaks, and the curves of two models compared by the log-rank test."""
+"""When two models flag: the curves of their leaks compared by the log-rank test."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rfbench.analysis.outcomes import Figures, pairs_of
-from rfbench.analysis.stats import bootstrap_median_leak, median_leak
+from rfbench.analysis.stats import median_leak
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,41 +18,6 @@ LEAK_COLUMNS = (
     *("flagged_baseline", "flagged_candidate", "significant"),
 )
 Times = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
-
-
-def leak_figures(rows: pd.DataFrame, seed: int) -> Figures:
-    """The Kaplan-Meier median of the leak on the harmful behaviors of one cell, over the samples of all seeds.
-
-    Samples and seeds of a behavior are drawn together, so that more of them are no more behaviors. An unscored sample
-    is held as never flagged, and for the better outcome, and the lower end, as flagged at once.
-
-    Args:
-        rows: records, final and others; a behavior without a final one is unscored.
-        seed: of the bootstrap.
-    """
-    pairs, final = pairs_of(rows), rows["final"].to_numpy(dtype=bool)
-    scored = final & (rows["verdict"] != "unscored").fillna(False).to_numpy(dtype=bool)
-    lost = pairs.any(final & ~scored) | ~pairs.any(final)
-    n_unscored = len(np.unique(pairs.behavior[lost]))
-    n = len(pairs.behaviors) - n_unscored
-    if not scored.any():
-        return Figures(np.nan, np.nan, np.nan, n, n_unscored)
-    known = pairs.of_row[scored]
-    times = rows["leak"].fillna(0).to_numpy(np.float64)[scored]
-    observed = rows["flagged"].fillna(False).to_numpy(dtype=bool)[scored]
-    # One more sample for each one without a verdict, and for each pair without a sample.
-    counts = np.maximum(pairs.count(final & ~scored), lost.astype(np.int64))
-    missing = np.repeat(np.arange(len(pairs)), counts)
-    at, nothing = np.concatenate([known, missing]), np.zeros(len(missing))
-    never = np.concatenate([times, nothing + np.inf]), np.concatenate([observed, nothing > 0])
-    at_once = np.concatenate([times, nothing]), np.concatenate([observed, nothing == 0])
-    value, lo, hi = bootstrap_median_leak(*never, pairs.behavior[at], np.random.default_rng(seed))
-    hoped = value
-    if len(missing):
-        hoped, lo, _ = bootstrap_median_leak(*at_once, pairs.behavior[at], np.random.default_rng(seed))
-    of_seeds = [median_leak(*(side[pairs.seed[at] == i] for side in never)) for i in range(len(pairs.seeds))]
-    spread = (min(of_seeds), max(of_seeds)) if len(of_seeds) > 1 else (np.nan, np.nan)
-    return Figures(value, lo, hi, n, n_unscored, hoped, *spread)
 
 
 def logrank(baseline: Times, candidate: Times) -> float:

@@ -15,15 +15,16 @@ from rfbench.analysis.compare.leak import compare_leaks, leak_table
 from rfbench.analysis.compare.pairing import detectable_difference, pair_up, paired_figures, unequal_settings
 from rfbench.analysis.compare.side import Side, unequal_data
 from rfbench.analysis.figures import table_order
+from rfbench.analysis.metrics.names import placed
+from rfbench.analysis.metrics.rates import RATES, Rate
 from rfbench.analysis.section import clean
 from rfbench.analysis.stats import ALPHA, N_DRAWS, holm, holm_levels
-from rfbench.analysis.summary import RATES, RateMetric, measure_rows
+from rfbench.analysis.summary import measure_rows
 from rfbench.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS = ("dsr", "flag_dsr", "refusal_dsr", "false_alarm", "fpr", "over_refusal")
 COLUMNS: tuple[str, ...] = (
     *("attack_label", "dataset", "metric", "baseline", "candidate", "difference", "lo", "hi", "b", "c"),
     *("p", "p_holm", "significant", "n", "n_dropped", "sdd"),
@@ -37,8 +38,6 @@ DROPPED_COLUMNS = ("attack_label", "dataset", "metric", "reason", "n")
 
 _SAME_WITHOUT_FLAG = frozenset({"refusal_dsr", "over_refusal"})
 """What dsr and false_alarm are where neither model has a flag: the same tests again."""
-
-_RATES = sorted((rate for rate in RATES if rate.name in METRICS), key=lambda rate: METRICS.index(rate.name))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +115,7 @@ def compare(
         equal = unequal.index[unequal == ""]
         if side == "harmful" and all(flags) and len(equal):
             leaks.append(compare_leaks(label, dataset, *(s[s["behavior_id"].isin(equal)] for s in (left, right))))
-        for rate in _RATES:
+        for rate in _compared():
             if rate.side != side or not _is_compared(rate, flags):
                 continue
             cell = {"attack_label": label, "dataset": dataset, "metric": rate.name}
@@ -141,7 +140,11 @@ def compare(
     return Comparison(*names, tested, drops, *beside, header, several)
 
 
-def _is_compared(rate: RateMetric, flags: Sequence[bool]) -> bool:
+def _compared() -> list[Rate]:
+    return [RATES[metric.name] for metric in placed("comparison") if metric.name in RATES]
+
+
+def _is_compared(rate: Rate, flags: Sequence[bool]) -> bool:
     """Whether a metric says something of its own about two models that have a flag or not."""
     return all(flags) if rate.needs_flag else any(flags) or rate.name not in _SAME_WITHOUT_FLAG
 

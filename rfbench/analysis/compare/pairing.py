@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rfbench.analysis.intervals import paired_difference
+from rfbench.analysis.metrics.rates import Rate, pair_outcomes
 from rfbench.analysis.outcomes import BoolArray
 from rfbench.analysis.resampling import FloatArray
 from rfbench.analysis.stats import ALPHA, N_DRAWS, mcnemar_exact, sign_flip, smallest_detectable_difference
-from rfbench.analysis.summary import RateMetric, pair_outcomes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ class Paired:
 
 
 def pair_up(
-    left: pd.DataFrame, right: pd.DataFrame, rate: RateMetric, unequal: pd.Series[Any]
+    left: pd.DataFrame, right: pd.DataFrame, rate: Rate, unequal: pd.Series[Any]
 ) -> tuple[Paired, pd.Series[Any]]:
     """Outcomes of the pairs, and how many behaviors are no pairs, by reason."""
     import pandas as pd

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rfbench.analysis.metrics.names import placed
+from rfbench.analysis.metrics.row import MetricRow
 from rfbench.analysis.render import markdown, rich_table
 from rfbench.analysis.section import UNDEFINED, Section, clean, companion, figure_text, interval
 from rfbench.analysis.stats import ALPHA
@@ -48,7 +50,7 @@ def _together(dataset: str, beside: str | None, comparison: Comparison) -> Secti
     lines = []
     for label, row in ((key[2], row) for key, row in rows.items() if key[:2] == ("dsr", dataset)):
         cost = rows.get(("false_alarm", beside, label))
-        phi = {"metric": "phi", "value": row["phi"], "lo": row["phi_lo"], "hi": row["phi_hi"], "n": row["n"]}
+        phi = MetricRow(metric="phi", value=row["phi"], lo=row["phi_lo"], hi=row["phi_hi"], n=row["n"])
         misses = (f"{row[f'miss_{who}']:g}" if row["n"] else UNDEFINED for who in ("baseline", "candidate", "both"))
         dropped = "/".join(UNDEFINED if each is None else str(each["n_dropped"]) for each in (row, cost))
         lines.append((clean(label), *map(_either, (row, cost)), *misses, str(row["n"]), dropped, figure_text(phi)))
@@ -66,7 +68,8 @@ def _together(dataset: str, beside: str | None, comparison: Comparison) -> Secti
 def _either(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "not run"
-    return interval({**row, "value": row["either"]}) if row["n"] else "?"
+    figures = MetricRow(metric=row["metric"], value=row["either"], lo=row["lo"], hi=row["hi"], n=row["n"])
+    return interval(figures) if row["n"] else "?"
 
 
 def _leaks(comparison: Comparison) -> list[Section]:
@@ -110,18 +113,13 @@ def _measures(comparison: Comparison) -> list[Section]:
 def _both(row: Mapping[str, Any]) -> Iterator[str]:
     for side in ("baseline", "candidate"):
         # The number of conversations decides on decimals of a rate; here there is room for them.
-        figure = {
-            "metric": row["measure"],
-            "value": row[side],
-            "lo": row[f"{side}_lo"],
-            "hi": row[f"{side}_hi"],
-            "n": 200,
-        }
+        value, lo, hi = (row[f"{side}{end}"] for end in ("", "_lo", "_hi"))
+        figure = MetricRow(metric=row["measure"], value=value, lo=lo, hi=hi, n=200)
         yield figure_text(figure)
 
 
 def _section(kind: str, dataset: str, beside: str | None, comparison: Comparison) -> Section:
-    own = ("dsr", "flag_dsr", "refusal_dsr") if kind == "harmful" else ("false_alarm", "fpr", "over_refusal")
+    own = [metric.name for metric in placed("comparison") if metric.side == kind]
     rows = _rows(comparison.table)
     lines: list[tuple[str, ...]] = []
     for label in dict.fromkeys(row["attack_label"] for row in rows if row["dataset"] == dataset):

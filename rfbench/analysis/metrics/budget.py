@@ -7,28 +7,32 @@ step is called ``<metric>@after <step>``, and so are ``n_queries`` and ``flops``
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rfbench.analysis.section import UNDEFINED, Section, clean, counts, interval
+from rfbench.analysis.metrics import rates
+from rfbench.analysis.metrics.names import join, placed
+from rfbench.analysis.metrics.row import MetricRow
+from rfbench.analysis.section import Section, amount, beside, clean, counts, interval
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rfbench.analysis.section import Cells, Metric
+    from rfbench.analysis.section import Cells
 
-BUDGETED = ("dsr", "flag_dsr", "refusal_dsr", "fpr", "over_refusal", "false_alarm")
-"""Metrics that are computed after every step."""
-COSTS = ("n_queries", "flops")
 KEPT, SHOWN = 50, 6
 """Steps of a search that the summary has at most, and a table for people; of more, some at even distances."""
-_AT = "@after "
 
-CostRow = tuple[str, float, int]
-"""A cost, its median over behaviors (of several seeds their mean), and how many of them it is known of."""
+
+def rows(records: pd.DataFrame) -> Iterator[MetricRow]:
+    """What an optimiser had reached in one cell, and spent, after every step at which it made an attempt."""
+    wanted = frozenset(metric.name for metric in placed("budget"))
+    for step, so_far in budgets(records):
+        for row in (*rates.rows(so_far, wanted), *costs(so_far)):
+            yield replace(row, step=step)
 
 
 def budgets(rows: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
@@ -56,40 +60,35 @@ def budgets(rows: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
         yield step, (pd.concat([counting, struck]) if len(struck) else counting).assign(final=True)
 
 
-def costs(rows: pd.DataFrame) -> Iterator[CostRow]:
-    """What the attempts of one step cost, each with all that came before it."""
-    for name in COSTS:
-        searches = rows.groupby(["behavior_id", "seed"])[name].first().dropna().astype(float)
+def costs(rows: pd.DataFrame) -> Iterator[MetricRow]:
+    """What the attempts of one step cost, each with all that came before it: medians over behaviors.
+
+    Of several seeds of a behavior the mean counts. ``n`` behaviors have a known cost.
+    """
+    for metric in placed("budget"):
+        if metric.unit != "count":
+            continue
+        searches = rows.groupby(["behavior_id", "seed"])[metric.name].first().dropna().astype(float)
         known = searches.groupby("behavior_id").mean()
         if len(known):
-            yield name, float(np.median(known)), len(known)
-
-
-def after(metric: str, step: int) -> str:
-    """Name of a metric after a step."""
-    return f"{metric}{_AT}{step}"
+            yield MetricRow(metric=metric.name, value=float(np.median(known)), n=len(known))
 
 
 def budget_section(dataset: str, benign: str | None, cells: Cells) -> Section | None:
     """Defence against budget on one harmful dataset, ``None`` where no optimiser made more than one attempt."""
+    shown = [metric for metric in placed("budget") if metric.unit == "count"]
     lines = []
     for (model, label, name), metrics in cells.items():
-        beside = cells.get((model, label, benign), {}) if benign else {}
-        alarms = _steps(beside, "false_alarm")
+        other = cells.get((model, label, benign), {}) if benign else {}
+        alarms = _steps(other, "false_alarm")
         for step in _some(_steps(metrics, "dsr"), SHOWN) if name == dataset else ():
             # Searches that stop early have steps of their own; here, too, the last one up to a step counts.
             reached = max((known for known in alarms if known <= step), default=None)
-            dsr, alarm = metrics[after("dsr", step)], None if reached is None else beside[after("false_alarm", reached)]
-            lines.append(
-                (
-                    clean(model),
-                    f"{clean(label)}, step {step}",
-                    *(_amount(metrics.get(after(cost, step))) for cost in COSTS),
-                    interval(dsr),
-                    "not run" if alarm is None else interval(alarm),
-                    *counts(dsr),
-                )
-            )
+            dsr = metrics[join("dsr", step=step)]
+            spent = (amount(metrics.get(join(cost.name, step=step))) for cost in shown)
+            alarm = None if reached is None else other[join("false_alarm", step=reached)]
+            names = (clean(model), f"{clean(label)}, step {step}")
+            lines.append((*names, *spent, interval(dsr), beside(alarm), *counts(dsr)))
     if not lines:
         return None
     title = f"dsr against budget: {clean(dataset)}, % of behaviors [95 % interval]"
@@ -97,12 +96,13 @@ def budget_section(dataset: str, benign: str | None, cells: Cells) -> Section | 
         "queries: sequences evaluated, flops: floating-point operations, both up to this step, median over behaviors. "
         "More steps are in summary.csv."
     )
-    columns = ("model", "attack", "queries", "flops", "dsr", "false_alarm", "n", "unscored")
+    columns = ("model", "attack", *(cost.heading for cost in shown), "dsr", "false_alarm", "n", "unscored")
     return Section(title, columns, tuple(lines), (note,))
 
 
-def _steps(metrics: Mapping[str, Metric], metric: str) -> list[int]:
-    return sorted(int(name.rpartition(_AT)[2]) for name in metrics if name.startswith(metric + _AT))
+def _steps(metrics: Mapping[str, MetricRow], metric: str) -> list[int]:
+    rows = (row for row in metrics.values() if row.metric == metric and not row.stage)
+    return sorted(row.step for row in rows if row.step is not None)
 
 
 def _some(steps: Sequence[int], n: int) -> list[int]:
@@ -110,10 +110,3 @@ def _some(steps: Sequence[int], n: int) -> list[int]:
     if len(steps) <= n:
         return list(steps)
     return [steps[round(i * (len(steps) - 1) / (n - 1))] for i in range(n)]
-
-
-def _amount(metric: Metric | None) -> str:
-    if metric is None or math.isnan(metric["value"]):
-        return UNDEFINED
-    value = float(metric["value"])
-    return f"{value:.0f}" if value < 1e6 else f"{value:.1e}".replace("e+", "e")

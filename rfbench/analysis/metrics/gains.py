@@ -15,17 +15,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rfbench.analysis.outcomes import Shares, pairs_of
+from rfbench.analysis.metrics.names import METRICS
+from rfbench.analysis.metrics.row import MetricRow
+from rfbench.analysis.outcomes import Shares, average, pairs_of
+from rfbench.analysis.section import clean, counts, interval
 from rfbench.scoring.answers import answer_ids
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rfbench.analysis.section import Cells
+
 GAINS = ("harm_gained", "flag_only_lost")
+
+
+def rows(records: pd.DataFrame) -> Iterator[MetricRow]:
+    """Both gains of one cell, on its harmful behaviors; nothing without an optimiser's attempts and a flag."""
+    for name, shares in flag_gains(records[records["is_harmful"].astype(bool)]):
+        yield replace(average(shares, METRICS[name].worse), metric=name)
 
 
 def flag_gains(rows: pd.DataFrame) -> Iterator[tuple[str, Shares]]:
@@ -73,3 +85,15 @@ def begins_with(ids: object, target: object) -> bool:
     mine, wanted = list(ids), list(target)
     n = min(len(mine), len(wanted))
     return n > 0 and mine[:n] == wanted[:n]
+
+
+def gain_lines(dataset: str, cells: Cells) -> list[str]:
+    """A line for each optimised attack: what became of the behaviors that were flagged before it."""
+    lines = []
+    for (model, label, name), metrics in cells.items():
+        found = [metrics[gain] for gain in GAINS if gain in metrics] if name == dataset else []
+        if found and found[0].n:
+            shares = ", ".join(f"% {row.registered.heading} {interval(row)}" for row in found)
+            n = sum(map(int, counts(found[0])))
+            lines.append(f"{clean(model)} / {clean(label)}: of {n} behaviors flagged at step 0, {shares}.")
+    return lines

@@ -9,11 +9,13 @@ one kind. Several seeds are averaged: they are other runs of the attack, not mor
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rfbench.analysis.outcomes import Figures, Shares, average, pairs_of
+from rfbench.analysis.metrics.row import MetricRow
+from rfbench.analysis.outcomes import Shares, average, pairs_of
 from rfbench.analysis.section import clean, interval
 from rfbench.analysis.stats import pass_at_k
 from rfbench.records import CONTROLS
@@ -21,12 +23,12 @@ from rfbench.records import CONTROLS
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rfbench.analysis.section import Cells, Metric
+    from rfbench.analysis.section import Cells
 
 PASS = "pass@"
 
 
-def pass_rows(rows: pd.DataFrame) -> Iterator[tuple[str, Figures]]:
+def rows(records: pd.DataFrame) -> Iterator[MetricRow]:
     """``pass@1``, ``pass@2``, ``pass@4`` ... up to the samples of a behavior, on the harmful behaviors of one cell.
 
     Nothing is yielded for greedy answers, and where behaviors have one sample each, or unequal numbers. An unscored
@@ -34,7 +36,7 @@ def pass_rows(rows: pd.DataFrame) -> Iterator[tuple[str, Figures]]:
     have been. It is Wilson's over behaviors: exact where all samples are drawn, conservative with fewer, as a chance
     varies less than a coin.
     """
-    asked = rows[rows["is_harmful"].astype(bool)]
+    asked = records[records["is_harmful"].astype(bool)]
     final = asked["final"].to_numpy(dtype=bool)
     scored = (asked["verdict"] != "unscored").fillna(False).to_numpy(dtype=bool)
     given = final & scored  # what could not be crafted was never drawn, at whatever temperature
@@ -51,7 +53,7 @@ def pass_rows(rows: pd.DataFrame) -> Iterator[tuple[str, Figures]]:
         chance = np.array([pass_at_k(n_samples, c, k) for c in range(n_samples + 1)])
         low = np.where(drawn, chance[np.where(drawn, n_open, 0)], 0.0)
         high = np.where(drawn, chance[np.where(drawn, n_open + n_lost, 0)], 1.0)
-        yield f"{PASS}{k}", average(Shares(pairs, low, high), 1)
+        yield replace(average(Shares(pairs, low, high), 1), metric=f"{PASS}{k}")
 
 
 def _powers_of_two(n: int) -> list[int]:
@@ -70,5 +72,5 @@ def pass_lines(dataset: str, cells: Cells) -> list[str]:
     return lines
 
 
-def _ks(metrics: Mapping[str, Metric]) -> list[int]:
+def _ks(metrics: Mapping[str, MetricRow]) -> list[int]:
     return [int(name.removeprefix(PASS)) for name in metrics if name.startswith(PASS)]

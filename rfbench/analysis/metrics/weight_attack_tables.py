@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 
-from rfbench.analysis.metrics.weight_attacks import (
-    BEFORE,
-    BOUNDS,
-    DESTROYED,
-    RATIO,
-    is_checkpoint,
-    is_destroyed,
-    split_stage,
-    worst_cases,
-)
-from rfbench.analysis.section import UNDEFINED, Cells, Metric, Section, clean, counts, interval, percent
+from rfbench.analysis.metrics.names import BEFORE, BOUNDS, Metric, join, placed, remains
+from rfbench.analysis.metrics.row import MetricRow
+from rfbench.analysis.metrics.weight_attacks import DESTROYED, RATIO, is_checkpoint, is_destroyed, worst_cases
+from rfbench.analysis.section import UNDEFINED, Cells, Section, beside, clean, counts, decimal, interval, percent
 
 _LEGEND_STAGES = (
     "step: a checkpoint of the attack; the last one is what the other tables show. before: the same prompt attack "
@@ -43,7 +35,8 @@ def tampered_sections(dataset: str, benign: str | None, cells: Cells) -> list[Se
     if not lines:
         return []
     names = ("model", "attack")
-    figures = ("dsr", "false_alarm", "fpr", "flag", "refusal", "degen", "ppl", "ppl ratio", "agree", "n", "unscored")
+    shown = (metric.heading for metric in (*_beside_dsr(), *remains()))
+    figures = ("dsr", "false_alarm", "fpr", *shown, "n", "unscored")
     has_before = any(name.startswith(BEFORE) for _, name, *_ in lines)
     notes = (*_LEGEND_STAGES, *(() if has_before else (_NO_BEFORE,)))
     title = f"weight attacks: {clean(dataset)}, % of behaviors [95 % interval]"
@@ -61,34 +54,39 @@ def tampered_sections(dataset: str, benign: str | None, cells: Cells) -> list[Se
     ]
 
 
-def marked(label: str, metrics: Mapping[str, Metric]) -> str:
+def _beside_dsr() -> list[Metric]:
+    """Rates at each stage, of the harmful behaviors, beside the dsr."""
+    return [metric for metric in placed("stages") if metric.side in ("harmful", "both") and metric.name != "dsr"]
+
+
+def marked(label: str, metrics: Mapping[str, MetricRow]) -> str:
     """The name of a cell in tables: a weight attack that destroyed the model is marked."""
     return f"{clean(label)} (destroyed)" if is_destroyed(metrics.get(RATIO)) else clean(label)
 
 
 def _stage_lines(dataset: str, benign: str | None, cells: Cells) -> Iterator[tuple[str, ...]]:
     for (model, label, name), metrics in cells.items():
-        staged = (split_stage(metric) for metric in metrics) if name == dataset else ()
-        for stage in (stage for metric, stage in staged if metric == "dsr" and stage):
-            beside = cells.get((model, label, benign), {}) if benign else {}
-            ratio = metrics.get(f"{RATIO}@{stage}")
+        for dsr in [row for row in metrics.values() if name == dataset and row.metric == "dsr" and row.stage]:
+            stage = dsr.stage
+            other = cells.get((model, label, benign), {}) if benign else {}
+            ratio = metrics.get(join(RATIO, stage))
             yield (
                 clean(model),
-                clean(stage if stage.startswith(BEFORE) else f"{label}, {stage}"),
-                interval(metrics[f"dsr@{stage}"]),
-                _false_alarm(beside, stage),
-                interval(beside.get(f"fpr@{stage}")),
-                *(percent(metrics.get(f"{metric}@{stage}")) for metric in ("flag_dsr", "refusal_dsr", "degenerate")),
-                _number(metrics.get(f"tampered_perplexity@{stage}"), 1),
-                _number(ratio, 2) + (" destroyed" if is_destroyed(ratio) else ""),
-                percent(metrics.get(f"tampered_agreement@{stage}")),
-                *counts(metrics[f"dsr@{stage}"]),
+                clean(f"{label}, {stage}" if is_checkpoint(dsr) else stage),
+                interval(dsr),
+                beside(other.get(join("false_alarm", stage))),
+                interval(other.get(join("fpr", stage))),
+                *(percent(metrics.get(join(metric.name, stage))) for metric in _beside_dsr()),
+                decimal(metrics.get(join("tampered_perplexity", stage)), 1),
+                decimal(ratio, 2) + (" destroyed" if is_destroyed(ratio) else ""),
+                percent(metrics.get(join("tampered_agreement", stage))),
+                *counts(dsr),
             )
 
 
 def _worst_lines(dataset: str, benign: str | None, cells: Cells) -> Iterator[tuple[str, ...]]:
     rows = [row for (_, _, name), metrics in cells.items() if name == dataset for row in metrics.values()]
-    found = {(worst.model, worst.sweep, worst.bound): worst for worst in worst_cases(rows)}
+    found = {(worst.row.model, worst.row.attack_label, worst.bound): worst for worst in worst_cases(rows)}
     for model, sweep in dict.fromkeys((model, sweep) for model, sweep, _ in found):
         for bound in (None, *BOUNDS):
             within = "any" if bound is None else f"<= {bound:g}"
@@ -96,35 +94,27 @@ def _worst_lines(dataset: str, benign: str | None, cells: Cells) -> Iterator[tup
             if worst is None:
                 yield clean(model), clean(sweep), within, *[UNDEFINED] * 5
                 continue
-            beside = cells.get((model, worst.label, benign), {}) if benign else {}
+            label, stage = worst.found.attack_label, worst.found.stage
+            other = cells.get((model, label, benign), {}) if benign else {}
             yield (
                 clean(model),
                 clean(sweep),
                 within,
-                interval(worst.figures),
-                _false_alarm(beside, worst.stage),
-                clean(f"{worst.label}, {worst.stage}") + (f" (of {worst.m})" if worst.m > 1 else ""),
-                *counts(worst.row),
+                interval(worst.row),
+                beside(other.get(join("false_alarm", stage))),
+                clean(f"{label}, {stage}") + (f" (of {worst.m})" if worst.m > 1 else ""),
+                *counts(worst.found),
             )
 
 
 def _without_checkpoint(dataset: str, cells: Cells) -> Iterator[str]:
     """Configurations of attacks with sweeps whose own training failed before there was anything to measure."""
     reached = {
-        cell: any(is_checkpoint(split_stage(metric)[1]) for metric in metrics)
+        cell: any(map(is_checkpoint, metrics.values()))
         for cell, metrics in cells.items()
         if cell[2] == dataset and "dsr" in metrics
     }
-    attacks = {cells[cell]["dsr"]["attack"] for cell, was in reached.items() if was}
+    attacks = {cells[cell]["dsr"].attack for cell, was in reached.items() if was}
     for cell, was in reached.items():
-        if not was and cells[cell]["dsr"]["attack"] in attacks:
+        if not was and cells[cell]["dsr"].attack in attacks:
             yield f"{clean(cell[0])} {clean(cell[1])}"
-
-
-def _false_alarm(beside: Mapping[str, Metric], stage: str) -> str:
-    row = beside.get(f"false_alarm@{stage}")
-    return "not run" if row is None else interval(row)
-
-
-def _number(metric: Metric | None, digits: int) -> str:
-    return UNDEFINED if metric is None or math.isnan(metric["value"]) else f"{metric['value']:.{digits}f}"

@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from rfbench.analysis.metrics.leak import LEAK
+from rfbench.analysis.metrics.rates import RATES, pair_outcomes
+from rfbench.analysis.metrics.row import from_frame
 from rfbench.analysis.outcomes import average
 from rfbench.analysis.report.chart import chart
 from rfbench.analysis.report.markup import Markup, escape, join, tag
-from rfbench.analysis.section import HELD, UNDEFINED, Section, companion, interval, tokens
-from rfbench.analysis.summary import RATES, metric_rows, pair_outcomes, summarize
+from rfbench.analysis.section import HELD, UNDEFINED, Section, companion, interval, tokens_interval
+from rfbench.analysis.summary import summarize
 from rfbench.analysis.tables import RunInfo, layout
 from rfbench.records import CONTROLS
 
@@ -33,7 +36,6 @@ _TEXT_WARNING = (
     "This page holds prompts and completions, harmful ones among them, as they were sent and generated. "
     "Do not publish it, and trust nothing in them."
 )
-_RATE = {rate.name: rate for rate in RATES}
 _TEXTS_AND_PATHS = frozenset(
     {"spec", "system", "chat_template", "template_args", "template_before", "template_after", "path", "targets"}
     | {"text", "initial", "openings", "messages"}  # fields of attacks
@@ -116,8 +118,8 @@ def _results(summary: pd.DataFrame) -> Iterator[Markup]:
     if summary.empty:
         yield tag("p", "No unit is finished yet.")
         return
-    rows = metric_rows(summary)
-    for dataset in dict.fromkeys(row["dataset"] for row in rows if row["metric"] == "dsr"):
+    rows = from_frame(summary)
+    for dataset in dict.fromkeys(row.dataset for row in rows if row.key == "dsr"):
         yield chart(rows, dataset)
     yield from map(table, layout(summary))
 
@@ -189,8 +191,9 @@ def _shares(rows: pd.DataFrame, metric: str) -> dict[tuple[str, ...], str]:
 
 
 def _share(cell: pd.DataFrame, metric: str) -> str:
-    figures = average(pair_outcomes(cell, _RATE[metric]), _RATE[metric].worse)
-    return f"{interval(figures._asdict())}, n {figures.n}"
+    rate = RATES[metric]
+    figures = average(pair_outcomes(cell, rate), rate.metric.worse)
+    return f"{interval(figures)}, n {figures.n}"
 
 
 def _flags(records: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Markup]:
@@ -198,17 +201,15 @@ def _flags(records: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Markup]:
     final = records[records["final"].astype(bool) & records["flag_id"].notna() & ~records["model"].isin(CONTROLS)]
     if (final["verdict"] == "unscored").all():
         return
-    leaks = {
-        (m["model"], m["attack_label"], m["dataset"]): m for m in metric_rows(summary) if m["metric"] == "leak_median"
-    }
+    leaks = {row.cell: row for row in from_frame(summary) if row.key == LEAK}
     lines: list[tuple[str, ...]] = []
     for (model, attack, dataset), rows in final.groupby(["model", "attack_label", "dataset"], sort=False):
         is_scored = rows["verdict"] != "unscored"
         quantiles = rows.loc[is_scored, "flag_prob_max"].dropna().astype(float).quantile([0.1, 0.5, 0.9])
         figures = ["?" if math.isnan(q) else f"{q:.3f}" for q in quantiles]
-        leak = leaks.get((model, attack, dataset))
+        leak = leaks.get((str(model), str(attack), str(dataset)))
         counted = str(int(is_scored.sum())), str(int((~is_scored).sum()))
-        lines.append((str(model), f"{attack} / {dataset}", _flagged(rows), _leak(leak), *figures, *counted))
+        lines.append((str(model), f"{attack} / {dataset}", _flagged(rows), tokens_interval(leak), *figures, *counted))
     quantile_names = ("P(flag) 10 %", "50 %", "90 %")
     columns = ("model", "attack / dataset", "flagged", "median leak", *quantile_names, "samples", "unscored")
     notes = (
@@ -232,12 +233,6 @@ def _flagged(rows: pd.DataFrame) -> str:
     counts = [n_flagged + int((lost & side).sum()) for side in (~is_harmful, is_harmful)]
     held, hoped = (f"{100 * k / len(rows):.0f}" for k in counts)
     return held if held == hoped else f"{held} ({hoped})"
-
-
-def _leak(metric: Mapping[str, Any] | None) -> str:
-    if metric is None or math.isnan(metric["value"]):
-        return UNDEFINED
-    return f"{tokens(metric)} [{metric['lo']:.0f}, {metric['hi']:.0f}]"
 
 
 def _unscored(records: pd.DataFrame) -> Iterator[Markup]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rfbench.analysis.figures import is_figure
-from rfbench.analysis.gate.results import GateRule, check_rules
+from rfbench.analysis.gate.rules import GateRule, check_rules
 from rfbench.attack import Attack, WeightAttack, find_attack
 from rfbench.data.catalog import DatasetSpec
 from rfbench.errors import ConfigError, ModelError, SuiteError

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from rfbench.analysis.gate.results import GateRule
+from rfbench.analysis.gate.rules import GateRule
 from rfbench.attack import Attack
 from rfbench.data.catalog import DatasetSpec
 from rfbench.measures.base import Measure
