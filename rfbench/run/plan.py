@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,8 +102,8 @@ class Measurement:
             "seed": self.seed,
             **self.surroundings,
         }
-        # Keys become names of files.
-        return f"{self.measure.name.replace(':', '.')}-{digest(content)[:20]}"
+        name = re.sub(r"\W", "_", self.measure.name, flags=re.ASCII)  # keys become names of files
+        return f"{name}-{digest(content)[:20]}"
 
     @property
     def label(self) -> str:
