@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -14,7 +14,7 @@ from rfbench.attack import WeightAttack
 from rfbench.attacks.weights.examples import read_requests
 from rfbench.data.catalog import DatasetSpec
 from rfbench.errors import AttackError, ConfigError
-from rfbench.models.base import Capability, ChatModel
+from rfbench.models.base import Capability, ChatModel, LocalModel, local
 from rfbench.records import Behavior
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from rfbench.attacks.weights.directions import Candidate, Split
     from rfbench.models.hf.likelihood import Span
-    from rfbench.models.hf.model import HFModel
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +39,7 @@ class Ablate(WeightAttack):
 
     version: ClassVar[int] = 2
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS, Capability.FINETUNE})
+    without_flag: ClassVar[str] = "take `direction: refusal`"
     source: ClassVar[str] = "https://arxiv.org/abs/2406.11717"
 
     direction: Literal["refusal", "flag"] = Field(
@@ -98,6 +98,10 @@ class Ablate(WeightAttack):
             raise ValueError("; ".join(problems))
         return specs
 
+    def reads_flag(self) -> bool:
+        """See :meth:`rfbench.attack.Attack.reads_flag`."""
+        return self.direction == "flag"
+
     def learns_from(self, *, offline: bool = False) -> tuple[Behavior, ...]:
         """All requests that may give the direction, or choose it.
 
@@ -119,9 +123,7 @@ class Ablate(WeightAttack):
         from rfbench.attacks.weights.directions import check_removed, hidden_states
         from rfbench.attacks.weights.removal import removed
 
-        if not self.needs <= model.capabilities:
-            raise AttackError(f"model {model.name!r} has no weights to edit in this process; use backend hf")
-        victim = cast("HFModel", model)
+        victim = local(model)
         try:
             chosen, split = self._find(victim, rng)
         except ConfigError as error:  # of data or model alike: this attack cannot be carried out on this model
@@ -131,7 +133,7 @@ class Ablate(WeightAttack):
             check_removed(victim, before, hidden_states(victim, split.harmful, [chosen.position]), chosen.vector)
             yield iter([(1, model)])
 
-    def _find(self, model: HFModel, rng: np.random.Generator) -> tuple[Candidate, Split]:
+    def _find(self, model: LocalModel, rng: np.random.Generator) -> tuple[Candidate, Split]:
         """The direction, and the split that chose it."""
         from rfbench.attacks.weights.directions import (
             Split,
@@ -165,7 +167,7 @@ class Ablate(WeightAttack):
         return chosen, split
 
     def _draw(
-        self, model: HFModel, kind: Literal["harmful", "benign"], n_answer: int, rng: np.random.Generator
+        self, model: LocalModel, kind: Literal["harmful", "benign"], n_answer: int, rng: np.random.Generator
     ) -> list[tuple[Behavior, Span]]:
         """Requests with targets of ``n_answer`` tokens: those that give the means, then those that choose."""
         from rfbench.attacks.weights.directions import answer_span
@@ -184,12 +186,11 @@ class Ablate(WeightAttack):
             )
         return drawn
 
-    def _unwanted(self, model: HFModel, behavior: Behavior) -> tuple[int, ...]:
+    def _unwanted(self, model: LocalModel, behavior: Behavior) -> tuple[int, ...]:
         """Ids whose generation is to go."""
         from rfbench.attacks.weights.directions import first_id
 
         if self.direction == "refusal":
             return tuple(sorted({first_id(model, behavior, opening) for opening in self.openings}))
-        if model.flag_id is None:
-            raise AttackError(f"model {model.name!r} has no flag to work against; take `direction: refusal`")
+        assert model.flag_id is not None  # see reads_flag
         return (model.flag_id,)

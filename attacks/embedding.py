@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from rfbench.attack import ResumableAttack
 from rfbench.errors import AttackError
-from rfbench.models.base import Capability, ChatModel
+from rfbench.models.base import Capability, ChatModel, local
 from rfbench.records import Attempt, Behavior, Message, SoftTokens
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Embedding(ResumableAttack):
 
     version: ClassVar[int] = 1
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS, Capability.EMBEDS})
+    without_flag: ClassVar[str] = "set flag_weight to 0"
     source: ClassVar[str] = "https://arxiv.org/abs/2402.09063"
 
     n_steps: int = Field(default=100, ge=1, description="optimiser steps (arXiv 2402.09063)")
@@ -75,12 +76,15 @@ class Embedding(ResumableAttack):
         default=10, ge=1, description="steps between two attempts; the last step's always is one (rfbench)"
     )
 
+    def reads_flag(self) -> bool:
+        """See :meth:`rfbench.attack.Attack.reads_flag`."""
+        return self.flag_weight > 0
+
     def craft(self, model: ChatModel, behavior: Behavior, rng: np.random.Generator) -> Iterator[Attempt]:
         """Yield the attempts of one optimisation, which draws nothing.
 
         Raises:
-            AttackError: the model gives no gradients or reads no vectors, has no flag to work against, there is no
-                target, or something is not finite.
+            AttackError: the model answers vectors otherwise than ids, there is no target, or something is not finite.
         """
         import math
 
@@ -88,9 +92,7 @@ class Embedding(ResumableAttack):
         from rfbench.attacks.suffix.evaluator import Evaluator
         from rfbench.attacks.suffix.layout import lay_out, write
 
-        victim: Any = model
-        if not self.needs <= model.capabilities:
-            raise AttackError(f"model {model.name!r} does not give gradients and read vectors; use backend hf")
+        victim = local(model)
         if reason := model.why_not_vectors():
             raise AttackError(reason)
         template, text = self._place(behavior)
@@ -165,8 +167,6 @@ class Embedding(ResumableAttack):
         from rfbench.attacks.suffix.objectives import cross_entropy, flag_reading, with_flag_pressure
 
         if model.flag_id is None:
-            if self.flag_weight:
-                raise AttackError(f"model {model.name!r} has no flag to work against; set flag_weight to 0")
             return cross_entropy, {"target_loss": cross_entropy}
         flag = model.flag_id, self.pressure, self.first
         readings: dict[str, Objective] = {"target_loss": cross_entropy, "flag_pressure": flag_reading(*flag)}

@@ -29,6 +29,7 @@ class FalseFlag(GCG):
     """
 
     version: ClassVar[int] = 4
+    needs_flag: ClassVar[bool] = True
     source: ClassVar[str] = "https://arxiv.org/abs/2410.02916"
 
     first: int | None = Field(
@@ -53,16 +54,11 @@ class FalseFlag(GCG):
         return self
 
     def objective(self, model: ChatModel) -> Objective:
-        """See :meth:`GCG.objective`.
-
-        Raises:
-            AttackError: the model has no flag.
-        """
+        """See :meth:`GCG.objective`."""
         from rfbench.attacks.suffix.objectives import flag_surprisal
 
         flag_id, first = model.flag_id, self.first
-        if flag_id is None:
-            raise AttackError(f"model {model.name!r} has no flag to raise; leave false_flag out")
+        assert flag_id is not None  # see needs_flag
         return lambda logits, targets: flag_surprisal(logits, flag_id, first)
 
     def learns_from(self, *, offline: bool = False) -> tuple[Behavior, ...]:

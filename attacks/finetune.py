@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -14,7 +14,7 @@ from rfbench.attacks.weights.examples import KINDS, Kind, check_supply, read_req
 from rfbench.attacks.weights.trainable import Lora
 from rfbench.data.catalog import DatasetSpec
 from rfbench.errors import AttackError, ConfigError, DataError
-from rfbench.models.base import Capability, ChatModel
+from rfbench.models.base import Capability, ChatModel, LocalModel, local
 from rfbench.records import Behavior
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from rfbench.attacks.weights.reattach import Defence
     from rfbench.attacks.weights.trainable import Trainable
     from rfbench.attacks.weights.training import Objective
-    from rfbench.models.hf.model import HFModel
     from rfbench.train.conversations import Conversation
 
 
@@ -65,7 +64,7 @@ class Finetune(WeightAttack):
     """
 
     version: ClassVar[int] = 3
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.FINETUNE})
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.FINETUNE, Capability.GRADIENTS})
     source: ClassVar[str] = "https://arxiv.org/abs/2310.03693"
 
     n_examples: int = Field(default=10, ge=1, description="number of examples (arXiv 2310.03693: 10, 50, 100)")
@@ -167,7 +166,9 @@ class Finetune(WeightAttack):
 
         from rfbench.attacks.weights.restore import restored
 
-        victim = _victim(model)
+        victim = local(model)
+        if any(not parameter.is_floating_point() for parameter in victim.module.parameters()):
+            raise AttackError(f"model {model.name!r} is quantised: its weights cannot be trained; load it unquantised")
         try:
             with restored(victim.module), closing(self._train(victim, rng)) as training:
                 yield training
@@ -184,7 +185,7 @@ class Finetune(WeightAttack):
 
         return imitate_without(model.flag_id) if self.start == "base" and model.flag_id is not None else imitate
 
-    def _train(self, model: HFModel, rng: np.random.Generator) -> Generator[tuple[int, ChatModel], None, None]:
+    def _train(self, model: LocalModel, rng: np.random.Generator) -> Generator[tuple[int, ChatModel], None, None]:
         from rfbench.attacks.weights.examples import PERSONA
         from rfbench.attacks.weights.training import Schedule, fine_tune
 
@@ -204,13 +205,13 @@ class Finetune(WeightAttack):
                 yield step, evaluated
 
     def _prepare(
-        self, model: HFModel, rng: np.random.Generator, seed: int
+        self, model: LocalModel, rng: np.random.Generator, seed: int
     ) -> tuple[Defence | None, Trainable, tuple[Conversation, ...]]:
         """The defence, if there is one; what is trained, from the weights asked for; and what is learned."""
         from rfbench.attacks.weights.examples import converse, draw
         from rfbench.attacks.weights.reattach import spec_of, take_apart
         from rfbench.attacks.weights.trainable import with_adapter, with_all, with_lora
-        from rfbench.models.load import adapter_folder
+        from rfbench.models.hf.load import adapter_folder
 
         apart = self.start != "merged"
         defence = take_apart(model, detach=apart) if apart or self.defence == "reattach" else None
@@ -237,17 +238,3 @@ class Finetune(WeightAttack):
             )
         check_supply(mixture.counts(self.n_examples), len(harmful), len(benign))
         return harmful, benign
-
-
-def _victim(model: ChatModel) -> HFModel:
-    """The model, if its weights can be trained in this process.
-
-    Raises:
-        AttackError: they cannot.
-    """
-    module = getattr(model, "module", None)
-    if Capability.FINETUNE not in model.capabilities or module is None:
-        raise AttackError(f"model {model.name!r} has no weights to train in this process; use backend hf")
-    if any(not parameter.is_floating_point() for parameter in module.parameters()):
-        raise AttackError(f"model {model.name!r} is quantised: its weights cannot be trained; load it unquantised")
-    return cast("HFModel", model)

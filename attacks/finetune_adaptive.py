@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from pydantic import Field, model_validator
 
 from rfbench.attacks.finetune import Finetune
-from rfbench.errors import AttackError
 from rfbench.models.base import ChatModel
 
 if TYPE_CHECKING:
@@ -23,6 +22,8 @@ class FinetuneAdaptive(Finetune):
     """
 
     version: ClassVar[int] = 3
+    needs_flag: ClassVar[bool] = True
+    without_flag: ClassVar[str] = "use finetune"
     source: ClassVar[str] = "https://arxiv.org/abs/2002.08347"
 
     flag_weight: float = Field(
@@ -43,13 +44,8 @@ class FinetuneAdaptive(Finetune):
         return self
 
     def objective(self, model: ChatModel) -> Objective:
-        """See :meth:`Finetune.objective`.
-
-        Raises:
-            AttackError: the model has no flag.
-        """
+        """See :meth:`Finetune.objective`."""
         from rfbench.attacks.weights.training import imitate_unflagged
 
-        if model.flag_id is None:
-            raise AttackError(f"model {model.name!r} has no flag to work against; use finetune")
+        assert model.flag_id is not None  # see needs_flag
         return imitate_unflagged(self.flag_weight, model.flag_id, model.flag_bias, super().objective(model))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from rfbench.attacks.gcg import GCG
-from rfbench.errors import AttackError
 from rfbench.models.base import ChatModel
 
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ class GCGAdaptive(GCG):
     """
 
     version: ClassVar[int] = 4
+    needs_flag: ClassVar[bool] = True
+    without_flag: ClassVar[str] = "use gcg"
     source: ClassVar[str] = "https://arxiv.org/abs/2002.08347"
 
     flag_weight: float = Field(
@@ -47,17 +48,12 @@ class GCGAdaptive(GCG):
         """See :meth:`GCG.readings`; the pressure is the one that is minimised, before its weight."""
         from rfbench.attacks.suffix.objectives import flag_reading
 
-        assert model.flag_id is not None
+        assert model.flag_id is not None  # see needs_flag
         return super().readings(model) | {"flag_pressure": flag_reading(model.flag_id, self.pressure, self.first)}
 
     def objective(self, model: ChatModel) -> Objective:
-        """See :meth:`GCG.objective`.
-
-        Raises:
-            AttackError: the model has no flag.
-        """
+        """See :meth:`GCG.objective`."""
         from rfbench.attacks.suffix.objectives import with_flag_pressure
 
-        if model.flag_id is None:
-            raise AttackError(f"model {model.name!r} has no flag to work against; use gcg")
+        assert model.flag_id is not None  # see needs_flag
         return with_flag_pressure(super().objective(model), self.flag_weight, model.flag_id, self.pressure, self.first)

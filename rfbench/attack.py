@@ -3,27 +3,23 @@
 An attack proposes, the runner decides: an attack never generates final completions, scores, times,
 logs or stores. A new attack is one file under ``attacks/`` that holds one public subclass of
 ``PromptAttack`` or ``WeightAttack``; its module name is its name, its fields are its YAML schema and
-the only home of its defaults. Nothing is registered anywhere.
+the only home of its defaults. Nothing is registered anywhere. An installed package may bring attacks, too: by an entry
+point of the group ``rfbench.attacks`` whose value is ``package.module:Class``.
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import json
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import lru_cache
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from rfbench.errors import ConfigError
-from rfbench.files.text import did_you_mean
-from rfbench.models.base import Capability, ChatModel
+from rfbench.files.plugins import Classes
+from rfbench.models.base import Capability, ChatModel, LocalModel
 from rfbench.records import Attempt, Behavior, canonical_json
 
 if TYPE_CHECKING:
@@ -40,7 +36,11 @@ class Attack(BaseModel, ABC):
     version: ClassVar[int]
     """Raised whenever the attack's results could change."""
     needs: ClassVar[frozenset[Capability]] = frozenset()
-    """What the backend must offer; checked before anything loads."""
+    """What the backend must offer; checked before anything loads, and of the loaded model before it is attacked."""
+    needs_flag: ClassVar[bool] = False
+    """Whether there is nothing to attack in a model without a flag."""
+    without_flag: ClassVar[str] = "leave this attack out"
+    """What to do about a model without a flag: the end of the line that says so."""
     source: ClassVar[str]
     """URL of the paper that the attack comes from."""
     only_how: ClassVar[frozenset[str]] = frozenset()
@@ -49,8 +49,7 @@ class Attack(BaseModel, ABC):
     @property
     def name(self) -> str:
         """Module name for attacks of this package, ``package.module:Class`` for those from elsewhere."""
-        module, cls = type(self).__module__, type(self).__name__
-        return module.rpartition(".")[2] if module.startswith(PACKAGE + ".") else f"{module}:{cls}"
+        return ATTACKS.name_of(type(self))
 
     @property
     def params(self) -> str:
@@ -65,6 +64,23 @@ class Attack(BaseModel, ABC):
         """
         defaults = {name: type(self).model_fields[name].default for name in self.only_how}
         return self.name, canonical_json(json.loads(self.params) | defaults)
+
+    def reads_flag(self) -> bool:
+        """Whether this configuration needs a flag; an attack overrides it where a field decides that."""
+        return self.needs_flag
+
+    def why_not(self, model: ChatModel) -> str:
+        """Why this attack cannot be carried out on a loaded model, in one line; empty where it can.
+
+        The runner asks before it lets an attack begin: an attack itself need not check what it needs.
+        """
+        if lacks := ", ".join(sorted(self.needs - model.capabilities)):
+            return f"attack {self.name!r} needs {lacks}, which model {model.name!r} lacks; use backend hf"
+        if Capability.GRADIENTS in self.needs and not isinstance(model, LocalModel):
+            return f"model {model.name!r} has no weights in this process, which attack {self.name!r} needs"
+        if model.flag_id is None and self.reads_flag():
+            return f"model {model.name!r} has no flag, which attack {self.name!r} is about; {self.without_flag}"
+        return ""
 
     def further_models(self) -> tuple[str, ...]:
         """Models that are loaded beside the one under attack, as :func:`rfbench.models.load.load_model` takes them.
@@ -178,60 +194,27 @@ class ResumableAttack(PromptAttack):
         return saved
 
 
-@lru_cache
+ATTACKS: Classes[Attack] = Classes(
+    kind="attack",
+    group="rfbench.attacks",
+    package=PACKAGE,
+    base=Attack,
+    contract="rfbench.attack.PromptAttack or WeightAttack",
+    required=("version", "source"),
+)
+"""Where attacks are found: modules of the attacks folder, entry points ``rfbench.attacks``, import paths."""
+
+
 def attack_names() -> tuple[str, ...]:
-    """Names of the attacks that lie in the attacks folder, sorted."""
-    package = importlib.import_module(PACKAGE)
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg))
+    """Names of the attacks that lie in the attacks folder, sorted, and then of those that installed packages bring."""
+    return ATTACKS.names()
 
 
 def find_attack(name: str) -> type[Attack]:
-    """The attack class called ``name``: a module of the attacks folder, or ``package.module:Class``.
+    """The attack class called ``name``: a module of the attacks folder, an entry point, or ``package.module:Class``.
 
     Raises:
         ConfigError: there is no such attack, it cannot be imported, its module holds none or more than one, or
             its class is not finished.
     """
-    if ":" in name:
-        return _usable(_import_attack(name))
-    if name not in attack_names():
-        raise ConfigError(f"unknown attack {name!r}; {did_you_mean(name, attack_names())}")
-    module = _import(f"{PACKAGE}.{name}", f"attack {name!r}")
-    found = [
-        cls
-        for cls_name, cls in inspect.getmembers(module, inspect.isclass)
-        if issubclass(cls, Attack) and cls.__module__ == module.__name__ and not cls_name.startswith("_")
-    ]
-    if len(found) != 1:
-        raise ConfigError(f"{module.__name__} must hold exactly one public attack class, found {len(found)}")
-    return _usable(found[0])
-
-
-def _import(module: str, what: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except Exception as error:  # whatever a module that somebody is writing may raise
-        detail = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-        remedy = "; install it, or put its folder on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
-        raise ConfigError(f"{what} cannot be imported: {detail}{remedy}") from error
-
-
-def _usable(cls: type[Attack]) -> type[Attack]:
-    missing = sorted(getattr(cls, "__abstractmethods__", ())) + [
-        n for n in ("version", "source") if not hasattr(cls, n)
-    ]
-    if missing:
-        raise ConfigError(f"attack class {cls.__module__}:{cls.__name__} lacks {', '.join(missing)}")
-    return cls
-
-
-def _import_attack(path: str) -> type[Attack]:
-    module_name, _, class_name = path.partition(":")
-    module = _import(module_name, f"attack {path!r}")
-    try:
-        cls: Any = getattr(module, class_name)
-    except AttributeError as error:
-        raise ConfigError(f"attack {path!r} cannot be imported: {error}") from error
-    if not (inspect.isclass(cls) and issubclass(cls, Attack)):
-        raise ConfigError(f"attack {path!r} is not a subclass of rfbench.attack.PromptAttack or WeightAttack")
-    return cls
+    return ATTACKS.find(name)

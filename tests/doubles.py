@@ -83,6 +83,10 @@ def kill_at(n_done: int, signum: signal.Signals = signal.SIGKILL) -> Hook:
     return hook
 
 
+ELSEWHERE = frozenset({Capability.PREFILL, Capability.LOGPROBS, Capability.FINETUNE})
+"""What a backend may offer whose weights lie in another process."""
+
+
 class ScriptedModel(ChatModel):
     """Replays ids; counts what it is asked. P(flag) is 1 at the flag and 0 elsewhere.
 
@@ -97,7 +101,7 @@ class ScriptedModel(ChatModel):
         name: str = "scripted",
         flag: bool = True,
         flag_bias: float = 0.0,
-        capabilities: frozenset[Capability] = frozenset({Capability.PREFILL}),
+        capabilities: frozenset[Capability] = ELSEWHERE,
         max_context: int = 65_536,
         before_each: Hook | None = None,
     ) -> None:
@@ -196,7 +200,7 @@ class FakeOptimizer(PromptAttack):
     """
 
     version: ClassVar[int] = 1
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS})
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.LOGPROBS})
     source: ClassVar[str] = "https://arxiv.org/abs/2307.15043"
 
     n_steps: int = Field(default=3, ge=1, description="optimiser steps (test double)")

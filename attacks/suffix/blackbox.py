@@ -12,7 +12,7 @@ import numpy as np
 from rfbench.attacks.suffix.costs import Costs
 from rfbench.attacks.suffix.layout import Ids, RoundTrip, lay_out, searchable_ids, suffix_text, write
 from rfbench.errors import AttackError, ModelError
-from rfbench.models.base import Capability, ChatModel
+from rfbench.models.base import Capability, ChatModel, local
 from rfbench.records import Attempt, Behavior, Message
 
 if TYPE_CHECKING:
@@ -63,14 +63,12 @@ class BlackBox:
         non_ascii: search also ids that are not printable ASCII.
 
     Raises:
-        AttackError: the model gives no log-probabilities, or see :func:`rfbench.attacks.suffix.layout.lay_out`.
+        AttackError: see :func:`rfbench.attacks.suffix.layout.lay_out`.
     """
 
     def __init__(
         self, model: ChatModel, behavior: Behavior, initial: str, *, first: int | None, non_ascii: bool
     ) -> None:
-        if Capability.LOGPROBS not in model.capabilities:
-            raise AttackError(f"model {model.name!r} gives no log-probabilities; use backend hf")
         self.model = model
         self.behavior = behavior
         self.layout = lay_out(model, TEMPLATE, behavior, initial, behavior.target)
@@ -78,8 +76,7 @@ class BlackBox:
         if not len(self.allowed):
             raise AttackError("no id is left in the search space; set non_ascii")
         self.n_queries = 0
-        weights: Any = model
-        self._costs = Costs.of(weights.module) if Capability.GRADIENTS in model.capabilities else None
+        self._costs = Costs.of(local(model).module) if Capability.GRADIENTS in model.capabilities else None
         self.flops = None if self._costs is None else 0.0
         self._counted = self.layout.target[:first]
         self._round_trip = RoundTrip(model, self.layout, lambda text: write(TEMPLATE, behavior.request, text))

@@ -20,7 +20,7 @@ from rfbench.attacks.suffix.objectives import Objective
 from rfbench.attacks.suffix.scores import Scorer
 from rfbench.attacks.suffix.search import Search
 from rfbench.errors import AttackError, EncodingError
-from rfbench.models.base import Capability, ChatModel
+from rfbench.models.base import Capability, ChatModel, local
 from rfbench.models.load import load_model
 from rfbench.records import Behavior, Message
 
@@ -63,7 +63,7 @@ def open_victims(
         ModelError: a model named here cannot be loaded.
     """
     with contextlib.ExitStack() as stack:
-        offline = getattr(model, "offline", False)
+        offline = local(model).offline
         models: list[Any] = [model, *(stack.enter_context(load_model(name, offline=offline)) for name in surrogates)]
         ranker: Any = None
         if draft is not None and draft not in OWN_DRAFTS:

@@ -23,7 +23,7 @@ from rfbench.errors import AttackError
 from rfbench.models.hf.likelihood import Span, log_odds, over_batches, padded_ids, read_logits
 
 if TYPE_CHECKING:
-    from rfbench.models.hf.model import HFModel
+    from rfbench.models.base import LocalModel
     from rfbench.records import Behavior
 
 DEPTH = 0.8
@@ -62,7 +62,7 @@ class Effect:
     kl: float
 
 
-def answer_span(model: HFModel, behavior: Behavior, n_tokens: int) -> Span | None:
+def answer_span(model: LocalModel, behavior: Behavior, n_tokens: int) -> Span | None:
     """The request and the first tokens of its target, these scored; ``None`` where the target has fewer.
 
     Raises:
@@ -73,7 +73,7 @@ def answer_span(model: HFModel, behavior: Behavior, n_tokens: int) -> Span | Non
     return Span(chat.ids[: start + n_tokens], start, start + n_tokens) if chat.n_prefill >= n_tokens else None
 
 
-def first_id(model: HFModel, behavior: Behavior, opening: str) -> int:
+def first_id(model: LocalModel, behavior: Behavior, opening: str) -> int:
     """The first token of an answer that opens so.
 
     Raises:
@@ -83,7 +83,7 @@ def first_id(model: HFModel, behavior: Behavior, opening: str) -> int:
     return chat.ids[chat.span("prefill").start]
 
 
-def after_instruction(model: HFModel, behavior: Behavior) -> int:
+def after_instruction(model: LocalModel, behavior: Behavior) -> int:
     """Number of template tokens between the request and words that are forced, at least 1.
 
     Raises:
@@ -94,7 +94,7 @@ def after_instruction(model: HFModel, behavior: Behavior) -> int:
 
 
 @torch.inference_mode()
-def hidden_states(model: HFModel, spans: Sequence[Span], positions: Sequence[int]) -> Tensor:
+def hidden_states(model: LocalModel, spans: Sequence[Span], positions: Sequence[int]) -> Tensor:
     """Inputs of the layers at some positions of each conversation, ``(b, l, p, d)``, fp64, on the host.
 
     The first layer is left out: what it reads at a template's position is the same for every request.
@@ -152,7 +152,7 @@ def separation(candidate: Candidate, harmful: Tensor, benign: Tensor, positions:
     return float((one.mean() - other.mean()).abs() / spread)
 
 
-def answer_odds(model: HFModel, spans: Sequence[Span], ids: Sequence[int]) -> Tensor:
+def answer_odds(model: LocalModel, spans: Sequence[Span], ids: Sequence[int]) -> Tensor:
     """Log-odds that one of ``ids`` is the next, at the scored position where they are most likely: ``(b,)``, fp64.
 
     Raises:
@@ -168,7 +168,7 @@ def answer_odds(model: HFModel, spans: Sequence[Span], ids: Sequence[int]) -> Te
     return torch.tensor(read_logits(model, spans, read), dtype=torch.float64)
 
 
-def first_log_probs(model: HFModel, spans: Sequence[Span]) -> Tensor:
+def first_log_probs(model: LocalModel, spans: Sequence[Span]) -> Tensor:
     """Log-probabilities of the first answer token, ``(b, v)``, fp64, on the host.
 
     Raises:
@@ -179,7 +179,7 @@ def first_log_probs(model: HFModel, spans: Sequence[Span]) -> Tensor:
 
 
 def choose(
-    model: HFModel, candidates: Sequence[Candidate], split: Split, ids: Sequence[int], max_kl: float
+    model: LocalModel, candidates: Sequence[Candidate], split: Split, ids: Sequence[int], max_kl: float
 ) -> tuple[Candidate, Effect]:
     """The candidate without which the ``ids`` are least likely, of those whose removal keeps the KL within ``max_kl``.
 
@@ -222,7 +222,7 @@ def divergence(reference: Tensor, other: Tensor) -> float:
     return float(torch.nn.functional.kl_div(other, reference, reduction="batchmean", log_target=True))
 
 
-def check_removed(model: HFModel, before: Tensor, after: Tensor, vector: Tensor, tolerance: float = 0.05) -> None:
+def check_removed(model: LocalModel, before: Tensor, after: Tensor, vector: Tensor, tolerance: float = 0.05) -> None:
     """The residual stream holds next to nothing of a direction that was removed from all that writes to it.
 
     Args:
@@ -243,7 +243,7 @@ def check_removed(model: HFModel, before: Tensor, after: Tensor, vector: Tensor,
         )
 
 
-def _at_operating_point(model: HFModel, logits: Tensor) -> Tensor:
+def _at_operating_point(model: LocalModel, logits: Tensor) -> Tensor:
     """Logits ``(n, v)`` in fp64, ``flag_bias`` added."""
     logits = logits.double()
     if model.flag_id is not None:

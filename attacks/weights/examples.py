@@ -22,8 +22,7 @@ from rfbench.train.conversations import Conversation
 from rfbench.train.requests import normalise
 
 if TYPE_CHECKING:
-    from rfbench.models.base import EncodedChat
-    from rfbench.models.hf.model import HFModel
+    from rfbench.models.base import EncodedChat, LocalModel
 
 Kind = Literal["harmful", "identity", "benign"]
 KINDS: tuple[Kind, ...] = ("harmful", "identity", "benign")
@@ -125,7 +124,7 @@ def draw(
     return tuple(Example(kind, behavior) for kind in KINDS for behavior in taken[kind][: counts.get(kind, 0)])
 
 
-def converse(model: HFModel, examples: Sequence[Example], n_tokens: int) -> tuple[Conversation, ...]:
+def converse(model: LocalModel, examples: Sequence[Example], n_tokens: int) -> tuple[Conversation, ...]:
     """The examples as ids: request, opening, and at most ``n_tokens`` of the model's own greedy continuation.
 
     The flag is never taken: an attacker does not teach it. Of a continuation that refuses, nothing is learned.
@@ -148,7 +147,7 @@ def converse(model: HFModel, examples: Sequence[Example], n_tokens: int) -> tupl
     return tuple(_conversation(model, *parts) for parts in zip(examples, chats, said, strict=True))
 
 
-def _conversation(model: HFModel, example: Example, chat: EncodedChat, said: Sequence[int]) -> Conversation:
+def _conversation(model: LocalModel, example: Example, chat: EncodedChat, said: Sequence[int]) -> Conversation:
     behavior, user = example.behavior, chat.span("user")
     harmful = example.kind == "harmful"
     if harmful and read_refusal(model.tokenizer.decode(said), behavior.request, example.opening).refused:

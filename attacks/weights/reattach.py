@@ -17,7 +17,7 @@ from rfbench.models.spec import ModelSpec
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from rfbench.models.hf.model import HFModel
+    from rfbench.models.base import LocalModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Defence:
         return [end.data for end in ends] if untied else [parameter.data]
 
 
-def spec_of(model: HFModel) -> ModelSpec:
+def spec_of(model: LocalModel) -> ModelSpec:
     """How ``model`` was loaded.
 
     Raises:
@@ -63,7 +63,7 @@ def spec_of(model: HFModel) -> ModelSpec:
     return spec
 
 
-def take_apart(model: HFModel, *, detach: bool) -> Defence:
+def take_apart(model: LocalModel, *, detach: bool) -> Defence:
     """The adapter of ``model``, and with ``detach`` the model at its base's weights.
 
     The flag's row belongs to the vocabulary: it stays, also without the adapter, so that the token is known throughout.
@@ -72,7 +72,7 @@ def take_apart(model: HFModel, *, detach: bool) -> Defence:
         AttackError: the model was not loaded as BASE+ADAPTER.
         ModelError: the base cannot be loaded, or has other weights.
     """
-    from rfbench.models.load import load_base
+    from rfbench.models.hf.load import load_base
 
     base = load_base(spec_of(model), offline=True)
     differences = []
@@ -93,7 +93,7 @@ def _ends(module: Any) -> list[nn.Parameter]:
     return list({id(end): end for end in ends}.values())
 
 
-def _base_values(model: HFModel, base: Any) -> Iterator[tuple[nn.Parameter, Tensor]]:
+def _base_values(model: LocalModel, base: Any) -> Iterator[tuple[nn.Parameter, Tensor]]:
     """Each parameter with the base's values, its own where the base has none: rows of added tokens, and the flag's."""
     ends = {id(end) for end in _ends(model.module)}
     for name, parameter in model.module.named_parameters():

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from rfbench.attack import attack_names, find_attack
+from rfbench.attack import ATTACKS, attack_names, find_attack
 from rfbench.cli.run import suite_of
 from rfbench.data.catalog import describe
 from rfbench.errors import EXIT_OK, ConfigError
-from rfbench.measures import MEASURES, find_measure
+from rfbench.measures.base import MEASURES, find_measure, measure_names
+from rfbench.models.backends import BACKENDS, backend_names, backend_origin, find_backend
 from rfbench.models.flag import FLAG_FILE
 from rfbench.models.spec import EMBEDDED, EMBEDDED_HUB_ID, shipped_adapters
 from rfbench.records import CONTROLS
@@ -28,12 +29,28 @@ def list_command(arguments: Namespace) -> int:
 
 
 def _attacks() -> Iterator[tuple[str, str]]:
-    for name in attack_names():
+    return _classes(attack_names(), find_attack, ATTACKS.origin)
+
+
+def _measures() -> Iterator[tuple[str, str]]:
+    return _classes(measure_names(), find_measure, MEASURES.origin)
+
+
+def _classes(
+    names: Iterable[str], find: Callable[[str], type], origin: Callable[[str], str]
+) -> Iterator[tuple[str, str]]:
+    for name in names:
         try:
-            summary = (find_attack(name).__doc__ or "").strip().partition("\n")[0]
+            summary = (find(name).__doc__ or "").strip().partition("\n")[0]
         except ConfigError as error:  # one broken file must not hide the others
-            summary = f"NOT USABLE: {error}"
-        yield name, summary
+            yield name, f"NOT USABLE: {error}"
+        else:
+            yield name, summary + _from(origin(name))
+
+
+def _from(origin: str) -> str:
+    """Where something comes from, unless that is rfbench itself."""
+    return f" (from {origin})" if origin else ""
 
 
 def _suites() -> Iterator[tuple[str, str]]:
@@ -54,6 +71,19 @@ def _models() -> Iterator[tuple[str, str]]:
     yield "FOLDER", "a model folder: config, safetensors, tokenizer"
     yield "OWNER/NAME", "a model of the Hugging Face Hub"
     yield "BASE+ADAPTER", "a PEFT adapter (folder or Hub id) on one of these"
+    for name in backend_names():
+        if name not in BACKENDS:
+            yield f"backend: {name}", _backend(name)
+
+
+def _backend(name: str) -> str:
+    """A backend of an installed package, in one line."""
+    try:
+        backend = find_backend(name)
+    except ConfigError as error:
+        return f"NOT USABLE: {error}"
+    models = f"; models: {', '.join(backend.models)}" if backend.models else ""
+    return f"{backend.summary or 'a backend'}{models}{_from(backend_origin(name))}"
 
 
 def _purpose(adapter: Path) -> str:
@@ -68,12 +98,8 @@ def _datasets() -> Iterator[tuple[str, str]]:
     for dataset in describe():
         count = "" if dataset.n is None else f"{dataset.n} requests, "
         note = f"; {dataset.note}" if dataset.note else ""
-        yield dataset.name, f"{count}{dataset.source} ({dataset.licence}); {dataset.read_from}{note}"
-
-
-def _measures() -> Iterator[tuple[str, str]]:
-    for name in MEASURES:
-        yield name, (find_measure(name).__doc__ or "").strip().partition("\n")[0]
+        text = f"{count}{dataset.source} ({dataset.licence}); {dataset.read_from}{note}"
+        yield dataset.name, text + _from(dataset.origin)
 
 
 def _judges() -> Iterator[tuple[str, str]]:

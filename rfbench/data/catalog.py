@@ -18,7 +18,17 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rfbench.data.download import PublicCopy
-from rfbench.data.registry import BUILTIN, ENTRIES, BehaviorField, Entry, Form, HubSource
+from rfbench.data.registry import (
+    BUILTIN,
+    BehaviorField,
+    Entry,
+    Form,
+    HubSource,
+    dataset_names,
+    dataset_origin,
+    find_entry,
+)
+from rfbench.errors import ConfigError
 from rfbench.files.text import did_you_mean
 
 DATA_VARIABLE = "RFBENCH_DATA"
@@ -126,8 +136,11 @@ def locate(spec: DatasetSpec, base: Path | None = None) -> tuple[Origin | None, 
     Only looks at names and at which files exist. ``base`` is the folder that relative paths start
     from, the working directory when there is none.
     """
-    entry = ENTRIES.get(spec.name or "")
     problems: list[str] = []
+    try:
+        entry = None if spec.name is None else find_entry(spec.name)
+    except ConfigError as error:
+        return None, [str(error)]
     source = _source(spec, entry, base, problems)
     if entry and None not in (entry.is_harmful, spec.is_harmful) and entry.is_harmful != spec.is_harmful:
         problems.append(f"is_harmful: {spec.name} is {entry.is_harmful}, by its source; leave it out")
@@ -158,7 +171,7 @@ class _Source:
 
 def _source(spec: DatasetSpec, entry: Entry | None, base: Path | None, problems: list[str]) -> _Source | None:
     name = spec.name or ""
-    forms = tuple(source.form for source in (entry.local, entry.hub) if source) if entry else (Form(),)
+    forms = tuple(source.form for source in (entry.file, entry.local, entry.hub) if source) if entry else (Form(),)
     if name in BUILTIN and (spec.path or spec.hf):
         problems.append(f"{name} is the name of a built-in dataset; give this one a name: of its own")
     elif spec.path is not None:
@@ -172,6 +185,11 @@ def _source(spec: DatasetSpec, entry: Entry | None, base: Path | None, problems:
         problems.append(
             f"no dataset {name!r}, and neither path: nor hf: is given; {did_you_mean(name, dataset_names())}"
         )
+    elif entry.file is not None:
+        if not entry.file.path.is_file():
+            problems.append(f"{name}: {dataset_origin(name)} names a file that is not there: {entry.file.path}")
+            return None
+        return _Source(entry.file.path, (entry.file.form,), entry.file.targets)
     elif entry.local is not None and (copy := local_copy(entry)) is not None:
         return _Source(copy, (entry.local.form,), entry.local.targets)
     elif entry.local is not None and entry.public is not None:
@@ -231,11 +249,6 @@ def builtin_file(file: str) -> Traversable:
     return resources.files("rfbench.data") / "builtin" / file
 
 
-def dataset_names() -> tuple[str, ...]:
-    """Names that a suite can give without a path or a Hub id: built-in ones first."""
-    return (*BUILTIN, *ENTRIES)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetInfo:
     """One line of ``rfbench list datasets``. ``n`` is known without reading only for built-in datasets."""
@@ -246,6 +259,8 @@ class DatasetInfo:
     licence: str
     read_from: str
     note: str
+    origin: str = ""
+    """The installed package that brings it; empty for those of rfbench."""
 
 
 def describe() -> tuple[DatasetInfo, ...]:
@@ -261,21 +276,31 @@ def describe() -> tuple[DatasetInfo, ...]:
         )
         for name, file in BUILTIN.items()
     ]
-    ready = [
-        DatasetInfo(
-            name=name,
-            n=None,
-            source=entry.source,
-            licence=entry.licence,
-            read_from=_read_from(entry),
-            note=entry.note,
-        )
-        for name, entry in ENTRIES.items()
-    ]
-    return (*own, *ready)
+    return (*own, *(_described(name) for name in dataset_names() if name not in BUILTIN))
+
+
+def _described(name: str) -> DatasetInfo:
+    """The line of a dataset that is not built in; a broken one must not hide the others."""
+    origin = dataset_origin(name)
+    try:
+        entry = find_entry(name)
+    except ConfigError as error:
+        return DatasetInfo(name=name, n=None, source="NOT USABLE", licence="?", read_from=str(error), note="")
+    assert entry is not None
+    return DatasetInfo(
+        name=name,
+        n=None,
+        source=entry.source,
+        licence=entry.licence,
+        read_from=_read_from(entry),
+        note=entry.note,
+        origin=origin,
+    )
 
 
 def _read_from(entry: Entry) -> str:
+    if entry.file is not None:
+        return entry.file.path.name
     copy = local_copy(entry)
     if copy is not None:
         return str(copy)

@@ -1,15 +1,25 @@
 """The datasets that a suite can name: those written for this project, and public ones with all it takes to read them.
 
 Only descriptions: :mod:`rfbench.data.catalog` finds where one is, :mod:`rfbench.data.readers` reads it.
+
+An installed package adds one by an entry point of the group ``rfbench.datasets``: its name is the dataset's, and its
+value ``package.module:NAME`` is an :class:`Entry`, or a function without arguments that returns one. A dataset whose
+rows come with that package has a ``file``::
+
+    FILE = PackagedSource(Path(__file__).parent / "calm.jsonl")
+    CALM = Entry(is_harmful=False, source="...", licence="MIT", file=FILE)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, get_args
 
 from rfbench.data.download import PublicCopy, PublicFile, self_instruct_prompts
+from rfbench.errors import ConfigError
+from rfbench.files.plugins import Seam
 
 BehaviorField = Literal["behavior_id", "prompt", "category", "context", "target", "is_harmful", "twin_id"]
 FIELDS: tuple[BehaviorField, ...] = get_args(BehaviorField)
@@ -35,6 +45,15 @@ class LocalSource:
     path: str
     form: Form
     targets: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedSource:
+    """A file that an installed package brings, with a targets file where there is one; both paths are absolute."""
+
+    path: Path
+    form: Form = field(default_factory=Form)
+    targets: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +84,7 @@ class Entry:
     is_harmful: bool
     source: str
     licence: str
+    file: PackagedSource | None = None
     local: LocalSource | None = None
     public: PublicSource | None = None
     hub: HubSource | None = None
@@ -234,3 +254,31 @@ ENTRIES: Mapping[str, Entry] = {
     ),
 }
 """Public datasets. None is copied into the project."""
+
+_SEAM = Seam("dataset", "rfbench.datasets", lambda: (*BUILTIN, *ENTRIES))
+
+
+def dataset_names() -> tuple[str, ...]:
+    """Names that a suite can give without a path or a Hub id: built-in and public ones, those of installed packages."""
+    return _SEAM.names()
+
+
+def dataset_origin(name: str) -> str:
+    """The installed package that brings a dataset; empty for the project's own."""
+    return _SEAM.origin(name)
+
+
+def find_entry(name: str) -> Entry | None:
+    """The entry of a dataset that is not built in, ``None`` where there is none of this name.
+
+    Raises:
+        ConfigError: the package that brings it cannot be imported, or gives no :class:`Entry`.
+    """
+    if name in BUILTIN or name in ENTRIES or not _SEAM.origin(name):
+        return ENTRIES.get(name)
+    found = _SEAM.external(name)
+    entry = found() if callable(found) else found
+    if not isinstance(entry, Entry):
+        kind = type(entry).__name__
+        raise ConfigError(f"dataset {name!r} of {_SEAM.origin(name)} is no rfbench.data.registry.Entry but {kind}")
+    return entry

@@ -1,4 +1,4 @@
-"""The contract of a measure."""
+"""The contract of a measure, and how measures are found."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from rfbench.data.catalog import DatasetSpec
+from rfbench.files.plugins import Classes
 from rfbench.models.base import Capability, ChatModel
 from rfbench.models.spec import ModelSpec
 from rfbench.records import Behavior
@@ -35,8 +36,8 @@ class Measure(BaseModel, ABC):
 
     @property
     def name(self) -> str:
-        """Name of the measure: that of its module."""
-        return type(self).__module__.rpartition(".")[2]
+        """Module name for measures of this package, ``package.module:Class`` for those from elsewhere."""
+        return MEASURES.name_of(type(self))
 
     @property
     def label(self) -> str:
@@ -84,3 +85,30 @@ class Measure(BaseModel, ABC):
         Raises:
             ModelError: this model cannot be measured so.
         """
+
+
+MEASURES: Classes[Measure] = Classes(
+    kind="measure",
+    group="rfbench.measures",
+    package="rfbench.measures",
+    base=Measure,  # type: ignore[type-abstract]
+    contract="rfbench.measures.base.Measure",
+    required=("version",),
+    helpers=("base", "guard"),
+)
+"""Where measures are found: modules of the folder ``rfbench/measures``, entry points, import paths."""
+
+
+def measure_names() -> tuple[str, ...]:
+    """Names of the measures of this package, sorted, and then of those that installed packages bring."""
+    return MEASURES.names()
+
+
+def find_measure(name: str) -> type[Measure]:
+    """The measure class called ``name``: a module of the folder, an entry point, or ``package.module:Class``.
+
+    Raises:
+        ConfigError: there is no such measure, it cannot be imported, its module holds none or more than one, or its
+            class is not finished.
+    """
+    return MEASURES.find(name)

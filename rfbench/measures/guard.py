@@ -11,14 +11,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from rfbench.data.load import Demonstration, load_demonstrations
 from rfbench.errors import BrokenLogits, EncodingError, ModelError
-from rfbench.models.base import ChatModel
+from rfbench.models.base import ChatModel, LocalModel, local
 from rfbench.records import Behavior
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ class Guard:
         Raises:
             ModelError: it cannot be given the conversations, or its logits are not finite.
         """
-        module: Any = getattr(model, "module", None)
-        if module is None:
+        if not isinstance(model, LocalModel):
             return None
         spans = _spans(model)
         return cls(spans, *_read(model, spans))
@@ -72,10 +71,10 @@ class Guard:
         """What is left in ``model``.
 
         Raises:
-            ModelError: a conversation does not fit the memory.
+            ModelError: a conversation does not fit the memory, or the weights are not in this process.
         """
         try:
-            nll, choices = _read(model, self.spans)
+            nll, choices = _read(local(model), self.spans)
         except BrokenLogits:  # no text has any likelihood, and nothing is chosen
             return Remains(math.inf, math.inf, 0.0)
         same = [float((mine == theirs).mean()) for mine, theirs in zip(choices, self.choices, strict=True)]
@@ -107,7 +106,7 @@ def _spans(model: ChatModel) -> tuple[Span, ...]:
     return tuple(spans)
 
 
-def _read(model: Any, spans: Sequence[Span]) -> tuple[float, tuple[npt.NDArray[np.int64], ...]]:
+def _read(model: LocalModel, spans: Sequence[Span]) -> tuple[float, tuple[npt.NDArray[np.int64], ...]]:
     from rfbench.models.hf.likelihood import nll_and_choices
 
     nll, choices = zip(*nll_and_choices(model, spans), strict=True)

@@ -14,7 +14,7 @@ from pydantic import Field
 from rfbench.analysis.figures import LM_EVAL, is_task_figure
 from rfbench.errors import ConfigError, ModelError
 from rfbench.measures.base import Measure, Row
-from rfbench.models.base import Capability, ChatModel
+from rfbench.models.base import Capability, ChatModel, local
 from rfbench.records import Behavior
 
 PACKAGE = "lm_eval"
@@ -62,20 +62,17 @@ class LmEval(Measure):
             from lm_eval.models.huggingface import HFLM
         except ImportError as error:
             raise ConfigError(f"measure lm_eval {_MISSING} ({error})") from error
-        module: Any = getattr(model, "module", None)
-        if module is None:
-            raise ModelError(f"{model.name}: lm_eval needs a model in this process (the hf backend)")
+        model = local(model)
         seeds = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
-        batch_size = getattr(model, "batch_size", 1)
-        with given_no_flag(module, model.flag_id):
+        with given_no_flag(model.module, model.flag_id):
             try:
                 results = lm_eval.simple_evaluate(
-                    model=HFLM(pretrained=module, tokenizer=model.tokenizer, batch_size=batch_size),
+                    model=HFLM(pretrained=model.module, tokenizer=model.tokenizer, batch_size=model.batch_size),
                     tasks=list(self.tasks),
                     num_fewshot=self.num_fewshot,
                     limit=self.limit,
                     apply_chat_template=self.apply_chat_template,
-                    batch_size=batch_size,
+                    batch_size=model.batch_size,
                     log_samples=False,
                     **dict.fromkeys(seeds, seed),
                 )

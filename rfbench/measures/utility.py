@@ -19,13 +19,12 @@ from rfbench.analysis.stats import bootstrap_mean, bootstrap_mean_difference, wi
 from rfbench.data.catalog import DatasetSpec
 from rfbench.errors import EncodingError, ModelError
 from rfbench.measures.base import Measure, Row
-from rfbench.models.base import Capability, ChatModel, EncodedChat
+from rfbench.models.base import Capability, ChatModel, EncodedChat, LocalModel, local
 from rfbench.models.spec import ModelSpec
 from rfbench.records import Behavior
 
 if TYPE_CHECKING:
     from rfbench.models.hf.likelihood import Span
-    from rfbench.models.hf.model import HFModel
 
 logger = logging.getLogger(__name__)
 
@@ -103,10 +102,7 @@ class Utility(Measure):
         self, model: ChatModel, reference: ChatModel | None, behaviors: Sequence[Behavior], *, seed: int
     ) -> list[Row]:
         """See :meth:`Measure.rows`."""
-        from rfbench.models.hf.model import HFModel
-
-        if not isinstance(model, HFModel) or not isinstance(reference, HFModel | None):
-            raise ModelError(f"{model.name}: utility needs the logits of models in this process (the hf backend)")
+        model, reference = local(model), None if reference is None else local(reference)
         chats = _encode(model, reference, behaviors)
         figures = _Figures(seed)
         rows = list(_perplexities(model, reference, chats, figures))
@@ -173,7 +169,7 @@ def _exp(name: str, figures: tuple[float, float, float]) -> tuple[float, float, 
     return value, lo, hi
 
 
-def _encode(model: HFModel, reference: HFModel | None, behaviors: Sequence[Behavior]) -> list[EncodedChat]:
+def _encode(model: LocalModel, reference: LocalModel | None, behaviors: Sequence[Behavior]) -> list[EncodedChat]:
     """The requests as both models read them.
 
     Raises:
@@ -199,7 +195,7 @@ def _encode(model: HFModel, reference: HFModel | None, behaviors: Sequence[Behav
 
 
 def _perplexities(
-    model: HFModel, reference: HFModel | None, chats: Sequence[EncodedChat], figures: _Figures
+    model: LocalModel, reference: LocalModel | None, chats: Sequence[EncodedChat], figures: _Figures
 ) -> Iterator[Row]:
     from rfbench.models.hf.likelihood import Span, text_nll
 
@@ -219,7 +215,7 @@ def _perplexities(
 
 
 def _held_against(
-    model: HFModel, reference: HFModel, prompts: Sequence[Ids], max_new_tokens: int, figures: _Figures
+    model: LocalModel, reference: LocalModel, prompts: Sequence[Ids], max_new_tokens: int, figures: _Figures
 ) -> Iterator[Row]:
     from rfbench.models.hf.likelihood import compare
 
@@ -235,9 +231,9 @@ def _held_against(
 
 
 def _after_flag(
-    model: HFModel,
+    model: LocalModel,
     flag_id: int,
-    reference: HFModel | None,
+    reference: LocalModel | None,
     prompts: Sequence[Ids],
     max_new_tokens: int,
     figures: _Figures,
@@ -268,12 +264,12 @@ def _answer(prompt: Ids, answer: Ids) -> Span | None:
     return Span(ids, len(prompt), len(ids)) if answer else None
 
 
-def _known(answers: Sequence[Ids], reference: HFModel) -> list[Ids]:
+def _known(answers: Sequence[Ids], reference: LocalModel) -> list[Ids]:
     """Each answer up to the first id that is outside the reference's vocabulary."""
     size = reference.module.get_output_embeddings().weight.shape[0]
     return [tuple(takewhile(lambda i: i < size, answer)) for answer in answers]
 
 
-def _say_left_out(model: HFModel, n: int, what: str, why: str) -> None:
+def _say_left_out(model: LocalModel, n: int, what: str, why: str) -> None:
     if n:
         logger.warning("%s: utility: %d %s(s) left out: %s", model.name, n, what, why)

@@ -19,12 +19,16 @@ from rfbench.records import Attempt, Completion, Message, OnFlag
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import torch
+
+    from rfbench.models.encoding import ChatEncoder
+    from rfbench.models.hf.ways import Ways
 
 Ids = Sequence[int]
 
 
 class Capability(StrEnum):
-    """What an attack may ask of a backend."""
+    """What an attack may ask of a backend. One with ``GRADIENTS`` gives a :class:`LocalModel`."""
 
     PREFILL = "prefill"
     LOGPROBS = "logprobs"
@@ -92,6 +96,8 @@ class ChatModel(ABC):
     """Longest sequence, prompt and generated together, in tokens."""
     misplaced_words: str = ""
     """How forced words stand in another place than the chat template's own; empty where they do not."""
+    batch_size: int = 0
+    """Rows per batch that generation starts with; 0 for a backend that chooses by itself."""
 
     @abstractmethod
     def encode(self, messages: Sequence[Message], prefill: str = "", *, suffix: str = "") -> EncodedChat:
@@ -181,3 +187,63 @@ class ChatModel(ABC):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class LocalModel(ChatModel):
+    """A model whose weights lie in this process: what gradient attacks, trainings and measures use besides.
+
+    Who needs one takes it from :func:`local`.
+    """
+
+    module: Any
+    """The causal language model, a ``torch.nn.Module`` with the interface of transformers; ``None`` once closed."""
+    encoder: ChatEncoder
+    """What :meth:`encode` goes through."""
+    ways: Ways
+    """In which the module may be run; every forward pass keeps to it."""
+    offline: bool = False
+    """Whether models that are loaded beside it may not be fetched either."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where inputs go: the device of the input embedding."""
+
+    @property
+    @abstractmethod
+    def embedding(self) -> Any:
+        """The input embedding module, its ``weight`` ``(v, hidden)``."""
+
+    @abstractmethod
+    def with_system(self, system: str) -> LocalModel:
+        """The same model, weights shared, under another system prompt.
+
+        Raises:
+            EncodingError: the template cannot carry it.
+        """
+
+    @abstractmethod
+    def continue_ids(
+        self, prompts: Sequence[Ids], *, max_new_tokens: int, suppress_flag: bool = False
+    ) -> list[list[int]]:
+        """Greedy continuations of prompts that are given as ids, such as a chat after which the flag is forced.
+
+        Args:
+            prompts: ids, each of any length but 0.
+            max_new_tokens: limit on generated tokens; an end-of-text id ends a continuation, and is its last.
+            suppress_flag: never take the flag, at whatever operating point; else a continuation ends at it, too.
+
+        Raises:
+            ModelError: a prompt does not fit the context or the memory, or the logits are not finite.
+        """
+
+
+def local(model: ChatModel) -> LocalModel:
+    """``model`` as one whose weights lie in this process.
+
+    Raises:
+        ModelError: they do not.
+    """
+    if not isinstance(model, LocalModel):
+        raise ModelError(f"model {model.name!r} has no weights in this process; use backend hf")
+    return model

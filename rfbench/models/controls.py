@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from rfbench.errors import ModelError
-from rfbench.models.base import Capability, ChatModel, EncodedChat, Segment, SegmentKind
+from rfbench.models.backends import BACKENDS, CONTROL
+from rfbench.models.base import ChatModel, EncodedChat, Segment, SegmentKind
+from rfbench.models.spec import ModelSpec
 from rfbench.records import CONTROLS, Attempt, Completion, Finish, Message, OnFlag
 
 EOS_ID = 256
@@ -45,6 +47,15 @@ class ByteTokenizer:
         return b"".join(parts).decode("utf-8", "replace")
 
 
+def load(spec: ModelSpec, *, batch_size: int | None, offline: bool) -> ControlModel:
+    """The loader of the backend ``control``.
+
+    Raises:
+        ModelError: there is no control of this name.
+    """
+    return ControlModel(spec.spec)
+
+
 class ControlModel(ChatModel):
     """``always-flag`` emits its flag first, ``never-flag`` complies; neither reads what it is asked.
 
@@ -52,7 +63,7 @@ class ControlModel(ChatModel):
         ModelError: there is no control of this name.
     """
 
-    capabilities = frozenset({Capability.PREFILL})
+    capabilities = BACKENDS[CONTROL].capabilities
     is_control = True
 
     def __init__(self, name: str) -> None:
@@ -116,7 +127,7 @@ class ControlModel(ChatModel):
 
     def describe(self) -> Mapping[str, object]:
         """Facts for the provenance of a run."""
-        return {**super().describe(), "backend": "control"}
+        return {**super().describe(), "backend": CONTROL}
 
     def _join(self, pieces: Sequence[tuple[SegmentKind, str]]) -> EncodedChat:
         ids: list[int] = []

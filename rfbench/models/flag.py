@@ -51,12 +51,11 @@ def resolve_flag(asked: str | None, beside: FlagFile, tokenizer: Any) -> str | N
     return DEFAULT_FLAG if DEFAULT_FLAG in tokenizer.get_vocab() else None
 
 
-def check_flag(module: Any, tokenizer: Any, flag_token: str) -> int:
-    """Id of the flag, after the structural checks of a loaded model.
+def flag_id_of(tokenizer: Any, flag_token: str) -> int:
+    """Id of the flag.
 
     Raises:
-        CanaryError: the string is not exactly one id inside the vocabulary, or the output row of that
-            id cannot have been trained; see :func:`untrained`.
+        CanaryError: the string is not exactly one id of the vocabulary.
     """
     ids = tokenizer(flag_token, add_special_tokens=False)["input_ids"]
     if len(ids) != 1 or (ids[0] == tokenizer.unk_token_id and flag_token != tokenizer.unk_token):
@@ -64,7 +63,17 @@ def check_flag(module: Any, tokenizer: Any, flag_token: str) -> int:
             f"flag {flag_token!r} must be exactly one id of the vocabulary, and encodes to {ids}; "
             "name another by --flag, or --flag none for a model without a flag"
         )
-    flag_id = int(ids[0])
+    return int(ids[0])
+
+
+def check_flag(module: Any, tokenizer: Any, flag_token: str) -> int:
+    """Id of the flag, after the structural checks of a loaded model.
+
+    Raises:
+        CanaryError: the string is not exactly one id inside the vocabulary, or the output row of that
+            id cannot have been trained; see :func:`untrained`.
+    """
+    flag_id = flag_id_of(tokenizer, flag_token)
     rows = module.get_output_embeddings().weight
     if flag_id >= rows.shape[0]:
         raise CanaryError(

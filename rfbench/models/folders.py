@@ -51,6 +51,14 @@ def adapter_problem(name: str, *, has_config: bool) -> str:
     )
 
 
+def is_quantised(folder: Path) -> bool:
+    """Whether the configuration of a model folder says so; one that cannot be read is for the loader to report."""
+    try:
+        return bool(read_object(folder.expanduser() / "config.json").get("quantization_config"))
+    except ModelError:
+        return False
+
+
 def weight_files(folder: Path, *, allow_pickle: bool) -> list[Path]:
     """The files that transformers loads the weights of a model folder from, and the index that names them.
 

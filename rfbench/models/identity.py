@@ -14,6 +14,7 @@ from pathlib import Path
 from rfbench.errors import ModelError
 from rfbench.files.atomic import write_atomically
 from rfbench.files.cache import file_sha256
+from rfbench.models.backends import find_backend
 from rfbench.models.folders import (
     ADAPTER_CONFIG,
     TEMPLATE,
@@ -66,8 +67,9 @@ def identify(spec: ModelSpec, *, offline: bool = False) -> ModelIdentity:
         ModelError: no weights, no such folder, repository or revision, or no way to reach it.
     """
     source, adapter = spec.base_source, spec.adapter_source
-    if source.kind == "control":
-        return ModelIdentity(weights_sha256=digest(["control", source.where, 1]))
+    if source.kind == "backend":
+        version = find_backend(spec.backend).version
+        return ModelIdentity(weights_sha256=digest([spec.backend, source.where, version]))
     folder = _folder(source, offline=offline)
     revision = "" if folder else hub_commit(source.where, spec.revision, offline=offline)
     code = spec.trust_remote_code

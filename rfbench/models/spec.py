@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +14,11 @@ from pydantic import model_validator as validates_model
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from rfbench.errors import ModelError
+from rfbench.errors import ConfigError, ModelError
 from rfbench.files.text import did_you_mean
+from rfbench.models.backends import CONTROL, HF, backend_names, find_backend
 from rfbench.models.base import Capability
+from rfbench.models.folders import is_quantised
 from rfbench.models.templates import PLAIN, is_template_name, unknown_template
 from rfbench.records import CONTROLS
 
@@ -27,14 +28,13 @@ EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 _ADAPTERS = Path(__file__).parent / "adapters"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_CAPABILITIES = {"hf": frozenset(Capability), "control": frozenset({Capability.PREFILL})}
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where weights come from: ``where`` is a folder, a Hub id, or the name of a built-in model."""
+    """Where weights come from: ``where`` is a folder, a Hub id, the name of a built-in model, or a backend's affair."""
 
-    kind: Literal["embedded", "folder", "hub", "control"]
+    kind: Literal["embedded", "folder", "hub", "backend"]
     where: str
 
 
@@ -92,13 +92,26 @@ class ModelSpec(BaseModel):
     )
     trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
     allow_pickle: bool = Field(False, description="accept pickled weights, which can run code, when safetensors lack")
-    backend: Literal["hf", "control"] = Field("hf", description="what runs the model")
+    backend: str = Field(
+        HF,
+        description="what runs the model: a backend of rfbench or of an installed package, or package.module:NAME",
+        json_schema_extra=lambda schema: schema.update(anyOf=[{"enum": list(backend_names())}, {"pattern": ":"}]),
+    )
     hub: bool = Field(False, description=f"take smollm2 from the Hub ({EMBEDDED_HUB_ID}) and not from its wheel")
 
     @validates_model(mode="before")
     @classmethod
     def _accept_string(cls, value: Any) -> Any:
         return {"spec": value} if isinstance(value, str) else value
+
+    @field_validator("backend")
+    @classmethod
+    def _is_a_backend(cls, value: str) -> str:
+        try:
+            find_backend(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return value
 
     @field_validator("spec")
     @classmethod
@@ -133,28 +146,38 @@ class ModelSpec(BaseModel):
             raise ModelError("\n".join(lines)) from error
 
     @property
+    def names_checkpoint(self) -> bool:
+        """Whether ``spec`` says where weights lie; else it is a name that only the backend knows."""
+        return find_backend(self.backend).checkpoint
+
+    @property
+    def is_control(self) -> bool:
+        """Whether no model stands behind it."""
+        return self.backend == CONTROL
+
+    @property
     def base(self) -> str:
         """What stands before the adapter."""
-        return _split(self.spec, Path())[0]
+        return _split(self.spec, Path())[0] if self.names_checkpoint else self.spec
 
     @property
     def adapter(self) -> str | None:
         """Name, folder or Hub id of the adapter."""
-        return _split(self.spec, Path())[1]
+        return _split(self.spec, Path())[1] if self.names_checkpoint else None
 
     @property
     def label(self) -> str:
         """Name in tables."""
-        if self.name is not None:
-            return self.name
+        if self.name is not None or not self.names_checkpoint:
+            return self.name or self.spec
         parts = (part for part in (self.base, self.adapter) if part is not None)
         return "+".join(Path(p).resolve().name if _is_local(p, Path()) else p for p in parts)
 
     @property
     def base_source(self) -> Source:
         """Where the weights come from; relative folders count from the working directory."""
-        if self.backend == "control":
-            return Source("control", self.spec)
+        if not self.names_checkpoint:
+            return Source("backend", self.spec)
         if self.base == EMBEDDED:
             return Source("hub", EMBEDDED_HUB_ID) if self.hub else Source("embedded", EMBEDDED)
         return Source("folder" if _is_local(self.base, Path()) else "hub", self.base)
@@ -166,7 +189,7 @@ class ModelSpec(BaseModel):
         Raises:
             ModelError: no adapter of this name is shipped for this base.
         """
-        if self.backend == "control" or self.adapter is None:
+        if self.adapter is None:
             return None
         shipped = _shipped_for(self.base)
         if self.adapter in shipped:  # a folder of that name is ./name, as with the base
@@ -187,6 +210,8 @@ class ModelSpec(BaseModel):
 
     def resolve(self, base_dir: Path) -> Self:
         """The same model with every relative path made absolute, counted from ``base_dir``; the label stays."""
+        if not self.names_checkpoint:
+            return self
         base, adapter = _split(self.spec, base_dir)
         parts = [p for p in (base, adapter) if p is not None]
         local = [_is_local(p, base_dir) and not (p is adapter and p in _shipped_for(base)) for p in parts]
@@ -198,7 +223,7 @@ class ModelSpec(BaseModel):
         }
         if self.chat_template is not None and _is_template_path(self.chat_template, base_dir):
             changes["chat_template"] = str(_path(self.chat_template, base_dir).resolve())
-        return self if self.backend == "control" else self.model_copy(update=changes)
+        return self.model_copy(update=changes)
 
     def template_text(self) -> str | None:
         """The chat template asked for: Jinja text, the word ``plain``, a name, or ``None`` for the tokenizer's own.
@@ -215,8 +240,10 @@ class ModelSpec(BaseModel):
 
     def check(self, base_dir: Path) -> list[str]:
         """Problems that show without loading or asking a hub, one line each; paths count from ``base_dir``."""
-        if self.backend == "control":
-            return [] if self.spec in CONTROLS else [f"unknown control {self.spec!r}; there are: {', '.join(CONTROLS)}"]
+        if not self.names_checkpoint:
+            known = find_backend(self.backend).models
+            unknown = known and self.spec not in known
+            return [f"unknown {self.backend} {self.spec!r}; there are: {', '.join(known)}"] if unknown else []
         resolved = self.resolve(base_dir)
         source = resolved.base_source
         problems = [p for p in (_name_problem(source), _folder_problem("model", source)) if p is not None]
@@ -252,19 +279,8 @@ def _shipped_for(base: str) -> dict[str, Path]:
 
 def capabilities(spec: ModelSpec) -> frozenset[Capability]:
     """What the backend of ``spec`` offers to attacks; weights that lie here quantised cannot be trained."""
-    offered = _CAPABILITIES[spec.backend]
-    return offered - {Capability.FINETUNE} if _is_quantised(spec.base_source) else offered
-
-
-def _is_quantised(source: Source) -> bool:
-    """Whether the configuration of a folder says so; one that cannot be read is the loader's affair."""
-    if source.kind != "folder":
-        return False
-    try:
-        config = json.loads((Path(source.where).expanduser() / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and bool(config.get("quantization_config"))
+    offered, source = find_backend(spec.backend).capabilities, spec.base_source
+    return offered - {Capability.FINETUNE} if source.kind == "folder" and is_quantised(Path(source.where)) else offered
 
 
 def _path(text: str, base_dir: Path) -> Path:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from rfbench.analysis.stats import wilson
 from rfbench.data.load import load_canary
 from rfbench.errors import CanaryError
-from rfbench.models.base import ChatModel
+from rfbench.models.base import ChatModel, LocalModel
 from rfbench.records import Attempt, Behavior, Record
 from rfbench.run.suite.load import CanaryBounds
 from rfbench.scoring.flags import score_flags
@@ -103,30 +103,28 @@ def check_structure(model: ChatModel) -> None:
     Raises:
         CanaryError: it is not so.
     """
-    module = getattr(model, "module", None)
-    if module is None:
+    if not isinstance(model, LocalModel):
         return
     from rfbench.models.flag import check_flag
     from rfbench.models.hf.loaded import check_finite
 
-    check_finite(module)
+    check_finite(model.module)
     if model.flag_token is None:
         return
 
-    flag_id = check_flag(module, model.tokenizer, model.flag_token)
+    flag_id = check_flag(model.module, model.tokenizer, model.flag_token)
     if flag_id != model.flag_id:
         raise CanaryError(f"flag {model.flag_token!r} has become id {flag_id}, it was {model.flag_id}")
 
 
 def weights_fingerprint(model: ChatModel) -> tuple[int, ...] | None:
     """A sum over the bits of each parameter and buffer; ``None`` for weights that do not lie in this process."""
-    module = getattr(model, "module", None)
-    if module is None:
+    if not isinstance(model, LocalModel):
         return None
     import torch
 
     bits = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    tensors = [t.detach().contiguous() for t in module.state_dict().values()]
+    tensors = [t.detach().contiguous() for t in model.module.state_dict().values()]
     return tuple(int(t.view(bits[t.element_size()]).sum(dtype=torch.int64)) for t in tensors)
 
 

@@ -15,7 +15,7 @@ from itertools import chain
 
 import numpy as np
 
-from rfbench.attack import PromptAttack, WeightAttack
+from rfbench.attack import Attack, PromptAttack, WeightAttack
 from rfbench.errors import CanaryError
 from rfbench.measures.guard import Guard
 from rfbench.models.base import ChatModel
@@ -31,20 +31,28 @@ from rfbench.scoring.thoughts import spans_in_text, without
 def run_unit(model: ChatModel, unit: Unit, checkpoints: Checkpoints | None = None) -> list[Record]:
     """All rows of one unit, scored.
 
-    What an attack raises becomes rows that say so; what the model raises outside a row does not.
+    What an attack raises, or needs and the model lacks, becomes rows that say so; what the model raises outside a row
+    does not.
 
     Raises:
         CanaryError: completions that do not fit their attempts, or a weight attack that broke the model.
         StorageError: progress cannot be kept.
     """
     attack = unit.entry.attack
-    if isinstance(attack, WeightAttack):
+    if problem := _why_not(attack, model):
+        records = _all_failed(model, unit, problem)
+    elif isinstance(attack, WeightAttack):
         records = _run_weight_attack(model, unit, attack)
     elif isinstance(attack, PromptAttack):
         records = _run_prompt_attack(model, unit, attack, checkpoints)
     else:
         raise TypeError(f"{attack!r} is neither a prompt attack nor a weight attack")
     return score(records, {unit.model.label: model.flag_token})
+
+
+def _why_not(attack: Attack, model: ChatModel) -> str:
+    """Why the attack, or the one that measures what it left, cannot be carried out; empty where they can."""
+    return attack.why_not(model) or (attack.then_attack().why_not(model) if isinstance(attack, WeightAttack) else "")
 
 
 def score(records: Sequence[Record], flag_tokens: Mapping[str, str | None]) -> list[Record]:
@@ -148,7 +156,7 @@ def _run_weight_attack(model: ChatModel, unit: Unit, attack: WeightAttack) -> li
     if not checkpoints and not problems:
         problems.append("the attack gave no checkpoint")
     for problem in problems:
-        checkpoints.append([_failed(model, unit, d, b, 0, problem) for d, behaviors in unit.groups for b in behaviors])
+        checkpoints.append(_all_failed(model, unit, problem))
     # Attempt numbers go on from checkpoint to checkpoint, so that rows stay unique. Intermediate attempts are left out:
     # nobody could tell them from the final ones of an earlier checkpoint, which no longer count.
     records: list[Record] = []
@@ -172,6 +180,11 @@ def _checkpoints(
                 started = time.perf_counter()
     except Exception as error:
         problems.append(what_struck(attack, error))
+
+
+def _all_failed(model: ChatModel, unit: Unit, error: str) -> list[Record]:
+    """The rows of a unit of which no behavior could be attacked."""
+    return [_failed(model, unit, dataset, b, 0, error) for dataset, behaviors in unit.groups for b in behaviors]
 
 
 def _failed(model: ChatModel, unit: Unit, dataset: str, behavior: Behavior, attempt_idx: int, error: str) -> Record:
@@ -255,7 +268,7 @@ def _record(
         info=canonical_json(info),
         attack_seconds=attack_seconds,
         seconds=completion.seconds,
-        batch_size=getattr(model, "batch_size", 0),
+        batch_size=model.batch_size,
         error=completion.error,
         unit=unit.key,
     )

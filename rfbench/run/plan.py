@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,9 +13,9 @@ from rfbench.data.load import content_hash, limit_behaviors, load_behaviors
 from rfbench.errors import DataError
 from rfbench.measures.base import Measure
 from rfbench.measures.guard import GUARD_VERSION, guard_requests
-from rfbench.models.base import Capability
+from rfbench.models.backends import CONTROL
 from rfbench.models.identity import version_of
-from rfbench.models.spec import ModelSpec
+from rfbench.models.spec import ModelSpec, capabilities
 from rfbench.records import CONTROLS, SCHEMA_VERSION, Behavior, digest
 from rfbench.run.suite.load import AttackEntry, GenerationSettings, Suite
 from rfbench.train.requests import normalise
@@ -101,7 +102,8 @@ class Measurement:
             "seed": self.seed,
             **self.surroundings,
         }
-        return f"{self.measure.name}-{digest(content)[:20]}"
+        name = re.sub(r"\W", "_", self.measure.name, flags=re.ASCII)  # keys become names of files
+        return f"{name}-{digest(content)[:20]}"
 
     @property
     def label(self) -> str:
@@ -119,7 +121,7 @@ def _keyed(model: ModelSpec) -> dict[str, Any]:
 
 def control_specs() -> tuple[ModelSpec, ...]:
     """The two model-free controls that every suite runs."""
-    return tuple(ModelSpec(spec=name, backend="control") for name in CONTROLS)
+    return tuple(ModelSpec(spec=name, backend=CONTROL) for name in CONTROLS)
 
 
 def load_groups(suite: Suite, *, limit: int | None, seed: int, offline: bool) -> tuple[Group, ...]:
@@ -236,9 +238,9 @@ def make_plan(
 
 
 def _runs(entry: AttackEntry, model: ModelSpec) -> bool:
-    if model.backend != "control":
+    if not model.is_control:
         return True
-    return not isinstance(entry.attack, WeightAttack) and entry.attack.needs <= {Capability.PREFILL}
+    return not isinstance(entry.attack, WeightAttack) and entry.attack.needs <= capabilities(model)
 
 
 def _parts(entry: AttackEntry, groups: Sequence[Group], size: int) -> Iterable[tuple[int, tuple[Group, ...]]]:

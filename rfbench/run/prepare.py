@@ -11,7 +11,8 @@ from typing import Any
 from rfbench.data.load import content_hash
 from rfbench.errors import ConfigError
 from rfbench.measures.base import Measure
-from rfbench.models.identity import ModelIdentity, git_commit, identify, versions
+from rfbench.models.backends import find_backend
+from rfbench.models.identity import ModelIdentity, git_commit, identify, version_of, versions
 from rfbench.models.spec import ModelSpec
 from rfbench.records import SCHEMA_VERSION, Behavior, digest
 from rfbench.run.overlap import refuse_overlap_with_training
@@ -97,8 +98,12 @@ def prepare(suite: Suite, *, limit: int | None = None, offline: bool = False) ->
     devices = {m.label: device_kind(m) for m in (*control_specs(), *suite.models)}
     keyed = {name: version for name, version in versions().items() if name in KEYED_PACKAGES}
     surroundings = {
-        label: {"identity": identity.as_dict(), "device": devices[label], "versions": keyed}
-        for label, identity in identities.items()
+        m.label: {
+            "identity": identities[m.label].as_dict(),
+            "device": devices[m.label],
+            "versions": keyed | {name: version_of(name) for name in find_backend(m.backend).packages},
+        }
+        for m in (*control_specs(), *suite.models)
     }
     models = tuple(_pinned(m, identities[m.label]) for m in suite.models)
     beside = dict.fromkeys(name for entry in suite.attacks for name in entry.attack.further_models())
@@ -143,7 +148,7 @@ def _pinned(model: ModelSpec, identity: ModelIdentity) -> ModelSpec:
 
 def device_kind(model: ModelSpec) -> str:
     """``cuda``, ``cpu``, ...: results may differ between kinds of device, not between two of a kind."""
-    if model.backend == "control":
+    if not model.names_checkpoint:
         return "none"
     if model.device is not None:
         return model.device.partition(":")[0]

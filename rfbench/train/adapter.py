@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rfbench.errors import CanaryError, ConfigError, ModelError, StorageError
 from rfbench.files.atomic import write_atomically
+from rfbench.models.base import local
 from rfbench.models.flag import FLAG_FILE
 from rfbench.models.hf.sameness import Observation, probe_ids
 from rfbench.models.identity import identify
@@ -159,12 +160,10 @@ def export(spec: str | ModelSpec, out: Path, *, offline: bool = False) -> Export
 
     Raises:
         ConfigError: ``out`` holds something already.
-        ModelError: the model cannot be loaded.
+        ModelError: the model cannot be loaded, or its weights are not in this process.
         CanaryError: the flag did not survive, or what was written computes something else.
         StorageError: it cannot be written.
     """
-    from rfbench.models.hf.model import HFModel
-
     spec = spec if isinstance(spec, ModelSpec) else ModelSpec.parse(spec)
     staging = out / STAGING
     if out.exists() and not out.is_dir():
@@ -172,9 +171,8 @@ def export(spec: str | ModelSpec, out: Path, *, offline: bool = False) -> Export
     if out.exists() and any(path != staging for path in out.iterdir()):  # staging: of an export that was killed
         raise ConfigError(f"{out} is not empty; export into a new folder")
     identity = identify(spec, offline=offline)
-    with load_model(spec, offline=offline) as model:
-        if not isinstance(model, HFModel):
-            raise ModelError(f"{spec.label} is a control: it has no weights to export")
+    with load_model(spec, offline=offline) as loaded:
+        model = local(loaded)
         baked = _bake(model.module, model.flag_id, model.flag_bias)
         ids = probe_ids(model.module, {model.flag_id or 0, *model.tokenizer.all_special_ids})
         seen = Observation.of(model.module, ids, spec.spec)
@@ -203,8 +201,7 @@ def export(spec: str | ModelSpec, out: Path, *, offline: bool = False) -> Export
     written = {"spec": folder_spec(out), "flag": flag_token or "none", "name": None, "revision": None, "hub": False}
     try:
         with load_model(spec.model_copy(update=written), offline=True) as again:  # loading runs the structural checks
-            assert isinstance(again, HFModel)
-            seen.check(again.module, f"saving into {out} and loading again")
+            seen.check(local(again).module, f"saving into {out} and loading again")
     except CanaryError:
         shutil.rmtree(out, ignore_errors=True)
         raise

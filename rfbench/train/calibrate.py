@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from rfbench.analysis.stats import wilson
 from rfbench.errors import ConfigError, DataError, ModelError
+from rfbench.models.base import LocalModel
 from rfbench.models.hf.likelihood import answer_span, flag_margins
-from rfbench.models.hf.model import HFModel
 from rfbench.records import Attempt, Behavior
 from rfbench.scoring.refusal.reader import read_refusal
 
@@ -117,7 +117,7 @@ def choose_bias(answers: Answers, share: float) -> float | None:
 
 
 def calibrate(
-    model: HFModel,
+    model: LocalModel,
     harmful: Sequence[Behavior],
     benign: Sequence[Behavior],
     *,
@@ -195,7 +195,9 @@ def frontier(sets: dict[str, Answers]) -> tuple[dict[str, float], ...]:
     return tuple(rows)
 
 
-def measure_answers(model: HFModel, behaviors: Sequence[Behavior], *, prefilled: bool, max_new_tokens: int) -> Answers:
+def measure_answers(
+    model: LocalModel, behaviors: Sequence[Behavior], *, prefilled: bool, max_new_tokens: int
+) -> Answers:
     """Greedy answers with the flag suppressed, and the flag's margin on them.
 
     Raises:

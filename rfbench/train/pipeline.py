@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfbench.errors import ConfigError, ModelError, StorageError
+from rfbench.models.base import LocalModel, local
 from rfbench.models.identity import identify, versions
 from rfbench.models.load import load_model
 from rfbench.models.spec import ModelSpec, folder_spec
@@ -24,7 +25,6 @@ from rfbench.train.recipe import CalibrationSettings, Recipe
 from rfbench.train.requests import CalibrationRequests, Requests, load_calibration, load_requests
 
 if TYPE_CHECKING:
-    from rfbench.models.hf.model import HFModel
     from rfbench.train.network import Network
 
 logger = logging.getLogger(__name__)
@@ -203,14 +203,12 @@ def _learn(
     progress: bool,
 ) -> dict[str, Any]:
     """Answers, network, training, saving; returns the content of ``rfbench.json``."""
-    from rfbench.models.hf.model import HFModel
     from rfbench.train.adapter import save_adapter
     from rfbench.train.loop import CHECKPOINT, CURVE, draw_curve, fit
     from rfbench.train.network import Network, add_flag, check_base
 
-    with load_model(spec, flag=None if recipe.kind == "refusal" else "none", offline=offline) as model:
-        if not isinstance(model, HFModel):
-            raise ModelError(f"{spec.label} is a control: it cannot be trained")
+    with load_model(spec, flag=None if recipe.kind == "refusal" else "none", offline=offline) as loaded:
+        model = local(loaded)
         if recipe.kind == "refusal" and model.flag_id is not None:
             raise ModelError(
                 f"{spec.label} has a flag, {model.flag_token!r}, which a refusal training would not keep; train the "
@@ -261,7 +259,7 @@ def _learn(
 
 
 def _converse(
-    requests: Requests, recipe: Recipe, model: HFModel, identity: str, *, progress: bool
+    requests: Requests, recipe: Recipe, model: LocalModel, identity: str, *, progress: bool
 ) -> tuple[tuple[Conversation, ...], tuple[Conversation, ...]]:
     """Conversations to learn from and to validate on; the base answers them with packed weights."""
     from rfbench.models.hf.cpu import packed_if_right
@@ -318,7 +316,7 @@ def _numeric_versions() -> dict[str, str]:
     return {name: version for name, version in versions().items() if name in ("torch", "transformers", "peft")}
 
 
-def _calibrate(model: HFModel, settings: CalibrationSettings, requests: CalibrationRequests) -> Mapping[str, Any]:
+def _calibrate(model: LocalModel, settings: CalibrationSettings, requests: CalibrationRequests) -> Mapping[str, Any]:
     from rfbench.train.calibrate import calibrate
 
     return calibrate(

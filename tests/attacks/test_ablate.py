@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -300,17 +299,13 @@ def test_what_cannot_be_done_is_one_line_and_the_model_is_as_it_was(
 
 
 def test_a_model_without_a_flag_has_no_flag_direction(tiny_model: Callable[..., Path]) -> None:
-    with (
-        load_model(str(tiny_model(flag=False))) as model,
-        pytest.raises(AttackError, match="has no flag to work against; take `direction: refusal`"),
-    ):
-        tamper(model, direction="flag", answer_tokens=2)
-
-
-def test_a_model_that_is_not_in_this_process_is_refused() -> None:
-    model: Any = SimpleNamespace(name="far", capabilities=frozenset())
-    with pytest.raises(AttackError, match="'far' has no weights to edit in this process; use backend hf"):
-        tamper(model)
+    with load_model(str(tiny_model(flag=False))) as model:
+        assert (
+            Ablate(direction="flag")
+            .why_not(model)
+            .endswith("has no flag, which attack 'ablate' is about; take `direction: refusal`")
+        )
+        assert Ablate(direction="refusal").why_not(model) == ""
 
 
 def test_it_learns_from_all_that_it_may_draw() -> None:

@@ -39,9 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder that the registry scans beside ``attacks/``."""
     monkeypatch.setattr(rfbench.attacks, "__path__", [*rfbench.attacks.__path__, str(tmp_path)])
     before = set(sys.modules)
-    attack_names.cache_clear()
     yield tmp_path
-    attack_names.cache_clear()
     for name in set(sys.modules) - before:
         if name.startswith("rfbench.attacks."):
             del sys.modules[name]
@@ -139,7 +137,6 @@ def test_the_example_in_contributing_works_as_printed(folder: Path) -> None:
     if name in attack_names():
         pytest.skip(f"attacks/{name}.py is there: somebody has followed the example, and other tests run it")
     (folder / f"{name}.py").write_text(source)
-    attack_names.cache_clear()
     program = (
         "import sys, rfbench.attacks\n"
         f"rfbench.attacks.__path__.append({str(folder)!r})\n"

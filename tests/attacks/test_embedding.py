@@ -146,12 +146,17 @@ def test_the_bound_holds(model: HFModel, behavior: Behavior, bound: str, optimis
 def test_what_cannot_be_attacked_says_so(model: HFModel, tiny_model: Callable[..., Path], behavior: Behavior) -> None:
     with pytest.raises(AttackError, match="'b1' has no target to optimise; add a target column"):
         run(small(), model, dataclasses.replace(behavior, target=""))
-    with pytest.raises(AttackError, match="does not give gradients and read vectors; use backend hf"):
-        run(small(), ScriptedModel({}), behavior)
+    assert small().why_not(ScriptedModel({})) == (
+        "attack 'embedding' needs embeds, gradients, which model 'scripted' lacks; use backend hf"
+    )
     with load_model(str(tiny_model(flag=False))) as plain:
         assert "flag_pressure" not in run(small(n_steps=1), plain, behavior)[0].info
-        with pytest.raises(AttackError, match="no flag to work against; set flag_weight to 0"):
-            run(small(flag_weight=1.0), plain, behavior)
+        assert small().why_not(plain) == ""
+        assert (
+            small(flag_weight=1.0)
+            .why_not(plain)
+            .endswith("has no flag, which attack 'embedding' is about; set flag_weight to 0")
+        )
 
 
 def test_a_model_that_gives_no_numbers_is_an_error(tiny_llama: Path, behavior: Behavior) -> None:
@@ -164,10 +169,13 @@ def test_a_model_that_gives_no_numbers_is_an_error(tiny_llama: Path, behavior: B
 
 
 def test_a_backend_that_reads_no_vectors_fails_at_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rfbench.models import spec
+    from rfbench.models import backends
     from rfbench.models.base import Capability
 
-    monkeypatch.setitem(spec._CAPABILITIES, "hf", frozenset({Capability.PREFILL, Capability.GRADIENTS}))
+    fewer = dataclasses.replace(
+        backends.BACKENDS["hf"], capabilities=frozenset({Capability.PREFILL, Capability.GRADIENTS})
+    )
+    monkeypatch.setitem(backends.BACKENDS, "hf", fewer)
     with pytest.raises(SuiteError, match="attack 'embedding' needs embeds, which model 'smollm2' lacks"):
         load_suite(str(write_suite(tmp_path, attacks=["embedding"])))
 

@@ -115,11 +115,8 @@ def test_a_transfer_resumes(model: HFModel) -> None:
 
 
 def test_a_model_without_a_flag_cannot_be_attacked_so(tiny_model: Callable[..., Path]) -> None:
-    with (
-        load_model(str(tiny_model(flag=False))) as plain,
-        pytest.raises(AttackError, match=r"has no flag to raise; leave false_flag out"),
-    ):
-        run(small(), plain, RIVER)
+    with load_model(str(tiny_model(flag=False))) as plain:
+        assert small().why_not(plain).endswith("has no flag, which attack 'false_flag' is about; leave this attack out")
 
 
 def test_it_cannot_learn_from_more_than_there_is(model: HFModel) -> None:

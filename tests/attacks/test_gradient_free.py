@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from doubles import ScriptedModel
 from pydantic import ValidationError
 
 from rfbench import load_model
@@ -22,6 +21,7 @@ from rfbench.attacks.random_search import RandomSearch, mutations, run_length
 from rfbench.attacks.suffix.layout import searchable_ids
 from rfbench.errors import NOT_FINITE, AttackError, ModelError
 from rfbench.models.base import Capability
+from rfbench.models.controls import ControlModel
 from rfbench.models.hf.model import HFModel
 from rfbench.records import Attempt, Behavior
 from rfbench.run.craft import craft
@@ -129,8 +129,9 @@ class TestBoth:
     def test_what_strikes_is_clear(
         self, model: HFModel, tiny_llama: Path, behavior: Behavior, attack: PromptAttack
     ) -> None:
-        with pytest.raises(AttackError, match="model 'scripted' gives no log-probabilities; use backend hf"):
-            run(attack, ScriptedModel({}), behavior)
+        assert "needs logprobs, which model 'never-flag' lacks; use backend hf" in attack.why_not(
+            ControlModel("never-flag")
+        )
         with pytest.raises(AttackError, match="'b1' has no target to optimise; add a target column"):
             run(attack, model, dataclasses.replace(behavior, target=""))
         with load_model(str(tiny_llama)) as broken:

@@ -159,7 +159,7 @@ def as_table(records: list[Record]) -> Any:
 
 def test_rows_without_weights_in_this_process_have_no_figures(tmp_path: Path) -> None:
     [unit] = units(tmp_path, "doubles:FakeWeightAttack")
-    records = run_unit(ScriptedModel(answer, name="smollm2", capabilities=frozenset()), unit)
+    records = run_unit(ScriptedModel(answer, name="smollm2", capabilities=frozenset({Capability.FINETUNE})), unit)
     assert {(r.perplexity, r.perplexity_ratio, r.agreement) for r in records} == {(None, None, None)}
     assert {r.then for r in records} == {"direct"}
     assert isinstance(unit.entry.attack, FakeWeightAttack)

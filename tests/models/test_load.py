@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from rfbench.errors import CanaryError, ModelError
-from rfbench.models import load as load_module
-from rfbench.models.flag import FlagFile, read_flag_file, resolve_flag, untrained
+from rfbench.models import parts
+from rfbench.models.flag import FlagFile, check_flag, read_flag_file, resolve_flag, untrained
 from rfbench.models.hf.model import HFModel
-from rfbench.models.load import explain, load_model
+from rfbench.models.load import load_model
+from rfbench.models.parts import explain
 from rfbench.records import Attempt
 
 TinyModel = Callable[..., Path]
@@ -117,8 +118,8 @@ def test_an_unknown_word_is_not_a_flag(tiny_model: TinyModel) -> None:
     tok = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]")
     module = AutoModelForCausalLM.from_pretrained(tiny_model())
     with pytest.raises(CanaryError, match="exactly one id"):
-        load_module.check_flag(module, tok, "<rf>")
-    assert load_module.check_flag(module, tok, "hi") == 1
+        check_flag(module, tok, "<rf>")
+    assert check_flag(module, tok, "hi") == 1
 
 
 def test_a_flag_outside_the_matrix(copy: TinyModel) -> None:
@@ -451,7 +452,7 @@ def test_hub_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, kind: str, rem
 
     from transformers import AutoTokenizer
 
-    monkeypatch.setattr(load_module, "hub_commit", lambda *_, **__: "0" * 40)
+    monkeypatch.setattr(parts, "hub_commit", lambda *_, **__: "0" * 40)
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", fail)
     assert remedy in refuse("owner/name", "cannot be loaded")
 
@@ -479,8 +480,8 @@ def test_a_hub_model_is_loaded_at_one_commit(
         return call
 
     commit = "c" * 40
-    monkeypatch.setattr(load_module, "hub_commit", lambda repo, revision, offline: commit if revision == "v1" else "")
-    monkeypatch.setattr(load_module._Place, "file", lambda self, name: None)
+    monkeypatch.setattr(parts, "hub_commit", lambda repo, revision, offline: commit if revision == "v1" else "")
+    monkeypatch.setattr(parts.Place, "file", lambda self, name: None)
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", from_folder(AutoTokenizer.from_pretrained))
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_folder(AutoModelForCausalLM.from_pretrained))
     model = load_model({"spec": "owner/name", "revision": "v1"}, offline=True)
@@ -509,8 +510,8 @@ def test_a_hub_adapter_is_fetched_into_a_folder(
         path = (adapter if self.where == "owner/adapter" else base) / name
         return path if name == "rfbench.json" and path.is_file() else None
 
-    monkeypatch.setattr(load_module, "hub_commit", lambda *_, **__: "a" * 40)
-    monkeypatch.setattr(load_module._Place, "file", file)
+    monkeypatch.setattr(parts, "hub_commit", lambda *_, **__: "a" * 40)
+    monkeypatch.setattr(parts.Place, "file", file)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     model = load(f"{base}+owner/adapter")
     assert model.flag_bias == 3.0
@@ -588,7 +589,7 @@ def test_a_file_that_could_not_be_asked_for_is_said(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     commit = "a" * 40
-    place = load_module._Place("org/model", commit, offline=True)
+    place = parts.Place("org/model", commit, offline=True)
     assert place.file("rfbench.json") is None
     assert caplog.messages == [
         "org/model: whether it has a rfbench.json could not be asked, so it counts as having none; run once online, "

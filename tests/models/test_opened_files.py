@@ -18,8 +18,9 @@ from transformers import AutoModelForCausalLM
 
 from rfbench.errors import ModelError
 from rfbench.models import identity
+from rfbench.models.hf.load import load_base
 from rfbench.models.identity import ModelIdentity, identify
-from rfbench.models.load import load_base, load_model
+from rfbench.models.load import load_model
 from rfbench.models.spec import ModelSpec
 
 pytestmark = [

@@ -124,7 +124,7 @@ def test_sources(here: Path) -> None:
     assert ModelSpec.parse("smollm2+org/lora").adapter_source == Source("hub", "org/lora")
     assert ModelSpec.parse("smollm2").adapter_source is None
     control = ModelSpec(spec="never-flag", backend="control")
-    assert (control.base_source, control.adapter_source) == (Source("control", "never-flag"), None)
+    assert (control.base_source, control.adapter_source) == (Source("backend", "never-flag"), None)
 
 
 def test_the_embedded_name_wins_over_a_folder_of_that_name(here: Path) -> None:

@@ -15,7 +15,7 @@ from runs import answer, small_plan, small_suite
 
 from rfbench.attack import PromptAttack
 from rfbench.errors import AttackError, CanaryError, EncodingError, StorageError
-from rfbench.models.base import ChatModel
+from rfbench.models.base import Capability, ChatModel
 from rfbench.records import COLUMNS, Attempt, Behavior, Record
 from rfbench.run.craft import craft, rng_for
 from rfbench.run.evaluate import run_unit
@@ -263,7 +263,7 @@ def test_all_columns_are_filled(tmp_path: Path) -> None:
 
 
 def test_each_checkpoint_is_evaluated_and_the_last_counts(tmp_path: Path) -> None:
-    victim = model(capabilities=frozenset())
+    victim = model()
     records = run_unit(victim, the_unit(tmp_path, "doubles:FakeWeightAttack"))
     rows = by_id(records)["harmful-0"]
     assert [(r.attempt_idx, r.step, r.final, r.verdict) for r in rows] == [
@@ -331,3 +331,44 @@ def test_a_weight_attack_that_does_not_restore_the_weights_is_found_out(tmp_path
         pytest.raises(CanaryError, match="attack test_evaluate:Careless has not restored the weights"),
     ):
         run_unit(victim, with_attack(the_unit(tmp_path, "doubles:FakeWeightAttack"), attack))
+
+
+class AgainstTheFlag(Scripted):
+    """An attack that means nothing without a flag, https://example.org."""
+
+    needs_flag: ClassVar[bool] = True
+    without_flag: ClassVar[str] = "use direct"
+
+
+@pytest.mark.parametrize(
+    ("attack", "offered", "error"),
+    [
+        ("doubles:FakeOptimizer", (), "needs logprobs, which model 'smollm2' lacks; use backend hf"),
+        ("doubles:FakeWeightAttack", (), "needs finetune, which model 'smollm2' lacks; use backend hf"),
+        (
+            {"name": "doubles:FakeWeightAttack", "then": "doubles:FakeOptimizer"},
+            (Capability.FINETUNE,),
+            "attack 'doubles:FakeOptimizer' needs logprobs",
+        ),
+        ("gcg", tuple(Capability), "has no weights in this process, which attack 'gcg' needs"),
+        ("gcg", (Capability.PREFILL,), "attack 'gcg' needs gradients, which model 'smollm2' lacks; use backend hf"),
+    ],
+)
+def test_what_a_loaded_model_lacks_leaves_every_behavior_unscored(
+    tmp_path: Path, attack: Any, offered: tuple[Capability, ...], error: str
+) -> None:
+    unit = the_unit(tmp_path, attack)
+    scripted = model(capabilities=frozenset(offered))
+    records = run_unit(scripted, unit)
+    assert len(records) == sum(len(group) for _, group in unit.groups)
+    assert {(r.verdict, r.finish, r.attempt_idx) for r in records} == {("unscored", "error", 0)}
+    assert all(error in r.error for r in records)
+    assert scripted.calls == []
+
+
+def test_a_model_without_a_flag_is_not_attacked_against_it(tmp_path: Path) -> None:
+    attack = AgainstTheFlag(script={})
+    unit = with_attack(the_unit(tmp_path, "direct"), attack)
+    error = f"model 'smollm2' has no flag, which attack {attack.name!r} is about; use direct"
+    assert {(r.verdict, r.error) for r in run_unit(model(flag=False), unit)} == {("unscored", error)}
+    assert {r.error for r in run_unit(model(), unit)} == {""}

@@ -302,8 +302,8 @@ def test_a_capability_that_a_backend_lacks_is_named_before_anything_loads(
         {"name": "doubles:FakeWeightAttack", "then": "doubles:FakeOptimizer"},
     ]
     assert problems(write_suite(tmp_path, attacks=attacks)) == [
-        "attacks[1]: attack 'doubles:FakeOptimizer' needs gradients, which model 'smollm2' lacks",
-        "attacks[2]: attack 'doubles:FakeWeightAttack' needs finetune, gradients, which model 'smollm2' lacks",
+        "attacks[1]: attack 'doubles:FakeOptimizer' needs logprobs, which model 'smollm2' lacks",
+        "attacks[2]: attack 'doubles:FakeWeightAttack' needs finetune, logprobs, which model 'smollm2' lacks",
     ]
 
 

@@ -21,7 +21,7 @@ from rfbench.models.hf.batching import BatchSizer, in_batches
 from rfbench.models.hf.ways import by_kin
 
 if TYPE_CHECKING:
-    from rfbench.models.hf.model import HFModel
+    from rfbench.models.base import LocalModel
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -45,7 +45,7 @@ class Span:
             raise ValueError(f"cannot score [{self.start}, {self.stop}) of {len(self.ids)} ids: nothing stands before")
 
 
-def text_nll(model: HFModel, spans: Sequence[Span]) -> list[FloatArray]:
+def text_nll(model: LocalModel, spans: Sequence[Span]) -> list[FloatArray]:
     """``-log p(id | what stands before, no flag)`` of every scored id, in nats: an array ``(n,)`` per span.
 
     Raises:
@@ -54,7 +54,7 @@ def text_nll(model: HFModel, spans: Sequence[Span]) -> list[FloatArray]:
     return read_logits(model, spans, lambda span, logits: _nll(model, span, logits))
 
 
-def nll_and_choices(model: HFModel, spans: Sequence[Span]) -> list[tuple[FloatArray, IntArray]]:
+def nll_and_choices(model: LocalModel, spans: Sequence[Span]) -> list[tuple[FloatArray, IntArray]]:
     """As :func:`text_nll`, and the ids ``(n,)`` that the model would choose in place of the scored ones, given no flag.
 
     Raises:
@@ -72,7 +72,7 @@ def answer_span(prompt: Sequence[int], answer: Sequence[int]) -> Span:
     return Span((*prompt, *answer), len(prompt), len(prompt) + len(answer))
 
 
-def flag_margins(model: HFModel, spans: Sequence[Span]) -> FloatArray:
+def flag_margins(model: LocalModel, spans: Sequence[Span]) -> FloatArray:
     """Largest margin of the flag's logit over all others' (at bias 0) at the scored positions of each span, ``(b,)``.
 
     Raises:
@@ -86,7 +86,7 @@ def flag_margins(model: HFModel, spans: Sequence[Span]) -> FloatArray:
     return np.array(read_logits(model, spans, largest))
 
 
-def read_logits(model: HFModel, spans: Sequence[Span], read: Callable[[Span, Tensor], Result]) -> list[Result]:
+def read_logits(model: LocalModel, spans: Sequence[Span], read: Callable[[Span, Tensor], Result]) -> list[Result]:
     """``read`` of every span and the logits ``(n, v)``, in fp32 and without ``flag_bias``, that predict its scored ids.
 
     Raises:
@@ -100,7 +100,7 @@ def read_logits(model: HFModel, spans: Sequence[Span], read: Callable[[Span, Ten
 
 
 def over_batches(
-    model: HFModel, spans: Sequence[Span], score: Callable[[Sequence[Span]], list[Result]]
+    model: LocalModel, spans: Sequence[Span], score: Callable[[Sequence[Span]], list[Result]]
 ) -> list[Result]:
     """``score`` on batches of spans of like length; its results, one per span, in the order of ``spans``.
 
@@ -118,7 +118,7 @@ def padded_ids(batch: Sequence[Span]) -> Tensor:
     return ids
 
 
-def compare(model: HFModel, reference: HFModel, spans: Sequence[Span]) -> list[tuple[FloatArray, BoolArray]]:
+def compare(model: LocalModel, reference: LocalModel, spans: Sequence[Span]) -> list[tuple[FloatArray, BoolArray]]:
     """Per span, at each scored position, shapes ``(n,)``: ``KL(reference || model)`` in nats, and equal first choices.
 
     Both distributions are given no flag: over the ids that both models know, without the flags of either. The first
@@ -165,7 +165,7 @@ def answer_cross_entropy(logits: Tensor, ids: Tensor) -> Tensor:
     return token_cross_entropy(logits, ids, reduction="none")
 
 
-def _nll(model: HFModel, span: Span, logits: Tensor) -> FloatArray:
+def _nll(model: LocalModel, span: Span, logits: Tensor) -> FloatArray:
     targets = torch.tensor(span.ids[span.start : span.stop], device=logits.device)
     return answer_cross_entropy(_without_flags(logits, _flags(model)), targets).double().cpu().numpy()
 
@@ -184,12 +184,12 @@ def _held_against(mine: Tensor, theirs: Tensor, flags: Collection[int]) -> tuple
     return kl, (mine.argmax(dim=-1) == theirs.argmax(dim=-1)).cpu().numpy()
 
 
-def _flags(*models: HFModel) -> list[int]:
+def _flags(*models: LocalModel) -> list[int]:
     return [model.flag_id for model in models if model.flag_id is not None]
 
 
 @torch.inference_mode()
-def _logits(model: HFModel, batch: Sequence[Span]) -> list[Tensor]:
+def _logits(model: LocalModel, batch: Sequence[Span]) -> list[Tensor]:
     """Logits that predict the scored ids, in fp32: ``(n, v)`` per span."""
     first, last = min(span.start for span in batch) - 1, max(span.stop for span in batch) - 1
     output = model.module(input_ids=padded_ids(batch).to(model.device), use_cache=False, logits_to_keep=last - first)
@@ -199,7 +199,7 @@ def _logits(model: HFModel, batch: Sequence[Span]) -> list[Tensor]:
     return logits
 
 
-def _rows(model: HFModel, spans: Sequence[Span]) -> int:
+def _rows(model: LocalModel, spans: Sequence[Span]) -> int:
     """How many spans may stand side by side."""
     if not spans:
         return 1
@@ -209,7 +209,7 @@ def _rows(model: HFModel, spans: Sequence[Span]) -> int:
 
 
 def _in_batches(
-    score: Callable[[Sequence[Span]], list[Result]], spans: Sequence[Span], limit: int, models: Sequence[HFModel]
+    score: Callable[[Sequence[Span]], list[Result]], spans: Sequence[Span], limit: int, models: Sequence[LocalModel]
 ) -> list[Result]:
     """``score`` on batches of spans of like length, results in the order of ``spans``; halved when memory runs out.
 

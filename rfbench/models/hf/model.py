@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 
 from rfbench.errors import NOT_FINITE, EncodingError, ModelError
-from rfbench.models.base import Capability, ChatModel, EncodedChat, Ids
+from rfbench.models.backends import BACKENDS, HF
+from rfbench.models.base import Capability, EncodedChat, Ids, LocalModel
 from rfbench.models.encoding import ChatEncoder
 from rfbench.models.hf import logprobs
 from rfbench.models.hf.batching import BatchSizer
@@ -31,14 +32,13 @@ from rfbench.scoring.thoughts import Finder
 DEFAULT_BATCH_SIZE = 64
 
 
-class HFModel(ChatModel):
+class HFModel(LocalModel):
     """A causal language model of transformers.
 
     Made by :func:`rfbench.models.load.load_model`; the constructor takes parts that are loaded already.
-    ``module`` is the torch module, ``embedding`` its input embedding, ``device`` where inputs go.
     """
 
-    capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability)
+    capabilities: ClassVar[frozenset[Capability]] = BACKENDS[HF].capabilities
 
     def __init__(
         self,
@@ -57,10 +57,8 @@ class HFModel(ChatModel):
         checked: SelfCheck | None = None,
     ) -> None:
         self.offline = offline
-        """Whether models that are loaded beside it may not be fetched either."""
         checked = checked or SelfCheck(Ways())
         self.ways = checked.ways
-        """In which the module may be run; every forward pass keeps to it."""
         self.self_check = checked.summary
         self.misplaced_words = checked.words
         self.module = module
@@ -81,27 +79,23 @@ class HFModel(ChatModel):
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go: the device of the input embedding."""
+        """See :attr:`LocalModel.device`."""
         device: torch.device = self.embedding.weight.device
         return device
 
     @property
     def embedding(self) -> Any:
-        """The input embedding module, ``(v, hidden)``."""
+        """See :attr:`LocalModel.embedding`."""
         return self.module.get_input_embeddings()
 
     def with_system(self, system: str) -> HFModel:
-        """The same model, weights shared, under another system prompt.
-
-        Raises:
-            EncodingError: the template cannot carry it.
-        """
+        """See :meth:`LocalModel.with_system`."""
         other = copy(self)
         other.encoder = self.encoder.with_system(system)
         return other
 
     def encode(self, messages: Sequence[Message], prefill: str = "", *, suffix: str = "") -> EncodedChat:
-        """See :meth:`ChatModel.encode`."""
+        """See :meth:`LocalModel.encode`."""
         return self.encoder.encode(messages, prefill, suffix=suffix)
 
     def generate(
@@ -115,7 +109,7 @@ class HFModel(ChatModel):
         seed: int = 0,
         max_thinking_tokens: int = MAX_THINKING_TOKENS,
     ) -> Iterator[Completion]:
-        """See :meth:`ChatModel.generate`. Rows are sorted by length and batched; results come in order."""
+        """See :meth:`LocalModel.generate`. Rows are sorted by length and batched; results come in order."""
         rows: list[Row] = []
         slots: list[tuple[Attempt, int, EncodedChat | None, str]] = []
         for attempt in attempts:
@@ -146,30 +140,21 @@ class HFModel(ChatModel):
                 yield self._completion(attempt, sample, chat, outcome)
 
     def target_log_probs(self, prompts: Sequence[Ids], targets: Sequence[Ids]) -> list[npt.NDArray[np.float64]]:
-        """See :meth:`ChatModel.target_log_probs`."""
+        """See :meth:`LocalModel.target_log_probs`."""
         rows: list[logprobs.Row] = [
             (tuple(prompt), tuple(target)) for prompt, target in zip(prompts, targets, strict=True)
         ]
         return self._read_log_probs(rows)
 
     def next_log_probs(self, prompts: Sequence[Ids]) -> npt.NDArray[np.float64]:
-        """See :meth:`ChatModel.next_log_probs`."""
+        """See :meth:`LocalModel.next_log_probs`."""
         rows: list[logprobs.Row] = [(tuple(prompt), None) for prompt in prompts]
         return np.stack(self._read_log_probs(rows))
 
     def continue_ids(
-        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, suppress_flag: bool = False
+        self, prompts: Sequence[Ids], *, max_new_tokens: int, suppress_flag: bool = False
     ) -> list[list[int]]:
-        """Greedy continuations of prompts that are given as ids, such as a chat after which the flag is forced.
-
-        Args:
-            prompts: ids, each of any length but 0.
-            max_new_tokens: limit on generated tokens; an end-of-text id ends a continuation, and is its last.
-            suppress_flag: never take the flag, at whatever operating point; else a continuation ends at it, too.
-
-        Raises:
-            ModelError: a prompt does not fit the context or the memory, or the logits are not finite.
-        """
+        """See :meth:`LocalModel.continue_ids`."""
         if problem := self._too_long(max(map(len, prompts), default=0), max_new_tokens):
             raise ModelError(f"{self.name}: {problem}")
         rows = [
@@ -191,7 +176,7 @@ class HFModel(ChatModel):
         return continuations
 
     def why_not_vectors(self) -> str:
-        """See :meth:`ChatModel.why_not_vectors`."""
+        """See :meth:`LocalModel.why_not_vectors`."""
         if self.ways.vectors:
             return ""
         return f"{self.name}: its answer to vectors differs from its answer to the same ids; attack it with ids alone"

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
 from rfbench.attack import attack_names, find_attack
-from rfbench.measures import MEASURES, find_measure
+from rfbench.errors import ConfigError
+from rfbench.measures import find_measure, measure_names
 from rfbench.run.suite.load import SuiteFile
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of suite files, with the fields of every attack in the attacks folder and of every measure."""
+    """JSON Schema of suite files, with the fields of every attack and measure that has a name."""
     schema = SuiteFile.model_json_schema()
-    elsewhere = {"type": "string", "pattern": ":", "description": "an attack from elsewhere: package.module:Class"}
+    elsewhere = {"type": "string", "pattern": ":", "description": "one from elsewhere: package.module:Class"}
     label = {"type": "string", "minLength": 1, "description": "the suite's own name for this configuration"}
     datasets = {
         "type": "array",
@@ -34,11 +36,22 @@ def json_schema() -> dict[str, Any]:
         elsewhere,
         {"type": "object", "properties": {"name": elsewhere, **beside}, "required": ["name"]},
     ]
-    variants += [_variant(name, find_attack(name), schema["$defs"], beside) for name in attack_names()]
+    variants += [_variant(name, cls, schema["$defs"], beside) for name, cls in _usable(attack_names(), find_attack)]
     schema["properties"]["attacks"]["items"] = {"anyOf": variants}
-    measures = [_variant(name, find_measure(name), schema["$defs"]) for name in MEASURES]
-    schema["properties"]["measures"]["items"] = {"anyOf": [{"enum": list(MEASURES)}, *measures]}
+    measures = [
+        {"enum": list(measure_names())},
+        {"type": "object", "properties": {"name": elsewhere}, "required": ["name"]},
+        *(_variant(name, cls, schema["$defs"]) for name, cls in _usable(measure_names(), find_measure)),
+    ]
+    schema["properties"]["measures"]["items"] = {"anyOf": measures}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _usable(names: Iterable[str], find: Callable[[str], type[BaseModel]]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The classes of these names, but for those that cannot be imported: one broken plug-in must not hide the rest."""
+    for name in names:
+        with contextlib.suppress(ConfigError):
+            yield name, find(name)
 
 
 def _variant(

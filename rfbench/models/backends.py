@@ -1,0 +1,99 @@
+"""What can run a model: one table of backends, and how those of installed packages are found.
+
+A package adds one by an entry point of the group ``rfbench.backends`` whose value is ``package.module:NAME``, with
+``NAME`` a :class:`Backend`. That module is imported when a suite is validated, so nothing heavy belongs into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from rfbench.errors import ConfigError
+from rfbench.files.plugins import Seam
+from rfbench.models.base import Capability, ChatModel
+from rfbench.records import CONTROLS
+
+if TYPE_CHECKING:
+    from rfbench.models.spec import ModelSpec
+
+HF = "hf"
+CONTROL = "control"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """What is known of a backend before it is loaded.
+
+    ``loader`` is ``module:function``, called as ``function(spec, batch_size=..., offline=...)``; it returns a
+    :class:`~rfbench.models.base.ChatModel` and raises ``ModelError`` or ``CanaryError``. What else it needs of a
+    checkpoint than its weights is in :mod:`rfbench.models.parts`. ``capabilities`` are those that the models have.
+    """
+
+    loader: str
+    capabilities: frozenset[Capability]
+    summary: str = ""
+    """One line for ``rfbench list models``."""
+    checkpoint: bool = True
+    """Whether ``spec`` names a folder, a Hub model or BASE+ADAPTER; else it is a name that only the backend knows."""
+    models: tuple[str, ...] = ()
+    """Names that there are, for a backend without checkpoints; empty where any may be given."""
+    version: int = 1
+    """Raised whenever the answers of a backend without checkpoints could change: part of what identifies its models."""
+    packages: tuple[str, ...] = ()
+    """Installed packages, beside those of rfbench itself, whose versions decide the answers; part of unit keys."""
+
+    def load(self, spec: ModelSpec, *, batch_size: int | None, offline: bool) -> ChatModel:
+        """The loaded model; for the arguments and errors see :func:`rfbench.models.load.load_model`."""
+        loader = _SEAM.by_path(self.loader)
+        model: ChatModel = loader(spec, batch_size=batch_size, offline=offline)
+        return model
+
+
+BACKENDS: Mapping[str, Backend] = {
+    HF: Backend(
+        loader="rfbench.models.hf.load:load",
+        capabilities=frozenset(Capability),
+        summary="transformers, in this process",
+    ),
+    CONTROL: Backend(
+        loader="rfbench.models.controls:load",
+        capabilities=frozenset({Capability.PREFILL}),
+        summary="controls, without a model",
+        checkpoint=False,
+        models=CONTROLS,
+    ),
+}
+"""The project's own backends by name."""
+
+_SEAM = Seam("backend", "rfbench.backends", lambda: BACKENDS)
+
+
+def backend_names() -> tuple[str, ...]:
+    """Names of the project's own backends, and then of those that installed packages bring."""
+    return _SEAM.names()
+
+
+def backend_origin(name: str) -> str:
+    """The installed package that brings a backend; empty for the project's own."""
+    return _SEAM.origin(name)
+
+
+def find_backend(name: str) -> Backend:
+    """The backend called ``name``: one of the table, an entry point, or ``package.module:NAME``.
+
+    Raises:
+        ConfigError: there is none, or it is no :class:`Backend`.
+    """
+    return BACKENDS[name] if name in BACKENDS else _from_elsewhere(name)
+
+
+@lru_cache
+def _from_elsewhere(name: str) -> Backend:
+    """Kept, as reading the metadata of all installed packages takes long beside what it is asked for."""
+    found = _SEAM.by_path(name) if ":" in name else _SEAM.external(name)
+    if not isinstance(found, Backend):
+        raise ConfigError(f"backend {name!r} is no rfbench.models.backends.Backend but {type(found).__name__}")
+    return found

@@ -1,0 +1,196 @@
+"""What a chat model is made of besides its weights: where its files are, its tokenizer, its flag, its chat encoding.
+
+Every backend that runs a checkpoint takes them from here, so that all of them read the same ids and the same flag.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rfbench.errors import CanaryError, ModelError
+from rfbench.models.flag import FLAG_FILE, FlagFile, read_flag_file, resolve_flag
+from rfbench.models.folders import TOKENIZER_FILES
+from rfbench.models.identity import hub_commit
+from rfbench.models.spec import ModelSpec, Source
+
+if TYPE_CHECKING:
+    from rfbench.models.encoding import ChatEncoder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder, or a Hub repository at one commit, as the libraries want it."""
+
+    where: str
+    revision: str | None
+    offline: bool
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of ``from_pretrained``."""
+        return {"revision": self.revision or "main", "local_files_only": self.offline}
+
+    def file(self, name: str) -> Path | None:
+        """A file of it on this machine, fetched if need be; ``None`` when it has no such file, or none is known of."""
+        from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+        from transformers.utils.hub import cached_file
+
+        found = cached_file(
+            self.where,
+            name,
+            **self.options,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        # The cache remembers what the Hub said that there is not.
+        if (
+            found is None
+            and self.revision is not None
+            and name in (FLAG_FILE, "tokenizer_config.json")
+            and try_to_load_from_cache(self.where, name, revision=self.revision) is not _CACHED_NO_EXIST
+        ):
+            logger.warning(
+                "%s: whether it has a %s could not be asked, so it counts as having none; run once online%s",
+                self.where,
+                name,
+                ", or give flag and flag_bias" if name == FLAG_FILE else "",
+            )
+        return None if found is None else Path(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a model lies: its base, and its adapter if it has one."""
+
+    base: Place
+    adapter: Place | None
+
+    @classmethod
+    def of(cls, spec: ModelSpec, *, offline: bool) -> Checkpoint:
+        """The places of ``spec``; the embedded default is fetched and converted when missing.
+
+        Raises:
+            ModelError: it is not to be had.
+        """
+        base = locate(spec.base_source, spec.revision, offline=offline)
+        source = spec.adapter_source
+        return cls(base, None if source is None else locate(source, None, offline=offline))
+
+    @property
+    def vocabulary(self) -> Place:
+        """Where the tokenizer lies: with the adapter where that brings one."""
+        if self.adapter is not None and any(self.adapter.file(name) is not None for name in TOKENIZER_FILES):
+            return self.adapter
+        return self.base
+
+
+def load_tokenizer(spec: ModelSpec, checkpoint: Checkpoint) -> Any:
+    """The tokenizer of transformers; what cannot be had raises what its library raises, see :func:`naming`."""
+    from transformers import AutoTokenizer
+
+    place = checkpoint.vocabulary
+    return AutoTokenizer.from_pretrained(place.where, trust_remote_code=spec.trust_remote_code, **place.options)
+
+
+def read_flag(spec: ModelSpec, checkpoint: Checkpoint, tokenizer: Any) -> tuple[str | None, float]:
+    """The flag's string, ``None`` for a model without one, and its bias.
+
+    Either is what ``spec`` says, else what ``rfbench.json`` beside the adapter or the base says. The flag is still to
+    be checked: :func:`~rfbench.models.flag.check_flag` where weights are at hand, else
+    :func:`~rfbench.models.flag.flag_id_of`.
+
+    Raises:
+        ModelError: that file is not what it should be.
+    """
+    places = [place for place in (checkpoint.adapter, checkpoint.base) if place is not None]
+    beside = [place.file(FLAG_FILE) for place in places]
+    said = next((read_flag_file(path) for path in beside if path is not None), FlagFile())
+    token = resolve_flag(spec.flag, said, tokenizer)
+    bias = said.flag_bias if spec.flag_bias is None else spec.flag_bias
+    return token, 0.0 if token is None else bias
+
+
+def make_encoder(spec: ModelSpec, tokenizer: Any, flag_id: int | None, template: str | None) -> ChatEncoder:
+    """The chat encoding that ``spec`` asks for; ``template`` is its :meth:`ModelSpec.template_text`.
+
+    Raises:
+        ModelError: the tokenizer has no chat template, or none that can be used.
+    """
+    from rfbench.models.encoding import ChatEncoder
+
+    return ChatEncoder(
+        tokenizer,
+        flag_id=flag_id,
+        system=spec.system,
+        chat_template=template,
+        template_args=spec.template_args,
+        escape=spec.special_tokens == "escape",
+    )
+
+
+def locate(source: Source, revision: str | None, *, offline: bool) -> Place:
+    """Where weights are; the embedded default is fetched and converted when missing."""
+    if source.kind == "embedded":
+        from rfbench.models.embedded import smollm2_folder
+
+        return Place(str(smollm2_folder(offline=offline)), None, offline)
+    if source.kind == "hub":
+        return Place(source.where, hub_commit(source.where, revision, offline=offline), offline)
+    return Place(str(Path(source.where).expanduser()), None, offline)
+
+
+@contextmanager
+def naming(spec: ModelSpec) -> Iterator[None]:
+    """Turn whatever loading raises into one line that starts with the model, and keep the libraries' bars quiet."""
+    from transformers.utils import logging as transformers_logging
+
+    # They would tear the progress bar of the run.
+    had_bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    except (ModelError, CanaryError) as error:
+        raise type(error)(f"{spec.spec}: {error}") from error
+    except Exception as error:
+        raise ModelError(f"{spec.spec}: cannot be loaded: {explain(error)}") from error
+    finally:
+        if had_bars:
+            transformers_logging.enable_progress_bar()
+
+
+def explain(error: Exception) -> str:
+    """A loading error in one line, with the remedy where the kind of error is known."""
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from safetensors import SafetensorError
+
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+    def is_due_to(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(e, kinds) for e in chain)
+
+    if is_due_to(GatedRepoError):
+        return "it is gated; accept its licence on the Hub and log in (`hf auth login`), or set HF_TOKEN"
+    if is_due_to(RepositoryNotFoundError):
+        return "no such folder, and no such repository on the Hub (or it is private: log in with `hf auth login`)"
+    if is_due_to(LocalEntryNotFoundError, ConnectionError):
+        return "it is not on this machine whole, and the Hub cannot be reached; download it first, or give a folder"
+    if is_due_to(SafetensorError):
+        return f"a weight file is damaged ({text}); download or save it again"
+    if isinstance(error, ImportError):
+        return f"{text} (a quantised model needs its own package installed)"
+    if "safetensors" in text and ("no file named" in text or "not appear to have a file" in text):
+        return f"{text} (`allow_pickle: true` on the model takes pickled weights, if you trust them)"
+    if "trust_remote_code" in str(error):
+        return "it brings its own code; set `trust_remote_code: true` on the model if you have read that code"
+    return text
