@@ -182,7 +182,8 @@ class ResumableAttack(PromptAttack):
 def attack_names() -> tuple[str, ...]:
     """Names of the attacks that lie in the attacks folder, sorted."""
     package = importlib.import_module(PACKAGE)
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg))
+    found = pkgutil.iter_modules(package.__path__)
+    return tuple(sorted(m.name for m in found if not m.ispkg and not m.name.startswith("_")))
 
 
 def find_attack(name: str) -> type[Attack]:
