@@ -52,7 +52,7 @@ def flag_pressure(logits: torch.Tensor, flag_id: int, pressure: Pressure, first:
     return (p[:, :first] if pressure == "first" else p).sum(dim=-1)
 
 
-def flag_reading(flag_id: int, pressure: Pressure, first: int) -> Objective:
+def flag_pressure_objective(flag_id: int, pressure: Pressure, first: int) -> Objective:
     """:func:`flag_pressure` as a figure of a suffix."""
     return lambda logits, targets: flag_pressure(logits, flag_id, pressure, first)
 

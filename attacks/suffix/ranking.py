@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from rfbench.attacks.suffix.scores import Scores
+from rfbench.attacks.suffix.candidates import Scores
 
 if TYPE_CHECKING:
     import numpy.typing as npt

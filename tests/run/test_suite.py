@@ -15,6 +15,7 @@ import rfbench.run.suite.load
 from rfbench.attack import attack_names, find_attack
 from rfbench.attacks.gcg import GCG
 from rfbench.errors import ConfigError, SuiteError
+from rfbench.files.groups import GroupedFields
 from rfbench.models.base import Capability
 from rfbench.run.suite.load import load_suite, suite_names
 from rfbench.run.suite.schema import json_schema
@@ -421,7 +422,9 @@ def test_the_schema_names_every_key_and_every_attack_field() -> None:
     assert set(schema["required"]) == {"name", "models", "datasets", "attacks"}
     assert set(variants()) == set(attack_names())
     for name, variant in variants().items():
-        assert set(variant["properties"]) == {"name", "label", "datasets", "limit", *find_attack(name).model_fields}
+        cls = find_attack(name)
+        groups = cls.groups if issubclass(cls, GroupedFields) else {}
+        assert set(variant["properties"]) == {"name", "label", "datasets", "limit", *cls.model_fields, *groups}
         assert variant["additionalProperties"] is False
 
 
