@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -204,61 +205,82 @@ def _record(
     completion: Completion,
     attack_seconds: float,
 ) -> Record:
+    return Record(
+        **_identity_columns(unit, dataset, behavior),
+        **_attempt_columns(model, unit, attempt),
+        **_completion_columns(model, completion),
+        attack_seconds=attack_seconds,
+        unit=unit.key,
+    )
+
+
+def _identity_columns(unit: Unit, dataset: str, behavior: Behavior) -> dict[str, Any]:
+    """Which model, attack and behavior a row is about."""
+    return {
+        "model": unit.model.label,
+        "attack": unit.entry.attack.name,
+        "attack_label": unit.entry.label,
+        "attack_params": unit.entry.attack.params,
+        "attack_version": unit.entry.attack.version,
+        "dataset": dataset,
+        "behavior_id": behavior.behavior_id,
+        "category": behavior.category,
+        "is_harmful": behavior.is_harmful,
+        "twin_id": behavior.twin_id,
+        "seed": unit.seed,
+    }
+
+
+def _attempt_columns(model: ChatModel, unit: Unit, attempt: Attempt) -> dict[str, Any]:
+    """What was asked, and by which settings; an attempt's own settings go before those of the suite."""
     settings = unit.generation
-    thoughts, answer_start = _thoughts(completion)
     info = dict(attempt.info)
     if attempt.soft is not None:
         info["soft"] = attempt.soft.facts
-    return Record(
-        model=unit.model.label,
-        attack=unit.entry.attack.name,
-        attack_label=unit.entry.label,
-        attack_params=unit.entry.attack.params,
-        attack_version=unit.entry.attack.version,
-        dataset=dataset,
-        behavior_id=behavior.behavior_id,
-        category=behavior.category,
-        is_harmful=behavior.is_harmful,
-        twin_id=behavior.twin_id,
-        seed=unit.seed,
-        attempt_idx=attempt.attempt_idx,
-        step=attempt.step,
-        final=attempt.final,
-        sample_idx=completion.sample_idx,
-        n_samples=attempt.n_samples or settings.n_samples,
-        temperature=settings.temperature if attempt.temperature is None else attempt.temperature,
-        top_p=attempt.top_p,
-        top_k=attempt.top_k,
-        max_new_tokens=settings.max_new_tokens,
-        max_thinking_tokens=settings.max_thinking_tokens if model.thinks else 0,
-        on_flag=settings.on_flag,
-        messages=json.dumps(list(attempt.messages), ensure_ascii=False),
-        prefill=attempt.prefill,
-        suffix=attempt.suffix,
-        completion=completion.completion,
-        completion_ids=completion.completion_ids.tolist(),
-        flag_prob=completion.flag_prob.tolist(),
-        flag_id=model.flag_id,
-        flag_bias=model.flag_bias,
-        eos_ids=sorted(model.eos_ids),
-        finish=completion.finish,
-        n_prompt_tokens=completion.n_prompt_tokens,
-        n_prefill_tokens=completion.n_prefill_tokens,
-        n_completion_tokens=len(completion.completion_ids),
-        n_thinking_tokens=completion.n_thinking_tokens,
-        thoughts=thoughts,
-        answer_start=answer_start,
-        n_early_chars=completion.n_early_chars,
-        loss=info.pop("loss", None),
-        n_queries=info.pop("n_queries", None),
-        flops=info.pop("flops", None),
-        info=canonical_json(info),
-        attack_seconds=attack_seconds,
-        seconds=completion.seconds,
-        batch_size=getattr(model, "batch_size", 0),
-        error=completion.error,
-        unit=unit.key,
-    )
+    return {
+        "attempt_idx": attempt.attempt_idx,
+        "step": attempt.step,
+        "final": attempt.final,
+        "n_samples": attempt.n_samples or settings.n_samples,
+        "temperature": settings.temperature if attempt.temperature is None else attempt.temperature,
+        "top_p": attempt.top_p,
+        "top_k": attempt.top_k,
+        "max_new_tokens": settings.max_new_tokens,
+        "max_thinking_tokens": settings.max_thinking_tokens if model.thinks else 0,
+        "on_flag": settings.on_flag,
+        "messages": json.dumps(list(attempt.messages), ensure_ascii=False),
+        "prefill": attempt.prefill,
+        "suffix": attempt.suffix,
+        "loss": info.pop("loss", None),
+        "n_queries": info.pop("n_queries", None),
+        "flops": info.pop("flops", None),
+        "info": canonical_json(info),
+    }
+
+
+def _completion_columns(model: ChatModel, completion: Completion) -> dict[str, Any]:
+    """What the model answered, as raw ids and text."""
+    thoughts, answer_start = _thoughts(completion)
+    return {
+        "sample_idx": completion.sample_idx,
+        "completion": completion.completion,
+        "completion_ids": completion.completion_ids.tolist(),
+        "flag_prob": completion.flag_prob.tolist(),
+        "flag_id": model.flag_id,
+        "flag_bias": model.flag_bias,
+        "eos_ids": sorted(model.eos_ids),
+        "finish": completion.finish,
+        "n_prompt_tokens": completion.n_prompt_tokens,
+        "n_prefill_tokens": completion.n_prefill_tokens,
+        "n_completion_tokens": len(completion.completion_ids),
+        "n_thinking_tokens": completion.n_thinking_tokens,
+        "thoughts": thoughts,
+        "answer_start": answer_start,
+        "n_early_chars": completion.n_early_chars,
+        "seconds": completion.seconds,
+        "batch_size": getattr(model, "batch_size", 0),
+        "error": completion.error,
+    }
 
 
 def _thoughts(completion: Completion) -> tuple[tuple[int, ...], int | None]:

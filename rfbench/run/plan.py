@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -21,6 +21,9 @@ from rfbench.train.requests import normalise
 
 Group = tuple[str, tuple[Behavior, ...]]
 """A dataset's label and some of its behaviors."""
+
+References = Mapping[tuple[str, str], tuple[ModelSpec, Mapping[str, Any]]]
+"""By labels of measure and model: the model that it is compared with, and that model's identity."""
 
 _NOT_KEYED = {"spec", "revision", "hub", "chat_template", "device", "device_map"}
 """What only says where a model comes from or runs: its identity and the kind of device are keyed instead."""
@@ -181,7 +184,7 @@ def plan_measures(
     models: Sequence[ModelSpec],
     measured: Sequence[tuple[Behavior, ...]],
     surroundings: Mapping[str, Mapping[str, Any]],
-    reference: Callable[[ModelSpec, Measure], tuple[ModelSpec | None, Mapping[str, Any]]],
+    references: References,
 ) -> tuple[Measurement, ...]:
     """All measurements, model by model; controls have none.
 
@@ -190,12 +193,12 @@ def plan_measures(
         models: the models under attack, those of the suite at pinned revisions.
         measured: the requests of each measure of the suite.
         surroundings: as for :func:`make_plan`.
-        reference: gives the model that a model is held against by a measure, and its identity for the key.
+        references: the other models that measures compare with.
     """
     measurements = []
     for model in models:
         for measure, behaviors in zip(suite.measures, measured, strict=True):
-            other, identity = reference(model, measure)
+            other, identity = references.get((measure.label, model.label), (None, {}))
             around = {**surroundings[model.label], "reference_identity": identity}
             if measure.packages:
                 around["packages"] = {name: version_of(name) for name in measure.packages}
