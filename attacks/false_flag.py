@@ -23,8 +23,8 @@ class FalseFlag(GCG):
     """Optimise a text in the prompt until the model flags its answer.
 
     The denial of service of "LLM Safeguard is a Double-Edged Sword", https://arxiv.org/abs/2410.02916, with the
-    optimiser of ``gcg`` and its fields. Minimised is ``-log`` of the mean of P(flag) where each token of the target is
-    due. Read ``fpr`` and ``false_alarm`` on benign behaviors; on harmful ones such a suffix only helps the defence.
+    optimiser of ``gcg`` and its fields. Minimised is ``-log`` of the mean of P(flag) at the positions of the target's
+    tokens. Read ``fpr`` and ``false_alarm`` on benign behaviors; on harmful ones such a suffix only helps the defence.
     """
 
     version: ClassVar[int] = 4

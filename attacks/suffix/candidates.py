@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Of candidates: losses ``(c,)``, whether the target is what the model would greedily say ``(c,)``, and the cost.
+    """Of candidates: losses ``(c,)``, whether greedy decoding gives the target ``(c,)``, and the cost.
 
     ``flops`` counts the floating point operations of the model's matrix products; see
     :class:`rfbench.attacks.suffix.evaluator.Evaluator`.

@@ -58,8 +58,8 @@ class SearchFields(GroupedFields, PromptAttack):
     messages: tuple[Turn, ...] = Field(
         default=(Turn(role="user", content="{request}{optim_str}"),),
         min_length=1,
-        description="the conversation, the last message a user's; {request} stands for the behavior's request, "
-        "{optim_str}, exactly once and in any message, for the optimised text",
+        description="the conversation, the last message a user's; {request} is replaced by the behavior's "
+        "request, {optim_str}, exactly once and in any message, by the optimised text",
     )
     initial: tuple[str, ...] = Field(
         default=(" x" * 20,),

@@ -245,7 +245,7 @@ def optimise(
 
 
 def finished(state: State, settings: Settings) -> bool:
-    """Whether no step is to follow."""
+    """Whether the search has ended."""
     return state.matched or state.step >= settings.n_steps
 
 

@@ -20,11 +20,11 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """A search after ``step`` steps: all that the steps to come depend on.
+    """A search after ``step`` steps: all that later steps depend on.
 
     ``buffer`` holds the suffixes that compete to be the next step's start, best first; ``best`` is the best of all
-    steps, ``loss`` the lowest loss of this step. ``matched`` says that the search ended early because the model
-    would now greedily say the target. ``n_present`` counts the behaviors of a progressive search that are part of it
+    steps, ``loss`` the lowest loss of this step. ``matched`` says that the search ended early because greedy
+    decoding now gives the target. ``n_present`` counts the behaviors of a progressive search that are part of it
     by now; its losses are those on them, so ``best`` is the best since the last of them joined.
     """
 

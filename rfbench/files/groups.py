@@ -18,7 +18,7 @@ Loc = tuple[int | str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A mapping that stands for some fields.
+    """A mapping in a file that sets some fields.
 
     Args:
         description: for people who write files.
@@ -46,7 +46,7 @@ class GroupedFields(BaseModel):
 
     @classmethod
     def flat(cls, value: Mapping[str, Any]) -> dict[str, Any]:
-        """``value`` with every group replaced by the fields that it stands for.
+        """``value`` with every group replaced by its fields.
 
         A key that its group does not know becomes ``group.key``, which is no field.
 
@@ -70,7 +70,7 @@ class GroupedFields(BaseModel):
 
     @classmethod
     def as_written(cls, loc: Loc, value: Any) -> Loc:
-        """Where the field at ``loc`` stands in ``value``, which may write it in a group."""
+        """The key path in ``value`` of the field at ``loc``, which ``value`` may write in a group."""
         if not loc or not isinstance(value, Mapping):
             return loc
         for name, group in cls.groups.items():
@@ -109,7 +109,7 @@ class GroupedFields(BaseModel):
 
 
 def _tuples(value: Any) -> Any:
-    """Lists as tuples: what a validator hands on is held to Python's types, where strictness knows no list as tuple."""
+    """Lists as tuples: after a validator has run, strict validation takes only a tuple for a tuple."""
     if isinstance(value, Mapping):
         return {key: _tuples(each) for key, each in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value

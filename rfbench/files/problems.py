@@ -40,7 +40,7 @@ class Problems(list[str]):
             value: what YAML gave.
             also_known: keys beside the fields of ``cls`` that a suggestion may name.
         """
-        # Dates and the like, which YAML knows and JSON does not, are what stands there: text.
+        # Dates and the like, which JSON does not have, are read as the text in the file.
         text = json.dumps(value, default=str)
         try:
             return cls.model_validate_json(text, strict=True)
@@ -51,7 +51,7 @@ class Problems(list[str]):
 
 
 def unknown(key: str, known: Iterable[str]) -> str:
-    """What to say about a key that nobody knows."""
+    """The message for an unknown key."""
     return f"unknown; {did_you_mean(key, known)}".replace("'", "")
 
 

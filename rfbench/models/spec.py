@@ -257,7 +257,7 @@ def capabilities(spec: ModelSpec) -> frozenset[Capability]:
 
 
 def _is_quantised(source: Source) -> bool:
-    """Whether the configuration of a folder says so; one that cannot be read is the loader's affair."""
+    """Whether the configuration of a folder says so; False if it cannot be read, which the loader reports."""
     if source.kind != "folder":
         return False
     try:

@@ -1,7 +1,7 @@
 """One unit of work: let the attack craft, let the model answer, score, and make rows.
 
-Attacks propose and models answer; only this module decides what is generated, and turns what struck into rows
-that say so.
+Attacks propose and models answer; only this module decides what is generated, and turns errors into rows that carry
+their message.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rfbench.measures.guard import Guard
 from rfbench.models.base import ChatModel
 from rfbench.records import SCORED_COLUMNS, Attempt, Behavior, Completion, Record, canonical_json
 from rfbench.run.canary import check_restored, check_structure, weights_fingerprint
-from rfbench.run.craft import craft, rng_for, what_struck
+from rfbench.run.craft import craft, error_text, rng_for
 from rfbench.run.plan import Unit
 from rfbench.run.store.checkpoints import Checkpoints
 from rfbench.scoring.flags import RAW_COLUMNS, THOUGHT_COLUMNS, score_records
@@ -32,7 +32,7 @@ from rfbench.scoring.thoughts import spans_in_text, without
 def run_unit(model: ChatModel, unit: Unit, checkpoints: Checkpoints | None = None) -> list[Record]:
     """All rows of one unit, scored.
 
-    What an attack raises becomes rows that say so; what the model raises outside a row does not.
+    An error of the attack becomes rows with its message; an error of the model outside a row is raised.
 
     Raises:
         CanaryError: completions that do not fit their attempts, or a weight attack that broke the model.
@@ -64,15 +64,15 @@ def score(records: Sequence[Record], flag_tokens: Mapping[str, str | None]) -> l
         replace(record, **dict(zip(SCORED_COLUMNS, row, strict=True)))
         for record, row in zip(records, rows, strict=True)
     ]
-    return [replace(r, error=_silence(r)) if r.verdict == "unscored" and not r.error else r for r in complete]
+    return [replace(r, error=_why_unanswered(r)) if r.verdict == "unscored" and not r.error else r for r in complete]
 
 
-def _silence(record: Record) -> str:
-    """Why nothing was said, where nothing struck."""
+def _why_unanswered(record: Record) -> str:
+    """Why an answer is empty, where there was no error."""
     spent = f"{record.n_thinking_tokens} tokens of thought" if record.n_thinking_tokens else "a thought"
     if record.finish == "eos":
         return f"the answer never began: the turn ended after {spent}"
-    if not record.max_thinking_tokens:  # a thought that neither tokenizer nor template speaks of
+    if not record.max_thinking_tokens:  # neither tokenizer nor template names the marks of this thought
         remedy = "raise generation.max_new_tokens, or name its marks under `thinking:` of the model"
     elif record.n_thinking_tokens < record.max_thinking_tokens:
         remedy = "the model's context leaves room for no more"
@@ -109,7 +109,7 @@ def _run_on_dataset(
         n_samples=settings.n_samples,
         on_flag=settings.on_flag,
         seed=unit.seed,
-        # A backend that does not tell thoughts from answers need not know of the limit.
+        # A backend that does not separate thoughts from answers need not have this argument.
         **({"max_thinking_tokens": settings.max_thinking_tokens} if model.thinks else {}),
     )
     asked = [
@@ -130,7 +130,7 @@ def _run_on_dataset(
 def _run_weight_attack(model: ChatModel, unit: Unit, attack: WeightAttack) -> list[Record]:
     """One training, evaluated by a prompt attack at each of its checkpoints; the last one counts for verdicts.
 
-    What is left of the model at a checkpoint stands in each of its rows.
+    Each row of a checkpoint carries the guard's figures: perplexity and agreement of the tampered model.
     """
     then = attack.then_attack()
     before = weights_fingerprint(model)
@@ -141,9 +141,9 @@ def _run_weight_attack(model: ChatModel, unit: Unit, attack: WeightAttack) -> li
     with closing(_checkpoints(attack, model, unit.seed, problems)) as trained:
         for step, tampered, seconds in trained:
             check_structure(tampered)
-            remains = {} if guard is None else asdict(guard.held_against(tampered))
+            guarded = {} if guard is None else asdict(guard.held_against(tampered))
             rows = _run_prompt_attack(tampered, unit, then)
-            facts = {"step": step, "then": then.name, "then_params": then.params, **remains}
+            facts = {"step": step, "then": then.name, "then_params": then.params, **guarded}
             checkpoints.append([replace(r, attack_seconds=r.attack_seconds + seconds, **facts) for r in rows])
     check_restored(model, before, attack.name)
     if not checkpoints and not problems:
@@ -151,7 +151,7 @@ def _run_weight_attack(model: ChatModel, unit: Unit, attack: WeightAttack) -> li
     for problem in problems:
         checkpoints.append([_failed(model, unit, d, b, 0, problem) for d, behaviors in unit.groups for b in behaviors])
     # Attempt numbers go on from checkpoint to checkpoint, so that rows stay unique. Intermediate attempts are left out:
-    # nobody could tell them from the final ones of an earlier checkpoint, which no longer count.
+    # they could not be told from the final ones of an earlier checkpoint, which no longer count.
     records: list[Record] = []
     offset = 0
     for rows in checkpoints:
@@ -164,7 +164,7 @@ def _run_weight_attack(model: ChatModel, unit: Unit, attack: WeightAttack) -> li
 def _checkpoints(
     attack: WeightAttack, model: ChatModel, seed: int, problems: list[str]
 ) -> Generator[tuple[int, ChatModel, float], None, None]:
-    """Step, tampered model and seconds of training for each checkpoint; what the attack raises goes to ``problems``."""
+    """Step, tampered model and seconds of training for each checkpoint; an error of the attack goes to ``problems``."""
     started = time.perf_counter()
     try:
         with attack.tamper(model, rng_for(seed, attack, "")) as trained:
@@ -172,7 +172,7 @@ def _checkpoints(
                 yield step, tampered, time.perf_counter() - started
                 started = time.perf_counter()
     except Exception as error:
-        problems.append(what_struck(attack, error))
+        problems.append(error_text(attack, error))
 
 
 def _failed(model: ChatModel, unit: Unit, dataset: str, behavior: Behavior, attempt_idx: int, error: str) -> Record:
@@ -288,5 +288,5 @@ def _thoughts(completion: Completion) -> tuple[tuple[int, ...], int | None]:
     if completion.thoughts is not None:
         return completion.thoughts, completion.answer_start
     spans, inside = spans_in_text(completion.completion)
-    silent = inside and not without(completion.completion, spans).strip()
-    return tuple(chain.from_iterable(spans)), None if silent else completion.answer_start
+    unanswered = inside and not without(completion.completion, spans).strip()
+    return tuple(chain.from_iterable(spans)), None if unanswered else completion.answer_start

@@ -1,4 +1,4 @@
-"""From a suite to its work: what is to be done, in which order, and the key that says when it must be done again."""
+"""From a suite to its units and measurements: their order, and the key that changes when one must be done again."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Unit:
         """Hash of everything that could change the unit's rows. Batch size and threads are recorded, not keyed."""
         attack = self.entry.attack
         then = attack.then_attack() if isinstance(attack, WeightAttack) else None
-        # Read already, when it was held against what is measured.
+        # Read already, when it was checked for overlap.
         learned = attack.learns_from(offline=True)
         content = {
             "schema_version": SCHEMA_VERSION,
@@ -80,7 +80,7 @@ class Unit:
 class Measurement:
     """One measure of one model, taken after the model's units: written whole or not at all, like a unit.
 
-    ``behaviors`` are the requests of the measure, ``reference`` is the model that it is held against, if any.
+    ``behaviors`` are the requests of the measure, ``reference`` is the model that it is compared with, if any.
     ``surroundings`` is what else could change the result, the identity of the reference included.
     """
 

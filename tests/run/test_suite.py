@@ -223,7 +223,7 @@ WRONG = [
     ({"seeds": 3}, "seeds: must be a list (got 3)"),
     ({"seeds": []}, "seeds: "),
     ({"seeds": [True]}, "seeds[0]: must be an integer (got true)"),
-    ({"seeds": [1, 1]}, "seeds: a seed stands there twice: [1, 1]"),
+    ({"seeds": [1, 1]}, "seeds: a seed is listed twice: [1, 1]"),
     ({"chunk_size": "big"}, 'chunk_size: must be an integer (got "big")'),
     ({"canary": {"min_harmful": 2}}, "canary.min_harmful: must be less than or equal to 1 (got 2)"),
     ({"gate": {"metric": "dsr"}}, "gate: must be a list"),

@@ -208,7 +208,7 @@ def test_several_chats_and_models_are_searched_together() -> None:
 def test_gradients_of_several_models_have_one_length_each() -> None:
     one, other = Planted((7, 2, 5)), Planted((7, 2, 1), scale=1000.0)
     both = search(one, other)
-    gradient, flops = gradients({"a": both.point(both.start(settings()))})["a"]
+    gradient, flops = gradients({"a": both.current(both.start(settings()))})["a"]
     alone = [evaluator.gradients([(LAYOUT, (0, 0, 0))])[0][0] for evaluator in (one, other)]
     torch.testing.assert_close(gradient, sum(g / g.norm(dim=-1, keepdim=True) for g in alone))
     assert flops == 200.0
