@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class Ablate(WeightAttack):
-    """Remove the direction that refusals, or red flags, hang on; then attack what is left.
+    """Remove the direction that mediates refusals, or red flags; then attack the changed model.
 
     "Refusal in Language Models Is Mediated by a Single Direction", https://arxiv.org/abs/2406.11717: the difference of
     the mean hidden states of harmful and benign requests at the positions after the instruction. Layer and position are

@@ -164,10 +164,10 @@ class Embedding(ResumableAttack):
 
     def _objectives(self, model: ChatModel) -> tuple[Objective, dict[str, Objective]]:
         """What is minimised, and its parts, for ``info``."""
-        from rfbench.attacks.suffix.objectives import cross_entropy, flag_reading, with_flag_pressure
+        from rfbench.attacks.suffix.objectives import cross_entropy, flag_pressure_objective, with_flag_pressure
 
         if model.flag_id is None:
             return cross_entropy, {"target_loss": cross_entropy}
         flag = model.flag_id, self.pressure, self.first
-        readings: dict[str, Objective] = {"target_loss": cross_entropy, "flag_pressure": flag_reading(*flag)}
+        readings: dict[str, Objective] = {"target_loss": cross_entropy, "flag_pressure": flag_pressure_objective(*flag)}
         return with_flag_pressure(cross_entropy, self.flag_weight, *flag), readings

@@ -15,8 +15,7 @@ from rfbench.records import Behavior
 if TYPE_CHECKING:
     import numpy as np
 
-    from rfbench.attacks.suffix.attempts import Quest, Recipient
-    from rfbench.attacks.suffix.chats import Site
+    from rfbench.attacks.suffix.attempts import SearchJob
     from rfbench.attacks.suffix.objectives import Objective
 
 
@@ -24,8 +23,8 @@ class FalseFlag(GCG):
     """Optimise a text in the prompt until the model flags its answer.
 
     The denial of service of "LLM Safeguard is a Double-Edged Sword", https://arxiv.org/abs/2410.02916, with the
-    optimiser of ``gcg`` and its fields. Minimised is ``-log`` of the mean of P(flag) where each token of the target is
-    due. Read ``fpr`` and ``false_alarm`` on benign behaviors; on harmful ones such a suffix only helps the defence.
+    optimiser of ``gcg`` and its fields. Minimised is ``-log`` of the mean of P(flag) at the positions of the target's
+    tokens. Read ``fpr`` and ``false_alarm`` on benign behaviors; on harmful ones such a suffix only helps the defence.
     """
 
     version: ClassVar[int] = 4
@@ -69,20 +68,17 @@ class FalseFlag(GCG):
             return ()
         return tuple(b for b in load_builtin("train/benign") if not b.is_harmful)[: self.learn_from]
 
-    def _groups(self, behaviors: Sequence[Behavior], rngs: Sequence[np.random.Generator]) -> list[list[Quest]]:
+    def jobs(self, behaviors: Sequence[Behavior], rngs: Sequence[np.random.Generator]) -> list[SearchJob]:
+        """See :meth:`GCG.jobs`; with ``learn_from`` one job, on requests for training.
+
+        Raises:
+            AttackError: there are not so many of them.
+        """
+        from rfbench.attacks.suffix.attempts import SearchJob
+
         if not self.learn_from:
-            return super()._groups(behaviors, rngs)
-        lessons = self.learns_from()
-        if self.learn_from > len(lessons):
-            raise AttackError(f"learn_from is {self.learn_from}, but train/benign holds {len(lessons)}; lower it")
-        return [[("transfer", lessons, rngs[0])]]
-
-    def _recipients(
-        self, behaviors: Sequence[Behavior], sound: Sequence[Behavior], sites: Sequence[Site]
-    ) -> Sequence[Recipient]:
-        if self.learn_from:
-            return [(behavior, None) for behavior in behaviors]
-        return super()._recipients(behaviors, sound, sites)
-
-    def _all_or_none(self) -> bool:
-        return bool(self.learn_from)
+            return super().jobs(behaviors, rngs)
+        training = self.learns_from()
+        if self.learn_from > len(training):
+            raise AttackError(f"learn_from is {self.learn_from}, but train/benign holds {len(training)}; lower it")
+        return [SearchJob("transfer", training, rngs[0], sent_to=behaviors)]

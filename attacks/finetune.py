@@ -49,7 +49,7 @@ class Mixture(BaseModel):
 
 
 class Finetune(WeightAttack):
-    """Fine-tune the model on a few examples, then attack what has become of it.
+    """Fine-tune the model on a few examples, then attack the result.
 
     "Fine-tuning Aligned Language Models Compromises Safety, Even When Users Do Not Intend To!",
     https://arxiv.org/abs/2310.03693: harmful pairs, identity shifting, benign data, or a mixture. A harmful answer is

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import PrivateAttr, model_validator
 
-from rfbench.attack import PromptAttack
 from rfbench.attacks.suffix import OWN_DRAFTS
+from rfbench.attacks.suffix.fields import SearchFields
 from rfbench.errors import BehaviorErrors
 from rfbench.models.base import Capability, ChatModel
 from rfbench.models.identity import version_of
@@ -19,9 +19,8 @@ from rfbench.records import Attempt, Behavior
 if TYPE_CHECKING:
     import numpy as np
 
-    from rfbench.attacks.suffix.attempts import Optimise, Quest, Recipient
-    from rfbench.attacks.suffix.chats import Site
-    from rfbench.attacks.suffix.models import Aim
+    from rfbench.attacks.suffix.attempts import Optimise, SearchJob
+    from rfbench.attacks.suffix.models import SuffixSpec
     from rfbench.attacks.suffix.objectives import Objective
     from rfbench.attacks.suffix.search import Settings
     from rfbench.attacks.suffix.state import State
@@ -31,16 +30,7 @@ NANOGCG = "0.3.0"
 """The version of nanogcg that its engine was written for; another could find other suffixes."""
 
 
-class Turn(BaseModel):
-    """One message, with slots for the request and for the optimised text."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-class GCG(PromptAttack):
+class GCG(SearchFields):
     """Optimise a text in the prompt until the model begins its answer with the target.
 
     Greedy Coordinate Gradient, "Universal and Transferable Adversarial Attacks on Aligned Language Models",
@@ -53,160 +43,10 @@ class GCG(PromptAttack):
     source: ClassVar[str] = "https://arxiv.org/abs/2307.15043"
     only_how: ClassVar[frozenset[str]] = frozenset({"side_by_side", "batch", "pack", "every"})
 
-    n_steps: int = Field(default=250, ge=1, description="optimiser steps (nanoGCG: 250; arXiv 2307.15043: 500)")
-    width: int = Field(default=512, ge=1, description="candidates drawn per step (arXiv 2307.15043)")
-    topk: int = Field(default=256, ge=1, description="replacements per position to draw from (arXiv 2307.15043)")
-    n_replace: int = Field(default=1, ge=1, description="positions replaced in each candidate (nanoGCG)")
-    messages: tuple[Turn, ...] = Field(
-        default=(Turn(role="user", content="{request}{optim_str}"),),
-        min_length=1,
-        description="the conversation, the last message a user's; {request} stands for the behavior's request, "
-        "{optim_str}, exactly once and in any message, for the optimised text",
-    )
-    initial: tuple[str, ...] = Field(
-        default=(" x" * 20,),
-        min_length=1,
-        description="texts to start from, white space included, of equal numbers of tokens; the best one counts where "
-        "the buffer holds fewer (nanoGCG)",
-    )
-    buffer_size: int = Field(
-        default=0,
-        ge=0,
-        description="best suffixes kept, the best of which starts the next step, random ones to begin with where "
-        "initial has fewer; 0 goes on from each step's best candidate, be it better or worse (nanoGCG)",
-    )
-    mellowmax_alpha: float | None = Field(
-        default=None,
-        gt=0,
-        allow_inf_nan=False,
-        description="minimise the mellowmax of the target's negated logits at this temperature in place of "
-        "cross-entropy (nanoGCG); losses are then no nats",
-    )
-    momentum: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="share of the last step's direction added to the gradient (arXiv 2405.01229)",
-    )
-    early_stop: bool = Field(
-        default=False,
-        description="end once greedy decoding would give the target, with the suffix that does so (nanoGCG; its "
-        "engine ends then, too, but with the suffix of the lowest loss)",
-    )
-    filter_ids: bool = Field(
-        default=True,
-        description="drop candidates whose text encodes to other ids inside the whole chat; without it losses and "
-        "answers may belong to different ids",
-    )
-    non_ascii: bool = Field(default=False, description="search also ids that are not printable ASCII (nanoGCG)")
-    admit: tuple[str, ...] = Field(
-        default=(),
-        description="special tokens, by name, that may be searched; they survive filter_ids only on a model with "
-        "special_tokens: raw",
-    )
-    space_before_target: bool = Field(
-        default=False, description="put a space before the target, for tokenizers that want one (nanoGCG)"
-    )
-    universal: bool = Field(
-        default=False,
-        description="one suffix for all behaviors of a unit (arXiv 2307.15043, algorithm 2); n_queries and flops are "
-        "then those of the whole search",
-    )
-    progressive: bool = Field(
-        default=False,
-        description="with universal: begin with the first behavior and add the next once the step's suffix makes the "
-        "models greedily say the targets of all present ones, as algorithm 2 does; else all are there from the start. "
-        "Losses are those on the behaviors present (n_present), so they rise when one joins",
-    )
-    surrogates: tuple[str, ...] = Field(
-        default=(),
-        description="further models whose losses and gradients count too, with the same tokenizer; folders count from "
-        "the working directory",
-    )
-    side_by_side: int = Field(
-        default=1,
-        ge=1,
-        description="behaviors whose gradients are computed in one batch, their steps alternating (rfbench)",
-    )
-    engine: Literal["rfbench", "nanogcg"] = Field(
-        default="rfbench",
-        description="whose optimiser runs: ours, or that of the package nanogcg 0.3.0, one behavior after the other",
-    )
-    batch: int | None = Field(
-        default=None,
-        ge=1,
-        description="sequences evaluated at a time, halved while memory runs out; unset: 8 on CPUs (of the draft "
-        "glimpse 64), 512 elsewhere",
-    )
-    pack: bool = Field(
-        default=True,
-        description="on CPUs, compute with weights that are laid out for matrix products beforehand: faster, and takes "
-        "the memory of the linear layers twice more, once for gradients (rfbench)",
-    )
-    ranking: Literal["exact", "draft", "probe"] = Field(
-        default="exact",
-        description="exact: evaluate every candidate; draft: those that the draft ranks best; probe: probe sampling "
-        "(arXiv 2403.01251)",
-    )
-    draft: str = Field(
-        default="glimpse",
-        min_length=1,
-        description="glimpse: the model itself, of what a change does at once to the target tokens that matter most; "
-        "int8: a copy of it with 8-bit matrix products (CPUs); or a model, by name, with the same tokenizer; of no "
-        "effect with exact ranking (rfbench)",
-    )
-    draft_target: int | None = Field(
-        default=4,
-        ge=1,
-        description="target tokens that the draft glimpse looks at: those whose logits the loss depends on most, "
-        "roughly the least likely ones; null: all of them (rfbench)",
-    )
-    draft_dtype: Literal["float32", "bfloat16"] | None = Field(
-        default=None,
-        description="what the draft glimpse computes in, from a copy of the weights; unset: the model's own dtype. "
-        "bfloat16 pays where the processor multiplies it (AVX-512 BF16, AMX, GPUs) and is slower elsewhere (rfbench)",
-    )
-    share: float = Field(
-        default=0.0625, gt=0, le=1, description="share of candidates evaluated exactly with ranking draft (rfbench)"
-    )
-    at_least: int = Field(
-        default=16,
-        ge=1,
-        description="candidates evaluated exactly with ranking draft, where the share comes to fewer (rfbench)",
-    )
-    probe_divisor: int = Field(
-        default=16, ge=1, description="width over the size of the probe set, with ranking probe (arXiv 2403.01251)"
-    )
-    reduction: int = Field(
-        default=8, ge=1, description="filtered-set reduction R, with ranking probe (arXiv 2403.01251)"
-    )
-    every: int = Field(
-        default=1,
-        ge=1,
-        description="steps between two attempts, each of which the model under attack answers; the last step's always "
-        "is (rfbench)",
-    )
-
     _progress: dict[str, tuple[State, int]] = PrivateAttr(default_factory=dict)
-    """By search: its state, and how many attempts of that step were yielded."""
+    """By job: the state of its search, and how many attempts of that step were yielded."""
     _saved: dict[str, tuple[State, int]] = PrivateAttr(default_factory=dict)
-    """The same, of a search that is to go on: what progress was loaded."""
-
-    @model_validator(mode="after")
-    def _one_slot(self) -> Self:
-        if (n := sum(turn.content.count("{optim_str}") for turn in self.messages)) != 1:
-            raise ValueError(f"messages hold {{optim_str}} {n} times; write it exactly once")
-        if self.messages[-1].role != "user":
-            raise ValueError("the last of messages must be a user's; the model answers it")
-        if not all(text.strip() for text in self.initial):
-            raise ValueError("initial holds an empty text; every one must have tokens")
-        return self
-
-    @model_validator(mode="after")
-    def _progressive_is_universal(self) -> Self:
-        if self.progressive and not self.universal:
-            raise ValueError("progressive adds behaviors to a universal search; set universal, or leave it out")
-        return self
+    """The same, as loaded to go on from."""
 
     @model_validator(mode="after")
     def _engine_fits(self) -> Self:
@@ -242,13 +82,13 @@ class GCG(PromptAttack):
 
         Raises:
             AttackError: the model gives no gradients, a surrogate or draft does not fit it, nothing to search.
-            BehaviorErrors: after all attempts: what struck on single behaviors.
+            BehaviorErrors: after all attempts: the error messages of single behaviors.
         """
-        from rfbench.attacks.suffix.attempts import Campaign
-        from rfbench.attacks.suffix.models import open_victims
+        from rfbench.attacks.suffix.attempts import SuffixSearch
+        from rfbench.attacks.suffix.models import open_models
 
         self._progress, self._saved = self._saved, {}
-        with open_victims(
+        with open_models(
             model,
             self.objective,
             surrogates=self.surrogates,
@@ -257,22 +97,28 @@ class GCG(PromptAttack):
             draft_dtype=self.draft_dtype,
             batch=self.batch,
             pack=self.pack,
-        ) as victims:
-            campaign = Campaign(
+        ) as models:
+            search = SuffixSearch(
                 model=model,
-                victims=victims,
-                aim=self._aim(),
+                models=models,
+                spec=self._spec(),
                 settings=self._settings(),
                 every=self.every,
-                readings=self.readings(model),
+                diagnostics=self.diagnostics(model),
                 optimise=self._optimiser(model),
-                recipients=lambda sound, sites: self._recipients(behaviors, sound, sites),
                 progress=self._progress,
-                all_or_none=self._all_or_none(),
             )
-            yield from campaign.attempts(self._groups(behaviors, rngs))
-        if campaign.problems:
-            raise BehaviorErrors(campaign.problems)
+            yield from search.attempts(self.jobs(behaviors, rngs), self.side_by_side)
+        if search.problems:
+            raise BehaviorErrors(search.problems)
+
+    def jobs(self, behaviors: Sequence[Behavior], rngs: Sequence[np.random.Generator]) -> list[SearchJob]:
+        """The suffixes to be found for ``behaviors``: one each, or one for all. Subclasses may search for others."""
+        from rfbench.attacks.suffix.attempts import SearchJob
+
+        if self.universal:
+            return [SearchJob("universal", behaviors, rngs[0])]
+        return [SearchJob(b.behavior_id, [b], rng) for b, rng in zip(behaviors, rngs, strict=True)]
 
     def objective(self, model: ChatModel) -> Objective:
         """What is minimised under a model."""
@@ -280,17 +126,17 @@ class GCG(PromptAttack):
 
         return objective(self.mellowmax_alpha)
 
-    def readings(self, model: ChatModel) -> dict[str, Objective]:
+    def diagnostics(self, model: ChatModel) -> dict[str, Objective]:
         """Figures of each attempt under the model, for ``info``, whatever is minimised.
 
         ``target_loss`` is the loss of the target alone, ``flag_pressure`` P(flag) summed over its positions (where the
-        model has a flag): an attack that only silences the flag lowers the second and not the first.
+        model has a flag): an attack that only suppresses the flag lowers the second and not the first.
         """
-        from rfbench.attacks.suffix.objectives import flag_reading, objective
+        from rfbench.attacks.suffix.objectives import flag_pressure_objective, objective
 
         figures = {"target_loss": objective(self.mellowmax_alpha)}
         if model.flag_id is not None:
-            figures["flag_pressure"] = flag_reading(model.flag_id, "sum", 0)
+            figures["flag_pressure"] = flag_pressure_objective(model.flag_id, "sum", 0)
         return figures
 
     def state(self) -> bytes:
@@ -314,27 +160,10 @@ class GCG(PromptAttack):
 
         return optimise
 
-    def _groups(self, behaviors: Sequence[Behavior], rngs: Sequence[np.random.Generator]) -> list[list[Quest]]:
-        """Searches by name that run side by side, group after group."""
-        if self.universal:
-            return [[("universal", behaviors, rngs[0])]]
-        alone: list[Quest] = [(b.behavior_id, [b], rng) for b, rng in zip(behaviors, rngs, strict=True)]
-        return [list(alone[i : i + self.side_by_side]) for i in range(0, len(alone), self.side_by_side)]
+    def _spec(self) -> SuffixSpec:
+        from rfbench.attacks.suffix.models import SuffixSpec
 
-    def _recipients(
-        self, behaviors: Sequence[Behavior], sound: Sequence[Behavior], sites: Sequence[Site]
-    ) -> Sequence[Recipient]:
-        """Who gets the suffix of a search: the behaviors that it is searched on."""
-        return list(zip(sound, sites, strict=True))
-
-    def _all_or_none(self) -> bool:
-        """Whether a suffix is worth nothing unless it was searched on all the behaviors that it should be."""
-        return False
-
-    def _aim(self) -> Aim:
-        from rfbench.attacks.suffix.models import Aim
-
-        return Aim(
+        return SuffixSpec(
             template=[{"role": turn.role, "content": turn.content} for turn in self.messages],
             initial=self.initial,
             space_before_target=self.space_before_target,

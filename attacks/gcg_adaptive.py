@@ -44,12 +44,14 @@ class GCGAdaptive(GCG):
         """That of ``gcg`` with the same fields: with weight 0 it is ``gcg``, and a sweep over weights is paired."""
         return GCG(**{name: getattr(self, name) for name in GCG.model_fields}).stream
 
-    def readings(self, model: ChatModel) -> dict[str, Objective]:
-        """See :meth:`GCG.readings`; the pressure is the one that is minimised, before its weight."""
-        from rfbench.attacks.suffix.objectives import flag_reading
+    def diagnostics(self, model: ChatModel) -> dict[str, Objective]:
+        """See :meth:`GCG.diagnostics`; the pressure is the one that is minimised, before its weight."""
+        from rfbench.attacks.suffix.objectives import flag_pressure_objective
 
-        assert model.flag_id is not None  # see needs_flag
-        return super().readings(model) | {"flag_pressure": flag_reading(model.flag_id, self.pressure, self.first)}
+        assert model.flag_id is not None
+        return super().diagnostics(model) | {
+            "flag_pressure": flag_pressure_objective(model.flag_id, self.pressure, self.first)
+        }
 
     def objective(self, model: ChatModel) -> Objective:
         """See :meth:`GCG.objective`."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Prefill(PromptAttack):
-    """Put the first words into the model's mouth: it goes on from an answer that has already begun.
+    """Force the first words of the answer: the model continues an answer that has already begun.
 
     Refusal training that shapes only the first few tokens fails here, "Safety Alignment Should Be
     Made More Than Just a Few Tokens Deep", https://arxiv.org/abs/2406.05946; used against deployed models

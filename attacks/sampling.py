@@ -25,7 +25,7 @@ class Decoding(NamedTuple):
 
 
 class Sampling(PromptAttack):
-    """Draw answers under many decoding settings and system prompts: one bad draw is enough.
+    """Draw answers under many decoding settings and system prompts: one harmful draw suffices.
 
     The generation-exploitation attack, "Catastrophic Jailbreak of Open-source LLMs via Exploiting
     Generation", https://arxiv.org/abs/2310.06987. Its grid is temperature and top-p from

@@ -22,9 +22,9 @@ from rfbench import load_model
 from rfbench.attacks.suffix.candidates import draw, top_ids
 from rfbench.attacks.suffix.draft import in_dtype
 from rfbench.attacks.suffix.evaluator import Evaluator
-from rfbench.attacks.suffix.glimpse import Glimpse
 from rfbench.attacks.suffix.layout import Layout, lay_out, searchable_ids
 from rfbench.attacks.suffix.objectives import cross_entropy
+from rfbench.attacks.suffix.partial_draft import PartialDraft
 from rfbench.attacks.suffix.ranking import rank_correlation
 from rfbench.cli.allocator import keep_freed_memory
 from rfbench.data.load import load_builtin
@@ -40,7 +40,7 @@ def drafts(evaluator: Evaluator) -> dict[str, Rank]:
     """Rankings to compare, by name."""
 
     def glimpse(n: int | None) -> Rank:
-        return lambda layout, candidates, current: Glimpse(evaluator, n).score(layout, candidates, current).losses
+        return lambda layout, candidates, current: PartialDraft(evaluator, n).score(layout, candidates, current).losses
 
     def anew(n: int | None) -> Rank:
         return lambda layout, candidates, current: (

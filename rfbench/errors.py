@@ -19,11 +19,11 @@ EXIT_IO = 74
 EXIT_INTERRUPTED = 130
 
 PRECEDENCE = (EXIT_CANARY, EXIT_INTERNAL, EXIT_IO, EXIT_USAGE, EXIT_GATE, EXIT_UNSCORED, EXIT_OK)
-"""Of several things that struck, the first of these is the exit code."""
+"""If several errors occurred, the first of these codes that applies is the exit code."""
 
 
 class RfbenchError(Exception):
-    """Something that one clear line explains: what, where, and the remedy."""
+    """An error whose message says in one line what is wrong, where, and the remedy."""
 
     exit_code = EXIT_INTERNAL
 
@@ -58,7 +58,7 @@ class BrokenLogits(ModelError):
 
 
 class EncodingError(RfbenchError):
-    """A conversation that this model cannot be given: it fits no template, or not the context."""
+    """A conversation that cannot be encoded for this model: its template rejects it, or it exceeds the context."""
 
 
 class AttackError(RfbenchError):
@@ -66,9 +66,9 @@ class AttackError(RfbenchError):
 
 
 class BehaviorErrors(AttackError):
-    """What struck on some behaviors of a batch; all the others were attacked in full.
+    """Errors on some behaviors of a batch; all the others were attacked in full.
 
-    Raised by an attack that batches over behaviors, once it is through. ``problems`` holds what struck, by behavior.
+    Raised by an attack that batches over behaviors, after its last attempt. ``problems``: error messages by behavior.
     """
 
     def __init__(self, problems: Mapping[str, str]) -> None:
@@ -91,7 +91,7 @@ class StorageError(RfbenchError):
 class ModelsFailed(RfbenchError):
     """Models of a run that could not be measured to the end; the other models were.
 
-    ``failures`` holds what struck, by model label. The exit code is that of the worst of them.
+    ``failures`` holds the errors by model label. The exit code is that of the worst of them.
     """
 
     def __init__(self, failures: Mapping[str, Exception]) -> None:
@@ -108,7 +108,7 @@ def exit_code(error: Exception) -> int:
 
 
 def describe(error: Exception) -> str:
-    """``error`` in one line for users; what nobody foresaw is called an internal error."""
+    """``error`` in one line for users; an error that is not one of ours is called an internal error."""
     if isinstance(error, RfbenchError):
         return str(error)
     if isinstance(error, OSError):

@@ -249,12 +249,12 @@ class Record:
     )
     answer_start: int | None = _column("index of the first id of the answer, null while it has not begun", 0)
     n_early_chars: int | None = _column(
-        "characters that the first 32 ids of the answer make, null when there are no more", None
+        "characters in the first 32 ids of the answer, null when the answer has no more ids", None
     )
     loss: float | None = _column("what the attack minimises, mostly nats per target token: see the attack", None)
     n_queries: int | None = _column("forward passes or candidates the attack has spent so far", None)
     flops: float | None = _column("floating point operations the attack has spent so far", None)
-    info: str = _column("what else the attack wanted to keep, JSON", "{}")
+    info: str = _column("further facts that the attack recorded, JSON", "{}")
     then: str = _column("prompt attack that measured the tampered model, empty where no weights were changed", "")
     then_params: str = _column("canonical JSON of that attack's fields", "")
     perplexity: float | None = _column("of given benign answers at this checkpoint of a weight attack", None)
@@ -263,7 +263,7 @@ class Record:
     attack_seconds: float = _column("time the attack took to make this attempt", 0.0)
     seconds: float = _column("this row's share of its batch's generation time", 0.0)
     batch_size: int = _column("rows asked for in a batch; recorded, not keyed", 0)
-    error: str = _column("what struck, empty when nothing did", "")
+    error: str = _column("error message, empty when there was none", "")
     unit: str = _column("key of the unit that wrote the row", "")
     flagged: bool | None = _column("flag_id occurs in completion_ids; null when unscored or no flag", None, scored=True)
     flag_pos: int | None = _column("index of the first flag, -1 without one", None, scored=True)

@@ -1,4 +1,4 @@
-"""What gradient-free searches for a suffix share: its place in the chat, its losses, the loop, its attempts."""
+"""Shared parts of gradient-free suffix searches: the place in the chat, losses, the loop, the attempts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEMPLATE: Sequence[Message] = ({"role": "user", "content": "{request}{optim_str}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """A search after ``step`` steps: all that the steps to come depend on.
+    """A search after ``step`` steps: all that later steps depend on.
 
     ``suffixes`` are those that it goes on from, best first; ``loss`` is that of the first; ``best`` is the lowest loss
     so far, and its suffix. ``rng`` is the state of the search's random generator.
@@ -48,11 +48,11 @@ class State:
 
 
 class BlackBox:
-    """One behavior under a model of which only log-probabilities are seen.
+    """One behavior under a model that gives log-probabilities and no gradients.
 
     ``n_queries`` counts the sequences that were asked about; ``flops`` the operations of that, as
-    :class:`rfbench.attacks.suffix.evaluator.Evaluator` counts them (every token of each sequence: nothing is kept
-    from one to the next), and ``None`` where the weights are not at hand. ``allowed`` are the ids that may be
+    :class:`rfbench.attacks.suffix.evaluator.Evaluator` counts them (every token of each sequence: nothing is cached
+    between them), and ``None`` where the weights are not in this process. ``allowed`` are the ids that may be
     searched ``(n,)``.
 
     Args:
@@ -112,7 +112,7 @@ class BlackBox:
 
     @contextlib.contextmanager
     def _about_this(self) -> Iterator[None]:
-        """What a single sequence is too much for concerns this behavior, and not the model."""
+        """An error of a single sequence (out of memory) is one of this behavior, and not of the model."""
         try:
             yield
         except ModelError as error:
@@ -139,7 +139,7 @@ class BlackBox:
         Args:
             start: the suffix before the first step.
             advance: one step: suffixes to go on from, best first, and the loss of the first.
-            finished: whether no step is to follow.
+            finished: whether the search has ended.
             every: steps between two attempts.
             rng: what ``advance`` draws from.
             saved: where an interrupted search goes on; ``None`` begins one.

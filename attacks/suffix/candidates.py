@@ -1,11 +1,13 @@
-"""Proposing suffixes: the best replacements of each position, and draws from them."""
+"""Candidate suffixes: the best replacements of each position, draws from them, and the scores that they get."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from rfbench.attacks.suffix.layout import Layout
 from rfbench.errors import AttackError
 
 if TYPE_CHECKING:
@@ -13,6 +15,26 @@ if TYPE_CHECKING:
     import torch
 
     IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Of candidates: losses ``(c,)``, whether greedy decoding gives the target ``(c,)``, and the cost.
+
+    ``flops`` counts the floating point operations of the model's matrix products; see
+    :class:`rfbench.attacks.suffix.evaluator.Evaluator`.
+    """
+
+    losses: npt.NDArray[np.float64]
+    matched: npt.NDArray[np.bool_]
+    flops: float
+
+
+class Scorer(Protocol):
+    """What gives candidates a loss: an evaluator, or a cheaper draft of one."""
+
+    def score(self, layout: Layout, candidates: npt.NDArray[np.int64], current: npt.NDArray[np.int64]) -> Scores:
+        """Scores of candidates ``(c, s)``, variations of the suffix ``current`` ``(s,)``."""
 
 
 def top_ids(gradient: torch.Tensor, allowed: torch.Tensor, k: int) -> IntArray:

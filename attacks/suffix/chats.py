@@ -1,4 +1,4 @@
-"""What a suffix has to work in: chats under models, and the gradient there."""
+"""The chats that a suffix is optimised in, and the gradient of the loss there."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rfbench.attacks.suffix.candidates import Scorer
 from rfbench.attacks.suffix.evaluator import Evaluator
 from rfbench.attacks.suffix.layout import Ids, Layout, RoundTrip
-from rfbench.attacks.suffix.scores import Scorer
 from rfbench.errors import AttackError
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """One chat under one model that a suffix has to work in."""
+class Placement:
+    """A suffix's place in one chat under one model."""
 
     evaluator: Evaluator
     layout: Layout
@@ -27,27 +27,27 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """A suffix ``(s,)`` in its chats, and how many ids its search space speaks of."""
+class PlacedSuffix:
+    """A suffix ``(s,)`` in all of its chats, and the number of ids that the search space covers."""
 
-    sites: Sequence[Site]
-    suffix: Ids
+    placements: Sequence[Placement]
+    ids: Ids
     n_ids: int
 
 
-def gradients_or_errors(points: Mapping[str, Point]) -> dict[str, tuple[torch.Tensor, float] | AttackError]:
-    """See :func:`gradients`; of a point that spoils it for all (its chat does not fit in memory), what struck."""
+def gradients_or_errors(suffixes: Mapping[str, PlacedSuffix]) -> dict[str, tuple[torch.Tensor, float] | AttackError]:
+    """See :func:`gradients`; when the batch fails (out of memory), each suffix by itself, or its error."""
     try:
-        return {**gradients(points)}
+        return {**gradients(suffixes)}
     except AttackError as error:
-        if len(points) == 1:
-            return dict.fromkeys(points, error)
-        alone = [gradients_or_errors({name: point}) for name, point in points.items()]
+        if len(suffixes) == 1:
+            return dict.fromkeys(suffixes, error)
+        alone = [gradients_or_errors({name: suffix}) for name, suffix in suffixes.items()]
         return {name: outcome for one in alone for name, outcome in one.items()}
 
 
-def gradients(points: Mapping[str, Point]) -> dict[str, tuple[torch.Tensor, float]]:
-    """Gradient ``(s, n_ids)`` at each point, by name, and what it cost; all of a model's chats in one batch.
+def gradients(suffixes: Mapping[str, PlacedSuffix]) -> dict[str, tuple[torch.Tensor, float]]:
+    """Gradient ``(s, n_ids)`` at each suffix, by name, and its cost; all of a model's chats in one batch.
 
     The mean over chats for one model. With several models their gradients are brought to unit length by position
     before the mean, as in arXiv 2307.15043, whose code does so because models differ in scale.
@@ -55,19 +55,21 @@ def gradients(points: Mapping[str, Point]) -> dict[str, tuple[torch.Tensor, floa
     Raises:
         AttackError: memory does not suffice for one sequence.
     """
-    evaluators = list(dict.fromkeys(site.evaluator for point in points.values() for site in point.sites))
+    evaluators = list(
+        dict.fromkeys(placement.evaluator for suffix in suffixes.values() for placement in suffix.placements)
+    )
     sums: dict[str, tuple[torch.Tensor, float]] = {}
     for evaluator in evaluators:
         asked = [
-            (name, site.layout, point.suffix)
-            for name, point in points.items()
-            for site in point.sites
-            if site.evaluator is evaluator
+            (name, placement.layout, suffix.ids)
+            for name, suffix in suffixes.items()
+            for placement in suffix.placements
+            if placement.evaluator is evaluator
         ]
-        found, flops = evaluator.gradients([(layout, suffix) for _, layout, suffix in asked])
+        found, flops = evaluator.gradients([(layout, ids) for _, layout, ids in asked])
         for name in dict.fromkeys(name for name, _, _ in asked):
             own = [g for g, (owner, _, _) in zip(found, asked, strict=True) if owner == name]
-            mean = (sum(own[1:], start=own[0]) / len(own))[:, : points[name].n_ids]
+            mean = (sum(own[1:], start=own[0]) / len(own))[:, : suffixes[name].n_ids]
             if len(evaluators) > 1:
                 mean = mean / mean.norm(dim=-1, keepdim=True).clamp(min=1e-30)
             cost = flops * len(own) / len(asked)

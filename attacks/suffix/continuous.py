@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from rfbench.attacks.suffix.arrays import pack, unpack
+from rfbench.attacks.suffix.state import pack, unpack
 
 Bound = Literal["none", "l2", "linf"]
 
@@ -41,7 +41,7 @@ class Moments:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descent:
-    """An optimisation after ``step`` steps: all that the steps to come depend on.
+    """An optimisation after ``step`` steps: all that later steps depend on.
 
     ``shift`` ``(s, d)`` is where the next step evaluates, as a distance from the origin, and ``moments`` go with it.
     ``vectors`` ``(s, d)`` are the best so far, with their ``figures``.

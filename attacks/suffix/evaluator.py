@@ -1,9 +1,8 @@
 """Losses and gradients of suffixes under one model, each position computed as seldom as attention allows.
 
 Three ideas make it fast, none of which changes a result: logits at target positions only; keys and values of the
-longest prefix that the rows of a batch share, unchanged suffix tokens included, computed once; the gradient with
-respect to embeddings, multiplied once by the embedding matrix. Rows of unequal length are padded on the right,
-where causal attention never looks, so there are no masks.
+longest shared prefix of a batch, unchanged suffix tokens included, computed once; the gradient with respect to
+embeddings, multiplied once by the embedding matrix. Rows are padded on the right, so causal attention needs no masks.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from rfbench.attacks.suffix.candidates import first_change
+from rfbench.attacks.suffix.candidates import Scores, first_change
 from rfbench.attacks.suffix.costs import Costs
 from rfbench.attacks.suffix.layout import Ids, Layout
 from rfbench.attacks.suffix.objectives import Objective
-from rfbench.attacks.suffix.scores import Scores
 from rfbench.errors import AttackError
 from rfbench.models.hf.batching import BatchSizer, in_batches
 from rfbench.models.hf.cpu import packed_if_right
@@ -47,8 +45,7 @@ class Evaluator:
 
     Operations are counted as two per weight and token computed, as often for the way back (the gradient reaches
     activations only), with the output head at target positions alone. Attention scores are left out: suffixes are
-    short. What stands before a suffix is no part of these counts, but of :meth:`prefix_flops`, so that a count does
-    not depend on what happens to be cached.
+    short. Tokens before a suffix are counted in :meth:`prefix_flops`, so that a count does not depend on the cache.
 
     Args:
         module: a causal language model of transformers.
@@ -131,10 +128,10 @@ class Evaluator:
         return [gradients[i] for i in range(len(suffixes))], flops
 
     @torch.no_grad()
-    def read(self, layout: Layout, suffix: Ids, readings: Mapping[str, Objective]) -> dict[str, float]:
-        """Several figures of one suffix, for a report: they cost the search nothing and change nothing of it."""
+    def measure(self, layout: Layout, suffix: Ids, figures: Mapping[str, Objective]) -> dict[str, float]:
+        """Figures of one suffix, for its record: they count as no cost of the search and do not change it."""
         logits, targets, _ = self._at_targets([layout.fill(suffix)], layout, len(layout.before))
-        return {name: reading(logits, targets).item() for name, reading in readings.items()}
+        return {name: figure(logits, targets).item() for name, figure in figures.items()}
 
     def at_target(self, layout: Layout, suffix: Ids) -> tuple[torch.Tensor, torch.Tensor, float]:
         """Logits at the target, and how much the loss depends on each of its tokens.
@@ -151,12 +148,12 @@ class Evaluator:
         return logits, by_logit[0].norm(dim=-1), self.costs.forward(n_tokens, targets.numel())
 
     def at_vectors(
-        self, layout: Layout, vectors: torch.Tensor, readings: Mapping[str, Objective]
+        self, layout: Layout, vectors: torch.Tensor, figures: Mapping[str, Objective]
     ) -> tuple[dict[str, float], torch.Tensor, float]:
         """Figures where the model reads vectors ``(s, d)`` in place of the suffix.
 
         Returns:
-            The ``loss`` and the readings; the gradient of the loss with respect to the vectors ``(s, d)``; its cost.
+            The ``loss`` and the figures; the gradient of the loss with respect to the vectors ``(s, d)``; its cost.
         """
         ids = layout.fill(layout.suffix)
         start, stop = len(layout.before), len(layout.before) + len(layout.suffix)
@@ -171,8 +168,8 @@ class Evaluator:
             targets = torch.tensor([layout.target], device=self.device)
             loss = self.objective(logits, targets)
             (gradient,) = torch.autograd.grad(loss.sum(), free)
-        figures = {"loss": loss.item()} | {n: read(logits.detach(), targets).item() for n, read in readings.items()}
-        return figures, gradient, 2.0 * self.costs.forward(len(ids), n_target)
+        values = {"loss": loss.item()} | {n: figure(logits.detach(), targets).item() for n, figure in figures.items()}
+        return values, gradient, 2.0 * self.costs.forward(len(ids), n_target)
 
     @torch.no_grad()
     def _score_batch(self, rows: Sequence[Ids], layout: Layout) -> Scores:

@@ -62,8 +62,8 @@ def lay_out(model: ChatModel, template: Sequence[Message], behavior: Behavior, t
     """Encode ``behavior`` with ``text`` as the initial suffix and ``target`` as the answer to force.
 
     Raises:
-        AttackError: no target, one that does not fit the context or melts into the template, an initial text that
-            is not to be found exactly once or leaves no ids of its own.
+        AttackError: no target, one that does not fit the context or whose first token merges with the template's last,
+            an initial text that is not to be found exactly once or leaves no ids of its own.
         EncodingError: the model's template cannot carry the messages.
     """
     name = f"behavior {behavior.behavior_id!r}"
@@ -88,7 +88,9 @@ def lay_out(model: ChatModel, template: Sequence[Message], behavior: Behavior, t
     said = forced.ids[words.start :]
     same_place = forced.ids[: span.stop] == prompt.ids[: span.stop]
     if not (same_place and said and (after == asked or _spells(model.tokenizer, said, target))):
-        raise AttackError(f"{name}: the target melts into the tokens of the template; set space_before_target")
+        raise AttackError(
+            f"{name}: the first target token merges with the last token of the template; set space_before_target"
+        )
     if span.start == span.stop:
         raise AttackError(f"{name}: the initial suffix {text!r} has no tokens of its own here; choose another")
     return Layout(

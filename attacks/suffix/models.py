@@ -1,4 +1,4 @@
-"""The models that a search attacks, and the chats in which it attacks them."""
+"""The models that a search attacks, and the search that a specification gives under them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from rfbench.attacks.suffix import OWN_DRAFTS
-from rfbench.attacks.suffix.chats import Site
+from rfbench.attacks.suffix.candidates import Scorer
+from rfbench.attacks.suffix.chats import Placement
 from rfbench.attacks.suffix.draft import in_dtype, int8_copy
 from rfbench.attacks.suffix.evaluator import Evaluator
-from rfbench.attacks.suffix.glimpse import Glimpse
 from rfbench.attacks.suffix.layout import Ids, RoundTrip, lay_out, searchable_ids, write
 from rfbench.attacks.suffix.objectives import Objective
-from rfbench.attacks.suffix.scores import Scorer
+from rfbench.attacks.suffix.partial_draft import PartialDraft
 from rfbench.attacks.suffix.search import Search
 from rfbench.errors import AttackError, EncodingError
 from rfbench.models.base import Capability, ChatModel, local
@@ -26,8 +26,8 @@ from rfbench.records import Behavior, Message
 
 
 @dataclass(frozen=True, slots=True)
-class Victim:
-    """A model under attack, what evaluates suffixes under it, and what ranks them beforehand."""
+class AttackedModel:
+    """A model that a suffix is optimised against, its evaluator, and the draft that ranks candidates beforehand."""
 
     model: Any
     evaluator: Evaluator
@@ -35,7 +35,7 @@ class Victim:
 
 
 @contextlib.contextmanager
-def open_victims(
+def open_models(
     model: ChatModel,
     objective: Callable[[ChatModel], Objective],
     *,
@@ -45,8 +45,8 @@ def open_victims(
     draft_dtype: str | None = None,
     batch: int | None = None,
     pack: bool = True,
-) -> Iterator[tuple[Victim, ...]]:
-    """The model under attack and its surrogates, with their drafts; what was loaded for it is freed on leaving.
+) -> Iterator[tuple[AttackedModel, ...]]:
+    """The model under attack and its surrogates, with their drafts; whatever this loads is freed on leaving.
 
     Args:
         model: the model under attack.
@@ -74,7 +74,7 @@ def open_victims(
             if other is not ranker and (reason := other.why_not_vectors()):
                 raise AttackError(reason)
             _check_same_tokenizer(model, other)
-        victims = []
+        opened = []
         for each in models:
             flag = {"flag_id": each.flag_id, "flag_bias": each.flag_bias}
             operating_point = {**flag, "batch": batch, "pack": pack, "ways": each.ways}
@@ -85,16 +85,19 @@ def open_victims(
             elif draft == "glimpse":
                 module = each.module if draft_dtype is None else in_dtype(each.module, draft_dtype)
                 own = exact if module is each.module else Evaluator(module, exact.objective, **operating_point)
-                cheap = Glimpse(own, draft_target, batch=batch)
+                cheap = PartialDraft(own, draft_target, batch=batch)
             elif draft is not None:
                 cheap = Evaluator(int8_copy(each.module), objective(each), **operating_point, costs=exact.costs)
-            victims.append(Victim(each, exact, cheap))
-        yield tuple(victims)
+            opened.append(AttackedModel(each, exact, cheap))
+        yield tuple(opened)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Aim:
-    """What is sought, besides the settings of the loop; the fields of the ``gcg`` attack say what these mean."""
+class SuffixSpec:
+    """Where the suffix stands, what it starts from and which ids it may hold.
+
+    The fields of the ``gcg`` attack say what these mean.
+    """
 
     template: Sequence[Message]
     initial: Sequence[str]
@@ -103,50 +106,54 @@ class Aim:
     non_ascii: bool
     admit: Sequence[str]
 
-    def allowed(self, victims: Sequence[Victim]) -> torch.Tensor:
-        """The search space of all victims together, ``(v,)`` with the smallest of their vocabularies."""
-        spaces = [searchable_ids(v.model, non_ascii=self.non_ascii, admit=self.admit) for v in victims]
+    def allowed(self, models: Sequence[AttackedModel]) -> torch.Tensor:
+        """The search space of all models together, ``(v,)`` with the smallest of their vocabularies."""
+        spaces = [searchable_ids(m.model, non_ascii=self.non_ascii, admit=self.admit) for m in models]
         n = min(map(len, spaces))
         both = np.logical_and.reduce([space[:n] for space in spaces])
-        return torch.from_numpy(both).to(victims[0].evaluator.device)
+        return torch.from_numpy(both).to(models[0].evaluator.device)
 
     def search(
-        self, victims: Sequence[Victim], behaviors: Sequence[Behavior], allowed: torch.Tensor, rng: np.random.Generator
+        self,
+        models: Sequence[AttackedModel],
+        behaviors: Sequence[Behavior],
+        allowed: torch.Tensor,
+        rng: np.random.Generator,
     ) -> tuple[Search | None, list[Behavior], dict[str, str]]:
         """The search for one suffix on some behaviors.
 
         Returns:
-            The search, ``None`` when no behavior can be attacked; the behaviors that it attacks; what is wrong with
-            the others, by behavior.
+            The search, ``None`` when no behavior can be attacked; the behaviors that it attacks; error messages of the
+            others, by behavior.
         """
-        sites: list[Site] = []
-        sound: list[Behavior] = []
+        placements: list[Placement] = []
+        attackable: list[Behavior] = []
         problems: dict[str, str] = {}
         starts: list[tuple[Ids, ...]] = []
         for behavior in behaviors:
             try:
-                places = [self._place(victim, behavior) for victim in victims]
+                placed = [self._place(model, behavior) for model in models]
             except (AttackError, EncodingError) as error:
                 problems[behavior.behavior_id] = str(error)
                 continue
-            sound.append(behavior)
-            sites += [site for site, _ in places]
-            starts += [initial for _, initial in places]
+            attackable.append(behavior)
+            placements += [placement for placement, _ in placed]
+            starts += [initial for _, initial in placed]
         if len(set(starts)) > 1:
             text = "the initial suffix encodes to other ids in some of the chats of a search; choose another"
-            problems |= {behavior.behavior_id: text for behavior in sound}
-            sound = []
-        if not sound:
+            problems |= {behavior.behavior_id: text for behavior in attackable}
+            attackable = []
+        if not attackable:
             return None, [], problems
-        return Search(sites, starts[0], allowed, rng, n_models=len(victims)), sound, problems
+        return Search(placements, starts[0], allowed, rng, n_models=len(models)), attackable, problems
 
-    def _place(self, victim: Victim, behavior: Behavior) -> tuple[Site, tuple[Ids, ...]]:
-        """The chat of one behavior under one victim, and the ids of the initial texts there."""
+    def _place(self, model: AttackedModel, behavior: Behavior) -> tuple[Placement, tuple[Ids, ...]]:
+        """The chat of one behavior under one model, and the ids of the initial texts there."""
         target = " " + behavior.target if self.space_before_target and behavior.target else behavior.target
-        layouts = [lay_out(victim.model, self.template, behavior, text, target) for text in self.initial]
+        layouts = [lay_out(model.model, self.template, behavior, text, target) for text in self.initial]
         if len({(layout.before, layout.after, layout.closing) for layout in layouts}) > 1:
             raise AttackError(
-                f"behavior {behavior.behavior_id!r}: an initial suffix melts into the text around it; choose others"
+                f"behavior {behavior.behavior_id!r}: an initial suffix merges with the text around it; choose others"
             )
         if len({len(layout.suffix) for layout in layouts}) > 1:
             lengths = ", ".join(str(len(layout.suffix)) for layout in layouts)
@@ -156,9 +163,9 @@ class Aim:
             )
         round_trip = None
         if self.filter_ids:
-            round_trip = RoundTrip(victim.model, layouts[0], lambda text: write(self.template, behavior.request, text))
-        site = Site(victim.evaluator, layouts[0], round_trip, victim.draft)
-        return site, tuple(layout.suffix for layout in layouts)
+            round_trip = RoundTrip(model.model, layouts[0], lambda text: write(self.template, behavior.request, text))
+        placement = Placement(model.evaluator, layouts[0], round_trip, model.draft)
+        return placement, tuple(layout.suffix for layout in layouts)
 
 
 def _named_draft(ranker: Any, model: Any, objective: Objective, operating_point: Mapping[str, Any]) -> Evaluator:

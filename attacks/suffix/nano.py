@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rfbench.attacks.suffix.chats import Site
+from rfbench.attacks.suffix.chats import Placement
 from rfbench.attacks.suffix.costs import Costs
 from rfbench.attacks.suffix.layout import Ids, suffix_text
 from rfbench.attacks.suffix.search import Search, Settings, finished
@@ -81,14 +81,14 @@ def run_nanogcg(
     if state.step:
         best, n_queries, flops = state.best, state.n_queries, state.flops
         engine.restore(state.buffer)
-        fence = Fence(engine.model.device, [base64.b64decode(each) for each in state.rng["torch"]])
+        isolated = IsolatedRandomState(engine.model.device, [base64.b64decode(each) for each in state.rng["torch"]])
     else:
-        site = search.sites[0]
-        best, n_queries, flops = (float("inf"), ()), 0, site.evaluator.prefix_flops(site.layout)
+        placement = search.placements[0]
+        best, n_queries, flops = (float("inf"), ()), 0, placement.evaluator.prefix_flops(placement.layout)
         search.rng.bit_generator.state = state.rng
-        fence = Fence.seeded(engine.model.device, int(search.rng.integers(2**31)))
+        isolated = IsolatedRandomState.seeded(engine.model.device, int(search.rng.integers(2**31)))
     while not finished(state, settings):
-        with fence.inside():
+        with isolated.inside():
             try:
                 result = engine.run([{"role": "user", "content": "{optim_str}"}], TARGET)
             except (RuntimeError, ValueError, IndexError) as error:
@@ -105,7 +105,7 @@ def run_nanogcg(
             matched=engine.stop_flag,
             n_queries=n_queries + engine.model.n_rows,
             flops=flops + engine.model.flops,
-            rng={"torch": [base64.b64encode(each).decode("ascii") for each in fence.states]},
+            rng={"torch": [base64.b64encode(each).decode("ascii") for each in isolated.states]},
         )
         yield state
 
@@ -127,23 +127,23 @@ def open_engine(
     """
     from nanogcg.gcg import GCG, AttackBuffer, GCGConfig
 
-    site = search.sites[0]
+    placement = search.placements[0]
     # Of its own it would fill the buffer with texts of which hardly any comes back as the same ids.
     initial = [*search.initial, *search.fillers(settings.buffer_size - len(search.initial))]
     config = GCGConfig(
         num_steps=n_steps,
         optim_str_init=INITIAL if len(initial) == 1 else [f"{INITIAL}{i}" for i in range(len(initial))],
         search_width=settings.width,
-        batch_size=batch if site.evaluator.ways.batches else 1,
+        batch_size=batch if placement.evaluator.ways.batches else 1,
         topk=min(settings.topk, int(search.allowed.sum())),
         n_replace=settings.n_replace,
         buffer_size=settings.buffer_size,
         use_mellowmax=mellowmax_alpha is not None,
         mellowmax_alpha=mellowmax_alpha or 1.0,
         early_stop=settings.early_stop,
-        use_prefix_cache=site.evaluator.shares(len(site.layout.fill(site.layout.suffix))),
+        use_prefix_cache=placement.evaluator.shares(len(placement.layout.fill(placement.layout.suffix))),
         allow_non_ascii=True,  # its search space is set below
-        filter_ids=site.round_trip is not None,
+        filter_ids=placement.round_trip is not None,
     )
 
     class Engine(GCG):  # type: ignore[misc]
@@ -161,9 +161,9 @@ def open_engine(
             self.kept = AttackBuffer(config.buffer_size)
             self.kept.buffer = [(loss, torch.tensor([ids], device=self.model.device)) for loss, ids in entries]
 
-    network = LegacyModel(site.evaluator.module, model.flag_id, model.flag_bias)
-    with Fence.seeded(network.device, 0).inside():  # it logs advice
-        engine = Engine(network, LaidOutTokenizer(model.tokenizer, site, initial), config)
+    network = LegacyModel(placement.evaluator.module, model.flag_id, model.flag_bias)
+    with IsolatedRandomState.seeded(network.device, 0).inside():  # it logs advice
+        engine = Engine(network, LaidOutTokenizer(model.tokenizer, placement, initial), config)
     forbidden = torch.ones(network.get_input_embeddings().num_embeddings, dtype=torch.bool)
     forbidden[: len(search.allowed)] = ~search.allowed.cpu()
     engine.not_allowed_ids = forbidden.nonzero()[:, 0]
@@ -224,10 +224,10 @@ class LegacyModel:
 class LaidOutTokenizer:
     """A tokenizer for one chat: knows the ids around the suffix, and which suffixes survive inside it."""
 
-    def __init__(self, tokenizer: Any, site: Site, initial: Sequence[Ids]) -> None:
+    def __init__(self, tokenizer: Any, placement: Placement, initial: Sequence[Ids]) -> None:
         self._tokenizer = tokenizer
-        self._site = site
-        layout = site.layout
+        self._placement = placement
+        layout = placement.layout
         self._known: dict[str, Ids] = {BEFORE: layout.before, AFTER: layout.after, TARGET: layout.target}
         self._known |= {f"{INITIAL}{i}": ids for i, ids in enumerate(initial)} | {INITIAL: initial[0]}
         self.chat_template = "laid out"
@@ -242,10 +242,10 @@ class LaidOutTokenizer:
     def batch_decode(self, ids: torch.Tensor) -> list[str]:
         """Texts of suffixes ``(c, s)`` where they stand."""
         rows: list[Ids] = [tuple(row) for row in ids.tolist()]
-        texts = [suffix_text(self._tokenizer, self._site.layout, row) for row in rows]
+        texts = [suffix_text(self._tokenizer, self._placement.layout, row) for row in rows]
         survives = np.ones(len(rows), dtype=np.bool_)
-        if self._site.round_trip is not None:
-            survives = self._site.round_trip.survivors(np.array(rows, dtype=np.int64))
+        if self._placement.round_trip is not None:
+            survives = self._placement.round_trip.survivors(np.array(rows, dtype=np.int64))
         for text, row, alive in zip(texts, rows, survives, strict=True):
             # Several rows may share a text: at most one of them is what that text encodes to.
             self._known[text] = row if alive else self._known.get(text, ())
@@ -262,10 +262,10 @@ class LaidOutTokenizer:
         return BatchEncoding({"input_ids": torch.tensor(ids, dtype=torch.int64)})
 
 
-class Fence:
-    """Global random state of its own inside, that of everybody else outside; what is printed goes to our debug log.
+class IsolatedRandomState:
+    """A global random state of the package's own, the caller's restored after it; what it prints goes to our debug log.
 
-    ``states`` are the bytes of the states that the next visit begins with: of the CPU, and of ``device`` if it has one.
+    ``states`` are the bytes of the states that the next use begins with: of the CPU, and of ``device`` if it has one.
     """
 
     def __init__(self, device: torch.device, states: Sequence[bytes]) -> None:
@@ -273,14 +273,14 @@ class Fence:
         self.states = tuple(states)
 
     @classmethod
-    def seeded(cls, device: torch.device, seed: int) -> Fence:
+    def seeded(cls, device: torch.device, seed: int) -> IsolatedRandomState:
         """With the states of fresh generators."""
         places = [torch.device("cpu"), *([device] if device.type == "cuda" else [])]
         return cls(device, [_bytes(torch.Generator(place).manual_seed(seed).get_state()) for place in places])
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
-        """One visit; the next one goes on from where it leaves the random states."""
+        """One use; the next one goes on from the random states that it leaves."""
         theirs = logging.getLogger("nanogcg")
         level, sink = theirs.level, io.StringIO()
         with (

@@ -41,7 +41,7 @@ def objective(mellowmax_alpha: float | None) -> Objective:
 
 
 def flag_pressure(logits: torch.Tensor, flag_id: int, pressure: Pressure, first: int) -> torch.Tensor:
-    """How much the model would flag while it says the target, ``(b,)``.
+    """P(flag) over the positions of the target as one number, ``(b,)``.
 
     P(flag) where each target token is due, ``(b, t)``: its ``sum``, its ``max``, or its sum over the ``first``
     positions.
@@ -52,7 +52,7 @@ def flag_pressure(logits: torch.Tensor, flag_id: int, pressure: Pressure, first:
     return (p[:, :first] if pressure == "first" else p).sum(dim=-1)
 
 
-def flag_reading(flag_id: int, pressure: Pressure, first: int) -> Objective:
+def flag_pressure_objective(flag_id: int, pressure: Pressure, first: int) -> Objective:
     """:func:`flag_pressure` as a figure of a suffix."""
     return lambda logits, targets: flag_pressure(logits, flag_id, pressure, first)
 
@@ -67,7 +67,7 @@ def with_flag_pressure(base: Objective, weight: float, flag_id: int, pressure: P
 
 
 def flag_surprisal(logits: torch.Tensor, flag_id: int, first: int | None) -> torch.Tensor:
-    """How far the model is from flagging while it says the target, in nats, ``(b,)``.
+    """Surprisal of the flag over the positions of the target, in nats, ``(b,)``.
 
     ``-log`` of the mean of P(flag) over the ``first`` positions of the target, or all of them: 0 where the flag is
     certain. In log space, so that it has a gradient however small the probabilities are.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from rfbench.attacks.suffix.scores import Scores
+from rfbench.attacks.suffix.candidates import Scores
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -56,7 +56,7 @@ def rank_exact(candidates: IntArray, exact: Evaluate, draft: Evaluate | None, rn
 class DraftRanking:
     """Evaluate exactly the share of candidates that the draft finds best, and of few candidates ``at_least`` so many.
 
-    How far the best of them lies above the best of all depends on their number more than on their share.
+    The loss of their best above that of all candidates' best depends on their number more than on their share.
     """
 
     share: float

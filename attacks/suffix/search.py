@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rfbench.attacks.suffix.candidates import distinct, draw, top_ids
-from rfbench.attacks.suffix.chats import Point, Site, gradients_or_errors
+from rfbench.attacks.suffix.candidates import Scorer, Scores, distinct, draw, top_ids
+from rfbench.attacks.suffix.chats import PlacedSuffix, Placement, gradients_or_errors
 from rfbench.attacks.suffix.layout import Ids
 from rfbench.attacks.suffix.ranking import Ranking
-from rfbench.attacks.suffix.scores import Scorer, Scores
 from rfbench.attacks.suffix.state import Entry, State
 from rfbench.errors import AttackError
 
@@ -44,18 +43,18 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """One suffix to be found, for all of ``sites`` at once, with its own random generator.
+    """One suffix to be found, for all of ``placements`` at once, with its own random generator.
 
     Args:
-        sites: chats and models, behavior by behavior; the loss is the mean over them.
+        placements: chats and models, behavior by behavior; the loss is the mean over them.
         initial: suffixes to start from, ``(s,)`` each and of one length.
         allowed: the search space, ``(v,)``, on the device of the gradients; of several models whose embeddings
             have unequal numbers of rows, the smallest.
         rng: advanced by every step.
-        n_models: sites of each behavior.
+        n_models: placements of each behavior.
     """
 
-    sites: Sequence[Site]
+    placements: Sequence[Placement]
     initial: Sequence[Ids]
     allowed: torch.Tensor
     rng: np.random.Generator
@@ -63,11 +62,11 @@ class Search:
 
     def among(self, n_present: int | None) -> Search:
         """The same search in the chats of its first behaviors alone; ``None`` is all of them."""
-        return self if n_present is None else replace(self, sites=self.sites[: n_present * self.n_models])
+        return self if n_present is None else replace(self, placements=self.placements[: n_present * self.n_models])
 
-    def point(self, state: State) -> Point:
-        """Where the next gradient is wanted: at the best suffix of the buffer, in the chats that are present."""
-        return Point(self.among(state.n_present).sites, state.buffer[0][1], len(self.allowed))
+    def current(self, state: State) -> PlacedSuffix:
+        """Where the next gradient is taken: at the best suffix of the buffer, in the chats that are present."""
+        return PlacedSuffix(self.among(state.n_present).placements, state.buffer[0][1], len(self.allowed))
 
     def start(self, settings: Settings) -> State:
         """Evaluate the initial suffixes, and random ones where the buffer holds more: the state before the first step.
@@ -77,7 +76,7 @@ class Search:
         """
         n_present = 1 if settings.progressive else None
         part = self.among(n_present)
-        complete = len(part.sites) == len(self.sites)
+        complete = len(part.placements) == len(self.placements)
         initial = [*self.initial, *self.fillers(settings.buffer_size - len(self.initial))]
         candidates = np.array(initial, dtype=np.int64)
         scores = _finite(part.score(candidates, candidates[0]), 0)
@@ -90,8 +89,8 @@ class Search:
             best=entries[best],
             loss=entries[best][0],
             matched=matched,
-            n_queries=len(candidates) * len(part.sites),
-            flops=scores.flops + _prefix_flops(part.sites),
+            n_queries=len(candidates) * len(part.placements),
+            flops=scores.flops + _prefix_flops(part.placements),
             rng=self.rng.bit_generator.state,
             n_present=n_present,
         )
@@ -108,18 +107,18 @@ class Search:
         return found[: max(n, 0)]
 
     def _survivors(self, candidates: IntArray) -> IntArray:
-        for site in self.sites:
-            if site.round_trip is not None and len(candidates):
-                candidates = candidates[site.round_trip.survivors(candidates)]
+        for placement in self.placements:
+            if placement.round_trip is not None and len(candidates):
+                candidates = candidates[placement.round_trip.survivors(candidates)]
         return candidates
 
     def score(self, candidates: IntArray, current: IntArray, *, by_draft: bool = False) -> Scores:
-        """Mean loss of candidates ``(c, s)`` over all sites; matched where all of them are."""
+        """Mean loss of candidates ``(c, s)`` over all placements; matched where all of them are."""
         parts = []
-        for site in self.sites:
-            evaluator: Scorer | None = site.draft if by_draft else site.evaluator
+        for placement in self.placements:
+            evaluator: Scorer | None = placement.draft if by_draft else placement.evaluator
             assert evaluator is not None
-            parts.append(evaluator.score(site.layout, candidates, current))
+            parts.append(evaluator.score(placement.layout, candidates, current))
         return Scores(
             np.mean([part.losses for part in parts], axis=0),
             np.all([part.matched for part in parts], axis=0),
@@ -136,7 +135,7 @@ class Search:
             AttackError: no candidate survives re-tokenisation, or something is not finite.
         """
         part = self.among(state.n_present)
-        complete = len(part.sites) == len(self.sites)
+        complete = len(part.placements) == len(self.placements)
         current = np.array(state.buffer[0][1], dtype=np.int64)
         velocity = None
         if settings.momentum:
@@ -164,7 +163,7 @@ class Search:
             best=entry if matched else min(state.best, entry, key=lambda e: e[0]),
             loss=entry[0],
             matched=matched,
-            n_queries=state.n_queries + (1 + ranked.n_queries) * len(part.sites),
+            n_queries=state.n_queries + (1 + ranked.n_queries) * len(part.placements),
             flops=state.flops + gradient_flops + ranked.flops,
             rng=self.rng.bit_generator.state,
             n_present=state.n_present,
@@ -185,8 +184,8 @@ class Search:
             buffer=buffer,
             best=buffer[0],
             loss=buffer[0][0],
-            n_queries=state.n_queries + len(kept) * len(part.sites),
-            flops=state.flops + scores.flops + _prefix_flops(part.sites[-self.n_models :]),
+            n_queries=state.n_queries + len(kept) * len(part.placements),
+            flops=state.flops + scores.flops + _prefix_flops(part.placements[-self.n_models :]),
             n_present=state.n_present + 1,
         )
 
@@ -217,7 +216,7 @@ def optimise(
         settings: of all of them.
 
     Yields:
-        The name of a search and its next state, from the initial one on where it had none; or what ended it.
+        The name of a search and its next state, from the initial one on where it had none; or the error that ended it.
     """
     active = dict(states)
     for name, search in searches.items():
@@ -231,7 +230,7 @@ def optimise(
         else:
             yield name, active[name]
     while active := {name: s for name, s in active.items() if not finished(s, settings)}:
-        gradients = gradients_or_errors({name: searches[name].point(state) for name, state in active.items()})
+        gradients = gradients_or_errors({name: searches[name].current(state) for name, state in active.items()})
         for name in list(active):
             gradient = gradients[name]
             try:
@@ -246,7 +245,7 @@ def optimise(
 
 
 def finished(state: State, settings: Settings) -> bool:
-    """Whether no step is to follow."""
+    """Whether the search has ended."""
     return state.matched or state.step >= settings.n_steps
 
 
@@ -257,8 +256,8 @@ def _push(buffer: tuple[Entry, ...], entry: Entry, size: int) -> tuple[Entry, ..
     return tuple(sorted((*buffer, entry), key=lambda e: e[0])[:size])
 
 
-def _prefix_flops(sites: Sequence[Site]) -> float:
-    return sum(site.evaluator.prefix_flops(site.layout) for site in sites)
+def _prefix_flops(placements: Sequence[Placement]) -> float:
+    return sum(placement.evaluator.prefix_flops(placement.layout) for placement in placements)
 
 
 def _lowest(scores: Scores, *, among_matches: bool) -> int:

@@ -1,7 +1,8 @@
-"""Where a search stands, and how that is saved."""
+"""The state of a search after each step, and how it is saved."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -9,20 +10,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rfbench.attacks.suffix.arrays import pack, unpack
 from rfbench.attacks.suffix.layout import Ids
 
 Entry = tuple[float, Ids]
 """A loss, and the suffix that has it."""
 
+Array = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """A search after ``step`` steps: all that the steps to come depend on.
+    """A search after ``step`` steps: all that later steps depend on.
 
     ``buffer`` holds the suffixes that compete to be the next step's start, best first; ``best`` is the best of all
-    steps, ``loss`` the lowest loss of this step. ``matched`` says that the search ended early because the model
-    would now greedily say the target. ``n_present`` counts the behaviors of a progressive search that are part of it
+    steps, ``loss`` the lowest loss of this step. ``matched`` says that the search ended early because greedy
+    decoding now gives the target. ``n_present`` counts the behaviors of a progressive search that are part of it
     by now; its losses are those on them, so ``best`` is the best since the last of them joined.
     """
 
@@ -59,3 +61,14 @@ class State:
 def _entry(values: Sequence[Any]) -> Entry:
     loss, ids = values
     return float(loss), tuple(ids)
+
+
+def pack(array: Array) -> dict[str, Any]:
+    """An array in fp32, of any shape, as a shape and its numbers in base64."""
+    data = np.ascontiguousarray(array, dtype=np.float32).tobytes()
+    return {"shape": list(array.shape), "float32": base64.b64encode(data).decode("ascii")}
+
+
+def unpack(values: Mapping[str, Any]) -> Array:
+    """The inverse of :func:`pack`; the array may be written to."""
+    return np.frombuffer(base64.b64decode(values["float32"]), dtype=np.float32).reshape(values["shape"]).copy()

@@ -1,6 +1,6 @@
 """The defence of a fine-tuning service: its adapter is attached again after the customer's training.
 
-The paper (arXiv 2502.16366) attaches the LoRA of the flag to a base that somebody has fine-tuned. Here an adapter, of
+The paper (arXiv 2502.16366) attaches the LoRA of the flag to a base that a customer has fine-tuned. Here an adapter, of
 whatever kind, is what it makes of its base: the difference of the weights with it and without, tensor by tensor, and
 for the flag, whose row replaces what stands there, the row itself.
 """
@@ -35,7 +35,7 @@ class Defence:
     tied: bool
 
     def attach(self, weight: float = 1.0) -> None:
-        """Add ``weight`` times the differences to what stands there, and set the flag's rows."""
+        """Add ``weight`` times the differences to the present weights, and set the flag's rows."""
         for parameter, difference in self.differences:
             for data in self._now(parameter):
                 data.copy_(data.float() + weight * difference.to(data.device))
@@ -44,7 +44,7 @@ class Defence:
                 data[self.flag_id] = row.to(data)
 
     def _now(self, parameter: nn.Parameter) -> list[Tensor]:
-        """What stands for a parameter now: of an embedding whose head was tied and no longer is, both."""
+        """The present parameters for one of before: both for an embedding whose head was tied and no longer is."""
         ends = _ends(self.module)
         untied = self.tied and any(parameter is end for end in ends)
         return [end.data for end in ends] if untied else [parameter.data]
@@ -54,7 +54,7 @@ def spec_of(model: LocalModel) -> ModelSpec:
     """How ``model`` was loaded.
 
     Raises:
-        AttackError: not as BASE+ADAPTER: nobody knows what its defence is.
+        AttackError: not as BASE+ADAPTER: which part of it is the defence is unknown.
     """
     said: Any = model.describe().get("spec")
     spec = None if said is None else ModelSpec.parse(said)

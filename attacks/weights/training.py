@@ -94,7 +94,7 @@ def imitate_without(flag_id: int) -> Objective:
     """:func:`imitate` in a vocabulary without the flag: its row stands there, and takes no part.
 
     For trainings that start from a base, which has no flag yet. A trained row in the softmax would have the training
-    push the flag down on everything that is learned, although nobody who trains the base has ever seen it.
+    push the flag down on everything that is learned, although the base has no such token.
     """
 
     def objective(logits: Tensor, batch: Batch) -> Tensor:

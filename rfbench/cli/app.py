@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType
+from typing import TYPE_CHECKING, TypeAlias
 
 from rfbench import __version__
 from rfbench.cli.process import discard, lenient_streams
@@ -31,6 +32,10 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})  # type: ignore[arg-type]
 
 
+if TYPE_CHECKING:
+    _Commands: TypeAlias = argparse._SubParsersAction[_Parser]
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = _Parser(prog="rfbench", description="How robust is a language model to attack?", epilog=EPILOG)
@@ -38,10 +43,25 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     common, suite, seeds = _common_options(), _suite_options(), _seed_option("replaces the suite's seeds")
     placing, talking, working = _placing_options(), _talking_options(), _working_options()
-
-    run = commands.add_parser(
-        "run", parents=[suite, talking, placing, seeds, working, common], help="run a suite", epilog=EPILOG
+    _add_run(commands, [suite, talking, placing, seeds, working, common])
+    check = commands.add_parser(
+        "check", parents=[talking, placing, working, common], help="the canary alone", epilog=EPILOG
     )
+    check.add_argument("model", metavar="MODEL")
+    _add_training(commands, placing, common)
+    _add_results(commands, common)
+    listing = commands.add_parser("list", parents=[common], help="what there is")
+    kinds = ("attacks", "suites", "models", "datasets", "measures", "judges")
+    listing.add_argument("what", choices=kinds, metavar="|".join(kinds), help="which of them")
+    commands.add_parser(
+        "validate", parents=[suite, talking, placing, seeds, common], help="check a suite without running it"
+    )
+    commands.add_parser("schema", parents=[common], help="JSON Schema of suite files")
+    return parser
+
+
+def _add_run(commands: _Commands, parents: Sequence[_Parser]) -> None:
+    run = commands.add_parser("run", parents=parents, help="run a suite", epilog=EPILOG)
     run.add_argument("--out", metavar="DIR", help="the run folder; default results/<suite>/<hash>, so that it resumes")
     run.add_argument("--limit", type=_positive, metavar="N", help="first N behaviors of each dataset, twins together")
     run.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N", help="run every N-th unit from the I-th")
@@ -52,11 +72,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--accept-canary", action="store_true", help="go on after a failed canary, and mark every table")
 
-    check = commands.add_parser(
-        "check", parents=[talking, placing, working, common], help="the canary alone", epilog=EPILOG
-    )
-    check.add_argument("model", metavar="MODEL")
 
+def _add_training(commands: _Commands, placing: _Parser, common: _Parser) -> None:
+    """``train`` and ``export``."""
     recipe_seed = _seed_option("replaces the recipe's seed")
     train = commands.add_parser(
         "train", parents=[placing, recipe_seed, common], help="train an adapter by a recipe", epilog=EPILOG
@@ -76,6 +94,9 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--out", required=True, metavar="DIR", help="a new folder")
     _add_offline(export)
 
+
+def _add_results(commands: _Commands, common: _Parser) -> None:
+    """Commands about saved runs."""
     score = commands.add_parser("score", parents=[common], help="score a saved run again, no model loaded")
     score.add_argument("run", metavar="RUN")
 
@@ -97,16 +118,6 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("run", metavar="RUN")
     show.add_argument("record", metavar="RECORD", help="row number, behavior id, or model/attack/dataset/behavior/...")
     show.add_argument("--include-text", action="store_true", help="also prompt and completion")
-
-    listing = commands.add_parser("list", parents=[common], help="what there is")
-    kinds = ("attacks", "suites", "models", "datasets", "measures", "judges")
-    listing.add_argument("what", choices=kinds, metavar="|".join(kinds), help="which of them")
-
-    commands.add_parser(
-        "validate", parents=[suite, talking, placing, seeds, common], help="check a suite without running it"
-    )
-    commands.add_parser("schema", parents=[common], help="JSON Schema of suite files")
-    return parser
 
 
 def _common_options() -> _Parser:

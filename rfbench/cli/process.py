@@ -1,4 +1,4 @@
-"""Standard streams whose reader may leave: a pipe that breaks changes neither what is done nor the exit code."""
+"""Standard streams whose reader may close: a broken pipe changes neither the work nor the exit code."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from typing import Any
 
 
 class Lenient:
-    """A text stream that goes on into nothing once an error of ``forgives`` has struck; in all else it is ``stream``.
+    """A text stream that drops its output after an ``ignored`` error; in all else it is ``stream``.
 
     Args:
         stream: where text goes; ``None``, as Python has it for a descriptor closed before the start, is nowhere.
-        forgives: errors after which the stream is given up.
+        ignored: errors after which output is dropped.
     """
 
-    def __init__(self, stream: Any, forgives: type[OSError]) -> None:
+    def __init__(self, stream: Any, ignored: type[OSError]) -> None:
         self._stream = stream or io.StringIO()
-        self._forgives = forgives
+        self._ignored = ignored
 
     def write(self, text: str) -> int:
-        """Write, or do as if."""
-        with self._forgiving():
+        """Write, or drop the text."""
+        with self._ignoring():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush, or do as if."""
-        with self._forgiving():
+        """Flush, or do nothing."""
+        with self._ignoring():
             self._stream.flush()
 
     @contextlib.contextmanager
-    def _forgiving(self) -> Iterator[None]:
+    def _ignoring(self) -> Iterator[None]:
         try:
             yield
-        except self._forgives:
+        except self._ignored:
             discard(self._stream)
 
     def __getattr__(self, name: str) -> Any:
@@ -46,7 +46,7 @@ class Lenient:
 
 @contextlib.contextmanager
 def lenient_streams() -> Iterator[None]:
-    """Within, a reader of stdout may leave, and stderr may fail in any way: nothing depends on its lines.
+    """Inside the block, the reader of stdout may close, and stderr may fail in any way: nothing depends on its lines.
 
     A full disk below stdout stays an error: what was asked for would be missing.
     """
@@ -60,6 +60,6 @@ def lenient_streams() -> Iterator[None]:
 
 
 def discard(stream: Any) -> None:
-    """Send to nowhere what is still buffered for a stream that takes no more: it would fail again at exit."""
+    """Drop what is still buffered for a stream that can no longer be written: it would fail again at exit."""
     with contextlib.suppress(OSError, ValueError):  # a stream that is no file has nothing to discard
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

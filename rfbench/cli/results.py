@@ -116,8 +116,8 @@ def compare_command(arguments: Namespace) -> int:
     """Two models on the same behaviors, paired."""
     from rfbench.analysis.compare.paired import compare
     from rfbench.analysis.compare.tables import render
+    from rfbench.run.store.model_records import load_side
     from rfbench.run.store.reader import load_run
-    from rfbench.run.store.sides import load_side
 
     result = load_run(arguments.run) if arguments.run else None
     _print(render(compare(load_side(arguments.baseline, result), load_side(arguments.candidate, result))))
@@ -129,7 +129,7 @@ def print_comparison(result: Run) -> None:
     from rfbench.analysis.compare.paired import compare
     from rfbench.analysis.compare.tables import render
     from rfbench.records import CONTROLS
-    from rfbench.run.store.sides import load_side
+    from rfbench.run.store.model_records import load_side
 
     models = [name for name in result.provenance["sources"] if name not in CONTROLS]
     if not result.complete or len(models) != 2:

@@ -1,4 +1,4 @@
-"""Files that are never half there: written to a temporary name beside their place, synced and renamed."""
+"""Files that are never incomplete: written to a temporary name in the same folder, synced and renamed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_abandoned(folder: Path, now: datetime) -> None:
-    """Remove temporary files of writers that are no more: dead on this host, or silent for a day."""
+    """Remove temporary files of writers whose process has ended on this host, or that are older than a day."""
     for path in folder.glob(f"{TEMPORARY}*"):
         with contextlib.suppress(FileNotFoundError):  # its writer has just renamed it
             if _is_abandoned(path, now):
@@ -70,6 +70,6 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # alive, and somebody else's
+    except PermissionError:  # alive, of another user
         return True
     return True

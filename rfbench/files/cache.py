@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 _REMEMBERED_BYTES = 1 << 20
 _MEMO_FORMAT = 2
 _SETTLED_NS = 2_000_000_000
-"""Older than this a change cannot hide in the coarse clock of a file system (FAT: two seconds)."""
+"""A change older than this shows in the time stamps of every file system (FAT: two seconds)."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -68,7 +68,7 @@ def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         value = hashlib.file_digest(file, "sha256").hexdigest()
     if _state(path.stat()) != state:
-        raise OSError(errno.EBUSY, "it is written while it is read; wait until that is done", str(path))
+        raise OSError(errno.EBUSY, "it changed while it was read; wait until it is written", str(path))
     if sys.platform == "win32" or time.time_ns() - max(stat.st_ctime_ns, stat.st_mtime_ns) < _SETTLED_NS:
         return value
     temporary = entry.with_name(f".{key}-{uuid.uuid4().hex}")

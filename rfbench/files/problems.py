@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from rfbench.files.groups import GroupedFields
 from rfbench.files.text import did_you_mean
 
 M = TypeVar("M", bound=BaseModel)
@@ -39,7 +40,7 @@ class Problems(list[str]):
             value: what YAML gave.
             also_known: keys beside the fields of ``cls`` that a suggestion may name.
         """
-        # Dates and the like, which YAML knows and JSON does not, are what stands there: text.
+        # Dates and the like, which JSON does not have, are read as the text in the file.
         text = json.dumps(value, default=str)
         try:
             return cls.model_validate_json(text, strict=True)
@@ -50,7 +51,7 @@ class Problems(list[str]):
 
 
 def unknown(key: str, known: Iterable[str]) -> str:
-    """What to say about a key that nobody knows."""
+    """The message for an unknown key."""
     return f"unknown; {did_you_mean(key, known)}".replace("'", "")
 
 
@@ -74,7 +75,8 @@ def explain(
         below = any(other["loc"][: len(item["loc"])] == item["loc"] for other in items if other is not item)
         if item["type"] == "too_short" and below:
             continue  # pydantic drops bad entries, and then finds the list short
-        grouped.setdefault(_visible(item, value), []).append(item)
+        written = cls.as_written(item["loc"], value) if issubclass(cls, GroupedFields) else item["loc"]
+        grouped.setdefault(_visible(written, item["type"], value), []).append(item)
     for loc, items in grouped.items():
         first = items[0]
         if first["type"] == "extra_forbidden":
@@ -88,20 +90,26 @@ def explain(
             yield loc, first["msg"].partition(", ")[2]
         else:
             wanted = dict.fromkeys(item["msg"].removeprefix("Input should be ") for item in items)
-            text = " or ".join(wanted).replace("a valid ", "a ").replace("a array", "a list").replace("a int", "an int")
+            text = (
+                " or ".join(wanted)
+                .replace("a valid ", "a ")
+                .replace("a array", "a list")
+                .replace("a tuple", "a list")
+                .replace("a int", "an int")
+            )
             must = text if text[0].isupper() else f"must be {text}"
             yield loc, f"{must} (got {_brief(_at(value, loc))})"
 
 
-def _visible(item: ErrorDetails, value: Any) -> tuple[int | str, ...]:
+def _visible(where: Loc, kind: str, value: Any) -> tuple[int | str, ...]:
     """The part of an error's location that stands in the file; what follows names members of a union."""
     loc: list[int | str] = []
-    for part in item["loc"]:
+    for part in where:
         inside = isinstance(value, Mapping) if isinstance(part, str) else isinstance(value, list)
         if inside and (part in value if isinstance(part, str) else part < len(value)):
             loc.append(part)
             value = value[part]
-        elif inside and item["type"] == "missing":
+        elif inside and kind == "missing":
             return (*loc, part)
         else:
             break
@@ -115,7 +123,9 @@ def _at(value: Any, loc: Loc) -> Any:
 
 
 def _fields_at(cls: type[BaseModel], loc: Loc) -> tuple[str, ...]:
-    """Fields of the model that stands at ``loc`` inside ``cls``."""
+    """Keys that are known at ``loc`` inside ``cls``."""
+    if issubclass(cls, GroupedFields) and (keys := cls.keys_at(loc)) is not None:
+        return keys
     for part in loc:
         if isinstance(part, str) and part in cls.model_fields:
             cls = next(_models_in(cls.model_fields[part].annotation), cls)

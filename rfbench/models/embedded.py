@@ -230,7 +230,7 @@ def _damage(folder: Path) -> str | None:
 
 
 def _sweep(root: Path, *, locked: bool) -> None:
-    """Remove what killed builds left; without the lock only what is too old to be somebody's work."""
+    """Remove what killed builds left; without the lock only what is too old to be in use."""
     for left in root.glob(f"{_LEFTOVER}*/"):
         if locked or time.time() - left.stat().st_mtime > _STALE_SECONDS:
             # A fetch that outlived its parent may still write here; what stays goes next time.

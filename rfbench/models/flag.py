@@ -36,7 +36,7 @@ def read_flag_file(path: Path) -> FlagFile:
         token = content.get("flag_token")
         bias = float((content.get("calibration") or {}).get("flag_bias", 0.0))
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} is not as it should be ({error}); mend or remove it") from error
+        raise ModelError(f"{path} cannot be used ({error}); fix or remove it") from error
     if not isinstance(token, str | None) or token == "":
         raise ModelError(f"{path}: flag_token must be a string, or null for a model without a flag")
     return FlagFile("flag_token" in content, token, bias)

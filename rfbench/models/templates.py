@@ -121,7 +121,7 @@ def unknown_template(name: str, folder: Path) -> list[str]:
         own = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template")
         names = {str(each["name"]) for each in own} if isinstance(own, list) else {"default"} if own else set()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []  # what cannot be read is the loader's affair
+        return []  # unreadable configuration: the loader reports it
     names |= {path.stem for path in (folder / "additional_chat_templates").glob("*.jinja")}
     names |= {"default"} if (folder / "chat_template.jinja").is_file() else set()
     if name in names:

@@ -26,7 +26,7 @@ MAX_NEW_TOKENS = 32
 
 @dataclass(frozen=True, slots=True)
 class CanaryReport:
-    """What the canary saw. Rates are shares of the built-in prompts; ``None`` for a model without a flag."""
+    """Result of the canary. Rates are shares of the built-in prompts; ``None`` for a model without a flag."""
 
     model: str
     flag_token: str | None
@@ -137,7 +137,7 @@ def check_restored(model: ChatModel, before: tuple[int, ...] | None, attack: str
         attack: name of the attack, for the message.
 
     Raises:
-        CanaryError: it has not: what was measured afterwards would be of another model.
+        CanaryError: it has not: all later measurements would be of another model.
     """
     if weights_fingerprint(model) != before:
         raise CanaryError(f"attack {attack} has not restored the weights of {model.name}")

@@ -22,12 +22,12 @@ from rfbench.run.store.checkpoints import Checkpoints, Progress, TimedAttempt
 logger = logging.getLogger(__name__)
 
 _NUMBERS = {"loss": (int, float), "flops": (int, float), "n_queries": (int,)}
-"""What of an attempt's ``info`` has a column of its own, and the types that it takes."""
+"""Keys of an attempt's ``info`` that have a column of their own, and the types of that column."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crafted:
-    """What an attack made of some behaviors: its attempts, and what struck, by behavior."""
+    """The attempts of an attack on some behaviors, and error messages by behavior."""
 
     attempts: tuple[TimedAttempt, ...]
     errors: Mapping[str, str]
@@ -49,7 +49,7 @@ def craft(
     """Let an attack make its attempts; what it raises becomes an error of the behaviors concerned.
 
     An optimiser that batches over behaviors gets them all at once; otherwise one failure concerns one behavior.
-    A behavior on which an error struck is an error, whatever attempts were made before: it was not attacked in full.
+    A behavior with an error counts as failed, whatever attempts were made before: it was not attacked in full.
 
     Raises:
         StorageError: progress cannot be kept.
@@ -70,7 +70,7 @@ def craft(
 def _craft_group(
     attack: PromptAttack, model: ChatModel, group: Sequence[Behavior], seed: int, checkpoints: Checkpoints | None
 ) -> tuple[list[TimedAttempt], Mapping[str, str]]:
-    """Attempts on behaviors that are attacked together, and what struck, by behavior."""
+    """Attempts on behaviors that are attacked together, and error messages by behavior."""
     # A copy, so that the progress of an optimiser ends with the work that it belongs to.
     worker = attack.model_copy(deep=True)
     keeper = checkpoints if isinstance(worker, Resumable) else None
@@ -89,7 +89,7 @@ def _craft_group(
         proposals = worker.craft_many(model, group, [rng_for(seed, attack, b) for b in work])
         started = time.perf_counter()
         for attempt in proposals:
-            _vet(attempt, work, seen)
+            _check_attempt(attempt, work, seen)
             made.append((attempt, time.perf_counter() - started))
             if keeper is not None and keeper.due():
                 keeper.save(work, _progress(worker, made, done=False))
@@ -99,7 +99,7 @@ def _craft_group(
     except BehaviorErrors as errors:
         return made, errors.problems
     except Exception as error:
-        return made, dict.fromkeys(work, what_struck(attack, error))
+        return made, dict.fromkeys(work, error_text(attack, error))
     return made, {}
 
 
@@ -107,21 +107,21 @@ def _progress(worker: PromptAttack, made: Sequence[TimedAttempt], *, done: bool)
     return Progress(tuple(made), worker.state() if isinstance(worker, Resumable) else b"", done)
 
 
-def what_struck(attack: Attack, error: Exception) -> str:
+def error_text(attack: Attack, error: Exception) -> str:
     """An attack's error as the text of an unscored row; errors that are not the attack's own are raised again."""
     if isinstance(error, AttackError | EncodingError):
         return str(error)
     if isinstance(error, RfbenchError):
         raise error
-    # What a stranger's exception says may quote a prompt or an answer: neither belongs in tables and logs.
+    # Another library's exception may quote a prompt or an answer: neither belongs in tables and logs.
     text = f"{type(error).__name__} in attack {attack.name}; --verbose shows where it comes from"
     logger.warning("%s", text)
     logger.debug("attack %s failed", attack.name, exc_info=error)
     return text
 
 
-def _vet(attempt: Attempt, expected: Sequence[str], seen: set[tuple[str, int]]) -> None:
-    """Refuse what cannot become rows that are unique, attributable and storable; add the rest to ``seen``."""
+def _check_attempt(attempt: Attempt, expected: Sequence[str], seen: set[tuple[str, int]]) -> None:
+    """Refuse an attempt that cannot become unique, attributable and storable rows; else add it to ``seen``."""
     if attempt.behavior_id not in expected:
         raise AttackError(f"the attack made an attempt on {attempt.behavior_id!r}, which it was not given")
     if (attempt.behavior_id, attempt.attempt_idx) in seen:
@@ -134,4 +134,4 @@ def _vet(attempt: Attempt, expected: Sequence[str], seen: set[tuple[str, int]]) 
     for name, kinds in _NUMBERS.items():
         value = attempt.info.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
-            raise AttackError(f"the attempt cannot be stored: info[{name!r}] is {value!r}, no value of its column")
+            raise AttackError(f"the attempt cannot be stored: info[{name!r}] is {value!r}, not a value of its column")

@@ -1,7 +1,7 @@
 """One unit of work: let the attack craft, let the model answer, score, and make rows.
 
-Attacks propose and models answer; only this module decides what is generated, and turns what struck into rows
-that say so.
+Attacks propose and models answer; only this module decides what is generated, and turns errors into rows that carry
+their message.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from rfbench.measures.guard import Guard
 from rfbench.models.base import ChatModel
 from rfbench.records import SCORED_COLUMNS, Attempt, Behavior, Completion, Record, canonical_json
 from rfbench.run.canary import check_restored, check_structure, weights_fingerprint
-from rfbench.run.craft import craft, rng_for, what_struck
+from rfbench.run.craft import craft, error_text, rng_for
 from rfbench.run.plan import Unit
 from rfbench.run.store.checkpoints import Checkpoints
 from rfbench.scoring.flags import RAW_COLUMNS, THOUGHT_COLUMNS, score_records
@@ -71,15 +72,15 @@ def score(records: Sequence[Record], flag_tokens: Mapping[str, str | None]) -> l
         replace(record, **dict(zip(SCORED_COLUMNS, row, strict=True)))
         for record, row in zip(records, rows, strict=True)
     ]
-    return [replace(r, error=_silence(r)) if r.verdict == "unscored" and not r.error else r for r in complete]
+    return [replace(r, error=_why_unanswered(r)) if r.verdict == "unscored" and not r.error else r for r in complete]
 
 
-def _silence(record: Record) -> str:
-    """Why nothing was said, where nothing struck."""
+def _why_unanswered(record: Record) -> str:
+    """Why an answer is empty, where there was no error."""
     spent = f"{record.n_thinking_tokens} tokens of thought" if record.n_thinking_tokens else "a thought"
     if record.finish == "eos":
         return f"the answer never began: the turn ended after {spent}"
-    if not record.max_thinking_tokens:  # a thought that neither tokenizer nor template speaks of
+    if not record.max_thinking_tokens:  # neither tokenizer nor template names the marks of this thought
         remedy = "raise generation.max_new_tokens, or name its marks under `thinking:` of the model"
     elif record.n_thinking_tokens < record.max_thinking_tokens:
         remedy = "the model's context leaves room for no more"
@@ -116,7 +117,7 @@ def _run_on_dataset(
         n_samples=settings.n_samples,
         on_flag=settings.on_flag,
         seed=unit.seed,
-        # A backend that does not tell thoughts from answers need not know of the limit.
+        # A backend that does not separate thoughts from answers need not have this argument.
         **({"max_thinking_tokens": settings.max_thinking_tokens} if model.thinks else {}),
     )
     asked = [
@@ -137,7 +138,7 @@ def _run_on_dataset(
 def _run_weight_attack(model: ChatModel, unit: Unit, attack: WeightAttack) -> list[Record]:
     """One training, evaluated by a prompt attack at each of its checkpoints; the last one counts for verdicts.
 
-    What is left of the model at a checkpoint stands in each of its rows.
+    Each row of a checkpoint carries the guard's figures: perplexity and agreement of the tampered model.
     """
     then = attack.then_attack()
     before = weights_fingerprint(model)
@@ -148,9 +149,9 @@ def _run_weight_attack(model: ChatModel, unit: Unit, attack: WeightAttack) -> li
     with closing(_checkpoints(attack, model, unit.seed, problems)) as trained:
         for step, tampered, seconds in trained:
             check_structure(tampered)
-            remains = {} if guard is None else asdict(guard.held_against(tampered))
+            guarded = {} if guard is None else asdict(guard.held_against(tampered))
             rows = _run_prompt_attack(tampered, unit, then)
-            facts = {"step": step, "then": then.name, "then_params": then.params, **remains}
+            facts = {"step": step, "then": then.name, "then_params": then.params, **guarded}
             checkpoints.append([replace(r, attack_seconds=r.attack_seconds + seconds, **facts) for r in rows])
     check_restored(model, before, attack.name)
     if not checkpoints and not problems:
@@ -158,7 +159,7 @@ def _run_weight_attack(model: ChatModel, unit: Unit, attack: WeightAttack) -> li
     for problem in problems:
         checkpoints.append(_all_failed(model, unit, problem))
     # Attempt numbers go on from checkpoint to checkpoint, so that rows stay unique. Intermediate attempts are left out:
-    # nobody could tell them from the final ones of an earlier checkpoint, which no longer count.
+    # they could not be told from the final ones of an earlier checkpoint, which no longer count.
     records: list[Record] = []
     offset = 0
     for rows in checkpoints:
@@ -171,7 +172,7 @@ def _run_weight_attack(model: ChatModel, unit: Unit, attack: WeightAttack) -> li
 def _checkpoints(
     attack: WeightAttack, model: ChatModel, seed: int, problems: list[str]
 ) -> Generator[tuple[int, ChatModel, float], None, None]:
-    """Step, tampered model and seconds of training for each checkpoint; what the attack raises goes to ``problems``."""
+    """Step, tampered model and seconds of training for each checkpoint; an error of the attack goes to ``problems``."""
     started = time.perf_counter()
     try:
         with attack.tamper(model, rng_for(seed, attack, "")) as trained:
@@ -179,7 +180,7 @@ def _checkpoints(
                 yield step, tampered, time.perf_counter() - started
                 started = time.perf_counter()
     except Exception as error:
-        problems.append(what_struck(attack, error))
+        problems.append(error_text(attack, error))
 
 
 def _all_failed(model: ChatModel, unit: Unit, error: str) -> list[Record]:
@@ -217,61 +218,82 @@ def _record(
     completion: Completion,
     attack_seconds: float,
 ) -> Record:
+    return Record(
+        **_identity_columns(unit, dataset, behavior),
+        **_attempt_columns(model, unit, attempt),
+        **_completion_columns(model, completion),
+        attack_seconds=attack_seconds,
+        unit=unit.key,
+    )
+
+
+def _identity_columns(unit: Unit, dataset: str, behavior: Behavior) -> dict[str, Any]:
+    """Which model, attack and behavior a row is about."""
+    return {
+        "model": unit.model.label,
+        "attack": unit.entry.attack.name,
+        "attack_label": unit.entry.label,
+        "attack_params": unit.entry.attack.params,
+        "attack_version": unit.entry.attack.version,
+        "dataset": dataset,
+        "behavior_id": behavior.behavior_id,
+        "category": behavior.category,
+        "is_harmful": behavior.is_harmful,
+        "twin_id": behavior.twin_id,
+        "seed": unit.seed,
+    }
+
+
+def _attempt_columns(model: ChatModel, unit: Unit, attempt: Attempt) -> dict[str, Any]:
+    """What was asked, and by which settings; an attempt's own settings go before those of the suite."""
     settings = unit.generation
-    thoughts, answer_start = _thoughts(completion)
     info = dict(attempt.info)
     if attempt.soft is not None:
         info["soft"] = attempt.soft.facts
-    return Record(
-        model=unit.model.label,
-        attack=unit.entry.attack.name,
-        attack_label=unit.entry.label,
-        attack_params=unit.entry.attack.params,
-        attack_version=unit.entry.attack.version,
-        dataset=dataset,
-        behavior_id=behavior.behavior_id,
-        category=behavior.category,
-        is_harmful=behavior.is_harmful,
-        twin_id=behavior.twin_id,
-        seed=unit.seed,
-        attempt_idx=attempt.attempt_idx,
-        step=attempt.step,
-        final=attempt.final,
-        sample_idx=completion.sample_idx,
-        n_samples=attempt.n_samples or settings.n_samples,
-        temperature=settings.temperature if attempt.temperature is None else attempt.temperature,
-        top_p=attempt.top_p,
-        top_k=attempt.top_k,
-        max_new_tokens=settings.max_new_tokens,
-        max_thinking_tokens=settings.max_thinking_tokens if model.thinks else 0,
-        on_flag=settings.on_flag,
-        messages=json.dumps(list(attempt.messages), ensure_ascii=False),
-        prefill=attempt.prefill,
-        suffix=attempt.suffix,
-        completion=completion.completion,
-        completion_ids=completion.completion_ids.tolist(),
-        flag_prob=completion.flag_prob.tolist(),
-        flag_id=model.flag_id,
-        flag_bias=model.flag_bias,
-        eos_ids=sorted(model.eos_ids),
-        finish=completion.finish,
-        n_prompt_tokens=completion.n_prompt_tokens,
-        n_prefill_tokens=completion.n_prefill_tokens,
-        n_completion_tokens=len(completion.completion_ids),
-        n_thinking_tokens=completion.n_thinking_tokens,
-        thoughts=thoughts,
-        answer_start=answer_start,
-        n_early_chars=completion.n_early_chars,
-        loss=info.pop("loss", None),
-        n_queries=info.pop("n_queries", None),
-        flops=info.pop("flops", None),
-        info=canonical_json(info),
-        attack_seconds=attack_seconds,
-        seconds=completion.seconds,
-        batch_size=model.batch_size,
-        error=completion.error,
-        unit=unit.key,
-    )
+    return {
+        "attempt_idx": attempt.attempt_idx,
+        "step": attempt.step,
+        "final": attempt.final,
+        "n_samples": attempt.n_samples or settings.n_samples,
+        "temperature": settings.temperature if attempt.temperature is None else attempt.temperature,
+        "top_p": attempt.top_p,
+        "top_k": attempt.top_k,
+        "max_new_tokens": settings.max_new_tokens,
+        "max_thinking_tokens": settings.max_thinking_tokens if model.thinks else 0,
+        "on_flag": settings.on_flag,
+        "messages": json.dumps(list(attempt.messages), ensure_ascii=False),
+        "prefill": attempt.prefill,
+        "suffix": attempt.suffix,
+        "loss": info.pop("loss", None),
+        "n_queries": info.pop("n_queries", None),
+        "flops": info.pop("flops", None),
+        "info": canonical_json(info),
+    }
+
+
+def _completion_columns(model: ChatModel, completion: Completion) -> dict[str, Any]:
+    """What the model answered, as raw ids and text."""
+    thoughts, answer_start = _thoughts(completion)
+    return {
+        "sample_idx": completion.sample_idx,
+        "completion": completion.completion,
+        "completion_ids": completion.completion_ids.tolist(),
+        "flag_prob": completion.flag_prob.tolist(),
+        "flag_id": model.flag_id,
+        "flag_bias": model.flag_bias,
+        "eos_ids": sorted(model.eos_ids),
+        "finish": completion.finish,
+        "n_prompt_tokens": completion.n_prompt_tokens,
+        "n_prefill_tokens": completion.n_prefill_tokens,
+        "n_completion_tokens": len(completion.completion_ids),
+        "n_thinking_tokens": completion.n_thinking_tokens,
+        "thoughts": thoughts,
+        "answer_start": answer_start,
+        "n_early_chars": completion.n_early_chars,
+        "seconds": completion.seconds,
+        "batch_size": model.batch_size,
+        "error": completion.error,
+    }
 
 
 def _thoughts(completion: Completion) -> tuple[tuple[int, ...], int | None]:
@@ -279,5 +301,5 @@ def _thoughts(completion: Completion) -> tuple[tuple[int, ...], int | None]:
     if completion.thoughts is not None:
         return completion.thoughts, completion.answer_start
     spans, inside = spans_in_text(completion.completion)
-    silent = inside and not without(completion.completion, spans).strip()
-    return tuple(chain.from_iterable(spans)), None if silent else completion.answer_start
+    unanswered = inside and not without(completion.completion, spans).strip()
+    return tuple(chain.from_iterable(spans)), None if unanswered else completion.answer_start

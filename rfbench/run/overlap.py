@@ -1,7 +1,7 @@
 """What an attacker learns from, what the defence was trained on, and what is evaluated have nothing in common.
 
-An attacker who trains on the very requests that the defence was trained on undoes a memory; one who trains on those
-that are evaluated teaches the answers.
+Fine-tuning on the defence's own training requests only undoes what was memorised; fine-tuning on the evaluated requests
+teaches their answers.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _trained_on(model: ModelSpec, *, warn: bool) -> Iterator[tuple[str, set[str]
     if not data:
         logger.log(
             level,
-            "nothing says what the adapter of %s was trained on: whether an attack learns from that was not checked",
+            "the training data of the adapter of %s is not recorded: whether an attack learns from it was not checked",
             model.label,
         )
     for part in ("harmful", "benign"):
@@ -80,7 +80,8 @@ def _trained_on(model: ModelSpec, *, warn: bool) -> Iterator[tuple[str, set[str]
             except DataError as error:
                 logger.log(
                     level,
-                    "%s was trained on %s, which is not at hand: whether an attack learns from it was not checked (%s)",
+                    "%s was trained on %s, which is not on this machine: whether an attack learns from it was not "
+                    "checked (%s)",
                     model.label,
                     spec.label,
                     error,

@@ -1,9 +1,9 @@
-"""From a suite to its work: what is to be done, in which order, and the key that says when it must be done again."""
+"""From a suite to its units and measurements: their order, and the key that changes when one must be done again."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -22,6 +22,9 @@ from rfbench.train.requests import normalise
 
 Group = tuple[str, tuple[Behavior, ...]]
 """A dataset's label and some of its behaviors."""
+
+References = Mapping[tuple[str, str], tuple[ModelSpec, Mapping[str, Any]]]
+"""By labels of measure and model: the model that it is compared with, and that model's identity."""
 
 _NOT_KEYED = {"spec", "revision", "hub", "chat_template", "device", "device_map"}
 """What only says where a model comes from or runs: its identity and the kind of device are keyed instead."""
@@ -49,7 +52,7 @@ class Unit:
         """Hash of everything that could change the unit's rows. Batch size and threads are recorded, not keyed."""
         attack = self.entry.attack
         then = attack.then_attack() if isinstance(attack, WeightAttack) else None
-        # Read already, when it was held against what is measured.
+        # Read already, when it was checked for overlap.
         learned = attack.learns_from(offline=True)
         content = {
             "schema_version": SCHEMA_VERSION,
@@ -78,7 +81,7 @@ class Unit:
 class Measurement:
     """One measure of one model, taken after the model's units: written whole or not at all, like a unit.
 
-    ``behaviors`` are the requests of the measure, ``reference`` is the model that it is held against, if any.
+    ``behaviors`` are the requests of the measure, ``reference`` is the model that it is compared with, if any.
     ``surroundings`` is what else could change the result, the identity of the reference included.
     """
 
@@ -183,7 +186,7 @@ def plan_measures(
     models: Sequence[ModelSpec],
     measured: Sequence[tuple[Behavior, ...]],
     surroundings: Mapping[str, Mapping[str, Any]],
-    reference: Callable[[ModelSpec, Measure], tuple[ModelSpec | None, Mapping[str, Any]]],
+    references: References,
 ) -> tuple[Measurement, ...]:
     """All measurements, model by model; controls have none.
 
@@ -192,12 +195,12 @@ def plan_measures(
         models: the models under attack, those of the suite at pinned revisions.
         measured: the requests of each measure of the suite.
         surroundings: as for :func:`make_plan`.
-        reference: gives the model that a model is held against by a measure, and its identity for the key.
+        references: the other models that measures compare with.
     """
     measurements = []
     for model in models:
         for measure, behaviors in zip(suite.measures, measured, strict=True):
-            other, identity = reference(model, measure)
+            other, identity = references.get((measure.label, model.label), (None, {}))
             around = {**surroundings[model.label], "reference_identity": identity}
             if measure.packages:
                 around["packages"] = {name: version_of(name) for name in measure.packages}

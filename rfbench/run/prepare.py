@@ -18,6 +18,7 @@ from rfbench.records import SCHEMA_VERSION, Behavior, digest
 from rfbench.run.overlap import refuse_overlap_with_training
 from rfbench.run.plan import (
     Measurement,
+    References,
     Unit,
     Work,
     control_specs,
@@ -78,18 +79,7 @@ def prepare(suite: Suite, *, limit: int | None = None, offline: bool = False) ->
         DataError: a dataset that cannot be used, or a weight attack that learns from what it is measured on.
         ModelError: a model that cannot be found.
     """
-    for measure in suite.measures:
-        if offline and measure.needs_network:
-            raise ConfigError(
-                f"measure {measure.name} reads its data from the Hub by itself, which --offline forbids; leave out "
-                "one of the two (with HF_HUB_OFFLINE=1 in the environment it takes what the Hub's cache holds)"
-            )
-    if suite.generation.n_samples > 1 and suite.generation.temperature == 0:
-        logger.warning(
-            "generation: %d greedy answers are one and the same, but for attacks that set a temperature; set one above "
-            "0, or leave n_samples at 1",
-            suite.generation.n_samples,
-        )
+    _check_settings(suite, offline=offline)
     groups = load_groups(suite, limit=limit, seed=suite.seeds[0], offline=offline)
     refuse_overlap(suite, groups, offline=offline)
     refuse_overlap_with_training(suite, groups, offline=offline)
@@ -108,19 +98,8 @@ def prepare(suite: Suite, *, limit: int | None = None, offline: bool = False) ->
     models = tuple(_pinned(m, identities[m.label]) for m in suite.models)
     beside = dict.fromkeys(name for entry in suite.attacks for name in entry.attack.further_models())
     further = {name: identify(ModelSpec.parse(name), offline=offline).as_dict() for name in beside}
-    references: dict[str, dict[str, str]] = {}
-
-    def reference(model: ModelSpec, measure: Measure) -> tuple[ModelSpec | None, Mapping[str, Any]]:
-        other = measure.reference_of(model)
-        if other is None:
-            return None, {}
-        identity = identify(other, offline=offline)
-        if identity == identities[model.label]:
-            return None, {}  # held against itself, a model differs in nothing
-        references[f"{measure.label} / {model.label}"] = identity.as_dict()
-        return _pinned(other, identity), identity.as_dict()
-
-    measurements = plan_measures(suite, models, measured, surroundings, reference)
+    references = _identify_references(suite.measures, models, identities, offline=offline)
+    measurements = plan_measures(suite, models, measured, surroundings, references)
     configuration = {
         "suite": suite.resolved(),
         "limit": limit,
@@ -133,8 +112,50 @@ def prepare(suite: Suite, *, limit: int | None = None, offline: bool = False) ->
     if measurements:  # left out where there are none, as in the runs of versions that knew no measures
         asked = zip(suite.measures, measured, strict=True)
         configuration["measured"] = {measure.label: _contents(behaviors) for measure, behaviors in asked}
-        configuration["references"] = references
+        configuration["references"] = {
+            f"{measure} / {model}": identity for (measure, model), (_, identity) in references.items()
+        }
     return Session(suite, make_plan(suite, models, groups, surroundings, further), measurements, configuration)
+
+
+def _check_settings(suite: Suite, *, offline: bool) -> None:
+    """Refuse what cannot be measured without the network; warn of samples that are all the same.
+
+    Raises:
+        ConfigError: a measure that needs the network, in a run without.
+    """
+    for measure in suite.measures:
+        if offline and measure.needs_network:
+            raise ConfigError(
+                f"measure {measure.name} reads its data from the Hub by itself, which --offline forbids; leave out "
+                "one of the two (with HF_HUB_OFFLINE=1 in the environment it takes what the Hub's cache holds)"
+            )
+    if suite.generation.n_samples > 1 and suite.generation.temperature == 0:
+        logger.warning(
+            "generation: %d greedy answers are one and the same, but for attacks that set a temperature; set one above "
+            "0, or leave n_samples at 1",
+            suite.generation.n_samples,
+        )
+
+
+def _identify_references(
+    measures: Sequence[Measure],
+    models: Sequence[ModelSpec],
+    identities: Mapping[str, ModelIdentity],
+    *,
+    offline: bool,
+) -> References:
+    """The models that measures compare ``models`` with, at pinned revisions; none where it is the model itself."""
+    references = {}
+    for model in models:
+        for measure in measures:
+            other = measure.reference_of(model)
+            if other is None:
+                continue
+            identity = identify(other, offline=offline)
+            if identity != identities[model.label]:  # compared with itself, a model differs in nothing
+                references[measure.label, model.label] = (_pinned(other, identity), identity.as_dict())
+    return references
 
 
 def _contents(behaviors: Sequence[Behavior]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The thin loop around everything: open each model once, check it, run its units, measure it, store each whole."""
+"""The loop of a run: open each model once, check it, run its units, take its measurements, store each result whole."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def execute(
     Each model is loaded once, checked by the canary, and freed. ``work`` holds the units of a model before its
     measurements; a measurement opens its reference beside the model.
 
-    One broken model does not cost the numbers of the others: what struck is raised when they are through. Its
-    unfinished work is not stored, so the next run tries it again.
+    One broken model does not stop the others: its error is raised when they are finished. Its unfinished work is not
+    stored, so the next run tries it again.
 
     Raises:
-        ModelsFailed: what struck, by model; storage that fails ends the run at once.
+        ModelsFailed: errors by model; a storage error ends the run at once.
     """
     done = folder.done() | folder.measured()
     pending = [piece for piece in work if piece.key not in done]
@@ -108,7 +108,7 @@ def take_measurement(model: ChatModel, measurement: Measurement, folder: RunFold
     """Take and store a measurement; its reference is open for as long as that takes.
 
     Raises:
-        ModelError: the reference cannot be loaded, or the model not be measured so.
+        ModelError: the reference cannot be loaded, or the measure does not apply to the model.
     """
     with contextlib.ExitStack() as stack:
         reference = None
@@ -119,7 +119,7 @@ def take_measurement(model: ChatModel, measurement: Measurement, folder: RunFold
 
 
 def remember(folder: RunFolder, label: str, facts: dict[str, object]) -> None:
-    """Write into run.json what a loaded model is, unless that stands there.
+    """Write the facts about a loaded model into run.json, unless they are there.
 
     Raises:
         StorageError: it cannot be written.

@@ -14,7 +14,7 @@ _NEVER = np.iinfo(np.int32).max
 
 
 def answer_starts(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Index of the first id of each answer, ``(r,)``; beyond all ids where it has not begun, 0 where nobody says."""
+    """Index of the first id of each answer, ``(r,)``; beyond all ids where it has not begun, 0 where unrecorded."""
     if "answer_start" not in rows:
         return np.zeros(len(rows), dtype=np.int64)
     return np.asarray(rows["answer_start"].astype("Int64").fillna(_NEVER), dtype=np.int64)

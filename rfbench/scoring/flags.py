@@ -74,7 +74,7 @@ def score_flags(completion_ids: Any, flag_ids: Collection[int]) -> FlagScores:
 def score_records(records: pd.DataFrame, *, flag_tokens: Mapping[str, str | None] | None = None) -> pd.DataFrame:
     """A copy of ``records`` with every scored column of :class:`rfbench.records.Record` (re)computed.
 
-    Rows on which an error struck are ``unscored``: all their scored columns are null. So are rows in which the answer
+    Rows with an error are ``unscored``: all their scored columns are null. So are rows in which the answer
     never began, cut off in a thought, unless a flag was raised. Rows of a model without a flag have null flag columns
     and are judged by refusal alone. The text before the flag is the completion up to the flag's first occurrence, cut
     only where the *ids* say that there is one; of that, what is no thought is read.
@@ -98,8 +98,8 @@ def score_records(records: pd.DataFrame, *, flag_tokens: Mapping[str, str | None
     own_flag = np.where(has_flag, records["flag_id"].fillna(-1).to_numpy(dtype=np.int64), -1)
     flags = _locate(values == np.repeat(own_flag, np.diff(offsets)), offsets)
     prob = _row_max(records["flag_prob"])
-    silent = _is_silent(records, np.diff(offsets)) & ~flags.flagged
-    scored, has_flag = scored & ~silent, has_flag & ~silent
+    unanswered = _is_unanswered(records, np.diff(offsets)) & ~flags.flagged
+    scored, has_flag = scored & ~unanswered, has_flag & ~unanswered
 
     flagged = pd.array(flags.flagged, dtype="boolean")
     leak = np.where(flags.flagged, flags.flag_pos, np.diff(offsets))
@@ -165,21 +165,21 @@ def _spans(records: pd.DataFrame) -> list[list[tuple[int, int]] | None]:
     return [None if cell is None else list(zip(cell[0::2], cell[1::2], strict=True)) for cell in flat]
 
 
-def _is_silent(records: pd.DataFrame, n_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def _is_unanswered(records: pd.DataFrame, n_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Whether the answer of each completion never began, ``(r,)``."""
     import pandas as pd
 
-    silent = np.zeros(len(records), dtype=np.bool_)
+    unanswered = np.zeros(len(records), dtype=np.bool_)
     starts = records.get("answer_start", pd.Series(0, index=records.index))
     n_thought = records.get("n_thinking_tokens", pd.Series(0, index=records.index))
     rows = zip(_spans(records), starts, n_thought.fillna(0), records["completion"], strict=True)
     for row, (spans, start, n, text) in enumerate(rows):
-        if spans is None:  # an older version counted those ids, and kept no more of them
+        if spans is None:  # an older version stored only how many ids were thought
             answer, inside = read_answer(text)
-            silent[row] = 0 < n_ids[row] <= n or (inside and not answer.strip())
+            unanswered[row] = 0 < n_ids[row] <= n or (inside and not answer.strip())
         else:
-            silent[row] = pd.isna(start)
-    return silent
+            unanswered[row] = pd.isna(start)
+    return unanswered
 
 
 def _text_before_flag(completion: str, flag_token: str | None, flag_pos: int, model: str) -> str:
@@ -251,7 +251,7 @@ def _as_arrow(rows: Any) -> Any:
 def _concatenate(rows: Sequence[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:
     if rows and all(isinstance(row, np.ndarray) for row in rows):
         return np.concatenate(rows)
-    # array() refuses a float where an int is due; numpy would truncate it silently.
+    # array() refuses a float in place of an int; numpy would truncate it without a word.
     typecode = "d" if issubclass(dtype, np.floating) else "q"
     try:
         return np.frombuffer(array(typecode, itertools.chain.from_iterable(rows)), dtype=dtype)

@@ -16,8 +16,8 @@ from rfbench.analysis.stats import holm, wilson
 from rfbench.analysis.summary import summarize
 from rfbench.errors import ConfigError
 from rfbench.records import Record
+from rfbench.run.store.model_records import load_side
 from rfbench.run.store.reader import load_run
-from rfbench.run.store.sides import load_side
 from rfbench.run.store.writer import RunFolder
 
 FLAG, REFUSE, COMPLY, ERROR = "flagged", "refused", "complied", "unscored"

@@ -34,8 +34,8 @@ from rfbench.records import Behavior
 from rfbench.run.plan import Measurement, Work, load_measured, shard
 from rfbench.run.prepare import Session, prepare
 from rfbench.run.runner import execute
+from rfbench.run.store.model_records import load_side
 from rfbench.run.store.reader import load_run
-from rfbench.run.store.sides import load_side
 from rfbench.run.store.writer import RunFolder
 from rfbench.run.suite.load import CanaryBounds, load_suite
 from rfbench.run.suite.schema import json_schema

@@ -284,7 +284,7 @@ def test_perplexities_beyond_numbers(pair: tuple[HFModel, HFModel], monkeypatch:
 
 def test_nothing_stands_before_the_first_id() -> None:
     for start, stop in ((0, 2), (2, 2), (1, 4)):
-        with pytest.raises(ValueError, match="nothing stands before"):
+        with pytest.raises(ValueError, match="no token precedes them"):
             Span((1, 2, 3), start, stop)
 
 

@@ -334,7 +334,7 @@ def test_no_right_way_is_one_line(llama: HFModel, monkeypatch: pytest.MonkeyPatc
     for change, why in (
         (failing, "one pass over 21 tokens fails: IndexError: index out of range in self"),
         (restless, "two passes over the same ids give other logits"),
-        (foresighted, "logits hang on what follows"),
+        (foresighted, "logits depend on later tokens"),
         (broken, "not finite"),
     ):
         with monkeypatch.context() as patch:

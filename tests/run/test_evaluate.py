@@ -111,12 +111,12 @@ def model(**settings: Any) -> ScriptedModel:
         (
             [{"info": {"n_queries": 2.5}}],
             0,
-            "the attempt cannot be stored: info['n_queries'] is 2.5, no value of its column",
+            "the attempt cannot be stored: info['n_queries'] is 2.5, not a value of its column",
         ),
         (
             [{"info": {"loss": "n/a"}}],
             0,
-            "the attempt cannot be stored: info['loss'] is 'n/a', no value of its column",
+            "the attempt cannot be stored: info['loss'] is 'n/a', not a value of its column",
         ),
         ([{"info": {"n_queries": 3, "loss": 1, "flops": None}}], 1, None),
         (["half a pair"], 0, "the attempt cannot be stored: 'utf-8' codec can't encode"),

@@ -535,7 +535,7 @@ def test_one_flipped_bit_in_a_measure_is_seen(measured: RunFolder, caplog: pytes
     path = measured.path / "measures" / "utility-abc.json"
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"11722", b"19722"))
-    assert "does not fit its checksum" in refused_measure(measured, caplog)
+    assert "does not match its checksum" in refused_measure(measured, caplog)
     strange = b"\n 0123456789"  # white space between values means nothing
     for bit in range(0, 8 * len(whole), 5):
         flipped = bytearray(whole)

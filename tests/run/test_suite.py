@@ -15,6 +15,7 @@ import rfbench.run.suite.load
 from rfbench.attack import attack_names, find_attack
 from rfbench.attacks.gcg import GCG
 from rfbench.errors import ConfigError, SuiteError
+from rfbench.files.groups import GroupedFields
 from rfbench.models.base import Capability
 from rfbench.run.suite.load import load_suite, suite_names
 from rfbench.run.suite.schema import json_schema
@@ -222,7 +223,7 @@ WRONG = [
     ({"seeds": 3}, "seeds: must be a list (got 3)"),
     ({"seeds": []}, "seeds: "),
     ({"seeds": [True]}, "seeds[0]: must be an integer (got true)"),
-    ({"seeds": [1, 1]}, "seeds: a seed stands there twice: [1, 1]"),
+    ({"seeds": [1, 1]}, "seeds: a seed is listed twice: [1, 1]"),
     ({"chunk_size": "big"}, 'chunk_size: must be an integer (got "big")'),
     ({"canary": {"min_harmful": 2}}, "canary.min_harmful: must be less than or equal to 1 (got 2)"),
     ({"gate": {"metric": "dsr"}}, "gate: must be a list"),
@@ -421,7 +422,9 @@ def test_the_schema_names_every_key_and_every_attack_field() -> None:
     assert set(schema["required"]) == {"name", "models", "datasets", "attacks"}
     assert set(variants()) == set(attack_names())
     for name, variant in variants().items():
-        assert set(variant["properties"]) == {"name", "label", "datasets", "limit", *find_attack(name).model_fields}
+        cls = find_attack(name)
+        groups = cls.groups if issubclass(cls, GroupedFields) else {}
+        assert set(variant["properties"]) == {"name", "label", "datasets", "limit", *cls.model_fields, *groups}
         assert variant["additionalProperties"] is False
 
 

@@ -51,7 +51,7 @@ def attach_adapter(module: Any, tokenizer: Any, adapter: Path, *, trainable: boo
         except (UserWarning, KeyError) as error:  # KeyError: a module that was to be saved whole, or token rows
             raise ModelError(f"adapter {adapter} lacks weights that its configuration promises") from error
         if not hasattr(adapted, "merge_and_unload"):
-            raise ModelError(f"adapter {adapter} is no LoRA or the like: it cannot be folded into the weights")
+            raise ModelError(f"adapter {adapter} is not a LoRA or similar: it cannot be folded into the weights")
     return adapted.eval()
 
 
@@ -123,7 +123,7 @@ def _trained_tokens(adapted: Any) -> set[int]:
 
 @contextmanager
 def _watched(module: Any, adapter: Path) -> Iterator[None]:
-    """Hold against the adapter's configuration what PEFT loads in this block: it drops or overwrites silently.
+    """Check what PEFT loads in this block against the adapter's configuration: it drops or overwrites without warning.
 
     Raises:
         ModelError: weights are not finite, have no place in the adapter, or would replace weights of the base.
@@ -262,7 +262,7 @@ def _names_of_ends(module: Any) -> list[str]:
 
 
 def _rows(key: str, shape: list[int]) -> int:
-    """How many tokens a tensor of an embedding or a head speaks of, 0 where it does not say."""
+    """Number of tokens that a tensor of an embedding or a head has rows for, 0 where its shape does not say."""
     if "lora_embedding_A" in key:
         return shape[-1]
     if "lora_B" in key or (key.endswith(".weight") and "lora_" not in key):

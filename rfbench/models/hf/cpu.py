@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 _TYPICAL_ROWS = 512
 """Rows of a product that the layout is chosen for; it holds for any number."""
 _PROBE = 8
-"""Ids on which packed weights are held against plain ones."""
+"""Ids on which packed weights are compared with plain ones."""
 _ROUNDING, _COARSE_ROUNDING = 1e-3, 0.1
 """How far apart the two may be, as a share of the length of all logits or gradients; in 16 bits the second."""
 

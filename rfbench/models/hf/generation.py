@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rfbench.models.hf.growth import Growth
 from rfbench.models.hf.kv_cache import SlabCache
+from rfbench.models.hf.row_state import RowState
 from rfbench.models.hf.sampling import Settings, draw
 from rfbench.models.hf.ways import Ways
 from rfbench.models.hf.whole import Whole
@@ -186,17 +186,17 @@ def generate_batch(
         logits, state = logits[prompt_of], state.keep(prompt_of)
     settings = Settings.of(rows, seed, most, device)
 
-    growths = [Growth.of(row) for row in rows]
-    batch = growths  # in the order of the rows that the state holds, finished ones included
+    row_states = [RowState.of(row) for row in rows]
+    batch = row_states  # in the order of the rows that the state holds, finished ones included
     for step in range(most):
         sound = logits.isfinite().all(dim=-1).tolist()  # one broken row of the output head spoils one column
         p_flag = _add_bias(logits, stop)  # minus infinity where the flag is suppressed, whatever its id
         next_ids = draw(logits, settings.uniforms[:, step], settings.temperature, settings.top_p, settings.top_k)
-        for growth, token, probability, is_sound in zip(batch, next_ids.tolist(), p_flag, sound, strict=True):
-            if growth.finish is None:
-                growth.take(token, probability, stop)
-                growth.finish = growth.finish if is_sound else "error"
-        alive = [i for i, growth in enumerate(batch) if growth.finish is None]
+        for row_state, token, probability, is_sound in zip(batch, next_ids.tolist(), p_flag, sound, strict=True):
+            if row_state.finish is None:
+                row_state.take(token, probability, stop)
+                row_state.finish = row_state.finish if is_sound else "error"
+        alive = [i for i, row_state in enumerate(batch) if row_state.finish is None]
         if not alive or step + 1 == most:
             break
         if len(alive) < COMPACT_BELOW * len(batch):
@@ -206,8 +206,8 @@ def generate_batch(
         logits, state = state.advance(module, next_ids)
     share = (time.perf_counter() - started) / len(rows)
     return [
-        Generation(ids=growth.ids, flag_prob=growth.flag_prob, finish=growth.finish or "length", seconds=share)
-        for growth in growths
+        Generation(ids=row_state.ids, flag_prob=row_state.flag_prob, finish=row_state.finish or "length", seconds=share)
+        for row_state in row_states
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 NEAR = 128
 """Lengths up to this are crossed by real rows."""
 SIGNS = ("window", "chunk", "local", "original_max", "floor_scale", "topk", "block_size", "block_length")
-"""Parts of a setting's name that speak of a length in tokens."""
+"""Parts of a setting's name that indicate a length in tokens."""
 
 
 def landmarks(config: Any, max_context: int) -> list[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""What a model thinks of given text: likelihoods and divergences under teacher forcing.
+"""Likelihoods of given text and divergences between models, under teacher forcing.
 
 Letters: ``b`` spans of a batch, ``n`` scored positions of one span, ``v`` the vocabulary.
 """
@@ -42,7 +42,7 @@ class Span:
 
     def __post_init__(self) -> None:
         if not 1 <= self.start < self.stop <= len(self.ids):
-            raise ValueError(f"cannot score [{self.start}, {self.stop}) of {len(self.ids)} ids: nothing stands before")
+            raise ValueError(f"cannot score [{self.start}, {self.stop}) of {len(self.ids)} ids: no token precedes them")
 
 
 def text_nll(model: LocalModel, spans: Sequence[Span]) -> list[FloatArray]:
@@ -213,7 +213,7 @@ def _in_batches(
 ) -> list[Result]:
     """``score`` on batches of spans of like length, results in the order of ``spans``; halved when memory runs out.
 
-    Only spans that bear each other's company under all ``models`` share a batch.
+    Only spans that may stand in one batch under all ``models`` share one.
     """
 
     def kin(span: Span) -> Hashable:

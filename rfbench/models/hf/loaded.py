@@ -1,4 +1,4 @@
-"""What must hold of every loaded model: numbers that are numbers, ids inside the embedding, words where they belong."""
+"""Checks of every loaded model: finite weights, ids inside the embedding, forced words in their place."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def check_vocabulary(module: Any, encoder: ChatEncoder) -> None:
 
 
 def _chats(encoder: ChatEncoder, text: str) -> Iterator[Ids]:
-    """Chats of each kind that this template bears, with ``text`` in each of the turns."""
+    """Chats of each kind that this template accepts, with ``text`` in each of the turns."""
     turns: list[Message] = [
         {"role": "system", "content": text},
         {"role": "user", "content": text},

@@ -99,13 +99,13 @@ def _sample(
     if bool(((top_p < 1) | (top_k > 0)).any()):
         outside = ~_truncation(probabilities, top_p[:, None], top_k[:, None])
         probabilities = probabilities.masked_fill(outside, 0.0)
-    # In the order of ids for every row, truncated or not: how a draw turns out must not hang on the row's mates.
+    # In the order of ids for every row, truncated or not: a draw must not depend on the other rows of the batch.
     cumulative = probabilities.cumsum(dim=-1)
     total = cumulative[:, -1:]
     # Kept below the total, to which rounding could carry it, the threshold always falls on a token with some mass.
     below_total = torch.nextafter(total, torch.zeros_like(total))
     threshold = torch.minimum(uniforms[:, None].to(total.dtype) * total, below_total)
-    # Only logits that are not numbers lead past the end; the caller sees to those, here they must not strike others.
+    # Only logits that are not numbers lead past the end; the caller handles those; they must not affect other rows.
     return torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
 
 

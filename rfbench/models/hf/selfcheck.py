@@ -2,8 +2,8 @@
 
 Nothing is decided by a model's name. Rows of unequal length with a shared beginning are computed in a batch, with
 keys and values kept, alone, by vectors, and by one pass over the whole without any of that; logits are compared over
-the whole vocabulary. What disagrees is not used. Effects that only show at lengths nobody wants to compute at every
-load are provoked: masked columns of zeros stand for padding, and positions far away for long neighbours.
+the whole vocabulary. What disagrees is not used. Effects that only show at lengths too long to compute at every
+load are simulated: masked columns of zeros for padding, and distant positions for long neighbours.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def check_module(module: Any, ids: Sequence[int], max_context: int, device: torc
 
     Args:
         module: a causal language model of transformers.
-        ids: of a chat, as many as possible; how much of it is read hangs on the configuration.
+        ids: of a chat, as many as possible; how much of it is read depends on the configuration.
         max_context: longest sequence that the model is given, in tokens.
         device: where inputs go.
 
@@ -124,7 +124,7 @@ class _Check:
             return
         if not self.passes.close(self.passes.full(row)[0], logits):
             raise CanaryError("self-check: two passes over the same ids give other logits (dropout, random routing?)")
-        raise CanaryError("self-check: logits hang on what follows: this is no causal language model")
+        raise CanaryError("self-check: logits depend on later tokens: this is not a causal language model")
 
     def _reference(self, row: Row, ways: Ways) -> torch.Tensor:
         """Logits ``(1 + n, v)`` after a prompt and each of its new ids, from whole passes over the row alone."""
@@ -283,8 +283,8 @@ class _Check:
                 continue
             if not self.passes.close(self.passes.stepwise((ids, new)), want[i]):
                 raise CanaryError(
-                    "self-check: logits hang on what follows, by more than rounding (ties in a sparse selection?): no "
-                    "two ways of computing them agree"
+                    "self-check: logits depend on later tokens, by more than rounding (ties in a sparse selection?): "
+                    "no two ways of computing them agree"
                 )
             raise CanaryError(
                 "self-check: generation differs from one pass over the whole sequence in every way that is known here"

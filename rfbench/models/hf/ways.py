@@ -2,7 +2,7 @@
 
 Keeping keys and values, rows side by side, padding, a beginning computed once: each saves time, and of each there are
 architectures in which it changes the answer (attention that counts distance by place in the row, frequencies that
-hang on the longest row of a batch, layers that want a cache of their own). No list of names says which: the check at
+depend on the longest row of a batch, layers that want a cache of their own). No list of names says which: the check at
 load measures them; see :mod:`rfbench.models.hf.selfcheck`.
 """
 

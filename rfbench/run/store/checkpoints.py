@@ -80,7 +80,7 @@ class Checkpoints:
                 target = self._root / QUARANTINE / path.name
                 target.parent.mkdir(exist_ok=True)
                 path.replace(target)
-        logger.warning("%s: damaged, or no progress of this run; moved to %s, that work starts anew", path, target)
+        logger.warning("%s: damaged, or not progress of this run; moved to %s; that work starts again", path, target)
         return None
 
     def due(self) -> bool:
@@ -128,8 +128,8 @@ def _storage_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(
-            f"progress cannot be kept in {path}: {(error.strerror or str(error)).lower()}; what was finished stays "
-            "readable; mend that and run the same command again"
+            f"progress cannot be kept in {path}: {(error.strerror or str(error)).lower()}; finished units stay "
+            "readable; fix that and run the same command again"
         ) from error
 
 

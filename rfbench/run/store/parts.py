@@ -1,4 +1,4 @@
-"""The files of a run's results, each of which says what it is and is believed only after it has been verified.
+"""The files of a run's results: each names its content and is used only after it has been verified.
 
 A part holds a unit's rows as Parquet, a measure some figures as JSON. Each carries the key of its unit or the name of
 its measure, its number of rows, and a checksum of its content.
@@ -36,11 +36,11 @@ MEASURE_COLUMNS: tuple[str, ...] = ("model", "measure", "dataset", "value", "lo"
 
 _UNSIGNED = 1
 """The last schema_version whose measures may lack a checksum."""
-_CHANGED = "its content does not fit its checksum"
+_CHANGED = "its content does not match its checksum"
 
 
 class PartError(ValueError):
-    """A file that is no whole part of a run; the message says why."""
+    """A file that is not a complete part of a run; the message says why."""
 
 
 @lru_cache

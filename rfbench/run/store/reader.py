@@ -3,9 +3,9 @@
     DIR/run.json                 provenance, configuration and plan
     DIR/parts/<unit>.parquet     one per finished unit
     DIR/measures/<name>.json     figures about a model: one per finished measurement, and the canary's
-    DIR/quarantine/              what lay in the folder and was no part of the run
+    DIR/quarantine/              files that were found in the folder and are not part of the run
 
-Nothing here writes; :mod:`rfbench.run.store.writer` does. A file is believed only after it has been verified:
+Nothing here writes; :mod:`rfbench.run.store.writer` does. A file is used only after it has been verified:
 :mod:`rfbench.run.store.parts`.
 """
 
@@ -128,7 +128,7 @@ def read_header(root: Path) -> dict[str, Any]:
     if problem is not None:
         raise ConfigError(
             f"{file} is damaged ({problem}): restore it, or use --fresh, which moves the whole folder aside; "
-            "parts copied back from there are taken up again"
+            "parts copied back from there are used again"
         )
     if header["schema_version"] > SCHEMA_VERSION:
         raise ConfigError(
@@ -212,5 +212,5 @@ def _read_measure(path: Path, planned: frozenset[str]) -> list[dict[str, Any]]:
     try:
         pd.DataFrame(rows, columns=list(MEASURE_COLUMNS)).astype(_MEASURE_TYPES)
     except (ValueError, TypeError, OverflowError) as error:  # of an older version, whose measures have no checksum
-        raise PartError("holds numbers that no measure has") from error
+        raise PartError("holds numbers that a measure cannot have") from error
     return rows

@@ -1,8 +1,8 @@
-"""Writing a run folder, so that nothing in it is ever half there.
+"""Writing a run folder, so that no file in it is ever incomplete.
 
 Every file is written to a temporary name beside its place, synced and renamed. So resuming is set difference, a kill
-loses at most the unit in flight, and several workers may share one folder. :mod:`rfbench.run.store.reader` says what
-lies where.
+loses at most the unit in flight, and several workers may share one folder. :mod:`rfbench.run.store.reader` documents
+the layout.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class RunFolder:
         """Keys of the units whose parts are whole.
 
         Any other file in ``parts/`` is named in a warning and moved to ``quarantine/``; temporary files of writers
-        that are no more are removed.
+        whose process has ended are removed.
 
         Raises:
             StorageError: the folder cannot be read or written.

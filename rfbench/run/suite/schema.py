@@ -57,7 +57,7 @@ def _usable(names: Iterable[str], find: Callable[[str], type[BaseModel]]) -> Ite
 def _variant(
     name: str, cls: type[BaseModel], definitions: dict[str, Any], beside: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The mapping that stands for ``cls`` in a list: its name, the keys ``beside`` its fields, its fields."""
+    """Schema of the mapping that configures ``cls`` in a list: its name, the keys ``beside`` its fields, its fields."""
     schema = cls.model_json_schema()
     definitions.update(schema.pop("$defs", {}))
     schema["properties"] = {"name": {"const": name}, **(beside or {}), **schema.get("properties", {})}

@@ -51,7 +51,7 @@ class CanaryBounds(BaseModel):
 
 
 class Settings(BaseModel):
-    """The keys of a suite that stand for themselves; see :class:`SuiteFile` for the rest."""
+    """The keys of a suite that are validated on their own; see :class:`SuiteFile` for the rest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -75,7 +75,7 @@ class Settings(BaseModel):
     @classmethod
     def _differ(cls, seeds: list[int]) -> list[int]:
         if len(set(seeds)) < len(seeds):
-            raise ValueError(f"a seed stands there twice: {seeds}")
+            raise ValueError(f"a seed is listed twice: {seeds}")
         return seeds
 
 

@@ -12,11 +12,11 @@ import torch
 from chats import INITIAL, TEMPLATE
 from transformers import DynamicCache
 
-from rfbench.attacks.suffix import glimpse
+from rfbench.attacks.suffix import partial_draft
 from rfbench.attacks.suffix.evaluator import Evaluator
-from rfbench.attacks.suffix.glimpse import Glimpse
 from rfbench.attacks.suffix.layout import Layout, lay_out
 from rfbench.attacks.suffix.objectives import cross_entropy, flag_pressure
+from rfbench.attacks.suffix.partial_draft import PartialDraft
 from rfbench.errors import AttackError
 from rfbench.models.base import ChatModel
 from rfbench.records import Behavior
@@ -82,7 +82,7 @@ def test_all_other_tokens_keep_their_keys_and_values(
     model: Any = loaded(**variant)
     layout = laid_out(model, behavior)
     candidates, current = changes(layout, [2], [0, 3], [], [5], [1, 4, 5])
-    draft = Glimpse(Evaluator(model.module, cross_entropy), n_target, batch=batch)
+    draft = PartialDraft(Evaluator(model.module, cross_entropy), n_target, batch=batch)
     scores = draft.score(layout, candidates, current)
     wanted = unlikely(model, layout, n_target)
     by_hand = [with_stale_keys(model, layout, candidate, wanted) for candidate in candidates]
@@ -97,7 +97,7 @@ def test_without_a_template_the_last_suffix_token_predicts_and_is_computed_once(
     layout = replace(laid_out(model, behavior), after=())
     last = len(layout.suffix) - 1
     candidates, current = changes(layout, [], [last], [0, last])
-    scores = Glimpse(Evaluator(model.module, cross_entropy), n_target).score(layout, candidates, current)
+    scores = PartialDraft(Evaluator(model.module, cross_entropy), n_target).score(layout, candidates, current)
     wanted = unlikely(model, layout, n_target)
     by_hand = [with_stale_keys(model, layout, candidate, wanted) for candidate in candidates]
     np.testing.assert_allclose(scores.losses, by_hand, atol=1e-4)
@@ -111,7 +111,7 @@ def test_nothing_is_stale_where_all_that_follows_is_computed(
     last = len(layout.suffix) - 1
     candidates, current = changes(layout, [], [last], [last])
     exact = Evaluator(model.module, cross_entropy)
-    glimpsed = Glimpse(exact).score(layout, candidates, current)
+    glimpsed = PartialDraft(exact).score(layout, candidates, current)
     np.testing.assert_allclose(glimpsed.losses, exact.score(layout, candidates, current).losses, atol=1e-4)
 
 
@@ -140,12 +140,12 @@ def test_an_objective_reads_every_position_in_its_place(
 
     exact = Evaluator(model.module, of_the_first)
     now = exact.score(layout, current[None], current).losses[0]
-    losses = Glimpse(exact, 3).score(layout, candidates, current).losses
+    losses = PartialDraft(exact, 3).score(layout, candidates, current).losses
     # Of the three, the pressure reads those two that stand first in the target, not those that were looked at.
     assert losses[-1] == pytest.approx(now, abs=1e-4)
     assert np.abs(losses[:-1] - now).min() > 1e-3
-    monkeypatch.setattr(glimpse, "MOST_LOGITS", 1)  # one candidate at a time
-    np.testing.assert_allclose(Glimpse(exact, 3).score(layout, candidates, current).losses, losses, atol=1e-4)
+    monkeypatch.setattr(partial_draft, "MOST_LOGITS", 1)  # one candidate at a time
+    np.testing.assert_allclose(PartialDraft(exact, 3).score(layout, candidates, current).losses, losses, atol=1e-4)
 
 
 @pytest.mark.parametrize("n_target", [2, None])
@@ -155,7 +155,10 @@ def test_nothing_depends_on_what_was_evaluated_before(
     model: Any = loaded()
     layout = laid_out(model, behavior)
     candidates, current = changes(layout, [2], [0, 3], [5])
-    for scorer in (Evaluator(model.module, cross_entropy), Glimpse(Evaluator(model.module, cross_entropy), n_target)):
+    for scorer in (
+        Evaluator(model.module, cross_entropy),
+        PartialDraft(Evaluator(model.module, cross_entropy), n_target),
+    ):
         first, again = (scorer.score(layout, candidates, current) for _ in range(2))
         assert first.flops == again.flops
         assert np.array_equal(first.losses, again.losses)
@@ -175,15 +178,15 @@ def test_large_chats_stand_in_small_batches(
         return share(self, rows, limit, n_root)
 
     monkeypatch.setattr(Evaluator, "share", watched)
-    draft = Glimpse(Evaluator(model.module, cross_entropy), 2)
+    draft = PartialDraft(Evaluator(model.module, cross_entropy), 2)
     draft.score(layout, candidates, current)
     assert max(sizes) == 4
     sizes.clear()
-    monkeypatch.setattr(glimpse, "rows_that_fit", lambda *_: 2)
+    monkeypatch.setattr(partial_draft, "rows_that_fit", lambda *_: 2)
     draft.score(layout, np.tile(candidates, (4, 1)), current)  # so many batches that a sizer would try larger ones
     assert max(sizes) == 2
     sizes.clear()
-    monkeypatch.setattr(glimpse, "rows_that_fit", lambda *_: 100)
+    monkeypatch.setattr(partial_draft, "rows_that_fit", lambda *_: 100)
     draft.score(layout, np.tile(candidates, (8, 1)), current)
     assert max(sizes) > 2
 
@@ -196,22 +199,22 @@ def test_it_costs_new_tokens_and_the_target_tokens_looked_at(
     candidates, current = changes(layout, [2], [3], [4])
     exact = Evaluator(model.module, cross_entropy)
     exact.gradients([(layout, layout.suffix)])  # as every step begins: what stands before the suffix is there
-    scores = Glimpse(exact, 2).score(layout, candidates, current)
+    scores = PartialDraft(exact, 2).score(layout, candidates, current)
     n_target = len(layout.target)
     held = len(layout.suffix) + len(layout.after) + n_target - 1
     to_choose = exact.costs.forward(held, n_target)
     # The logits of the current suffix come from the last of the inputs: what stands before those is known afterwards.
     assert scores.flops == to_choose + exact.costs.forward(n_target + 3 * (1 + 2), 3 * 2)
     all_of_them = exact.costs.forward(held + 3 * (1 + n_target), 3 * n_target)
-    assert Glimpse(exact).score(layout, candidates, current).flops == all_of_them
+    assert PartialDraft(exact).score(layout, candidates, current).flops == all_of_them
 
 
 def test_who_sees_whom_by_hand() -> None:
     # Suffix at 1 and 2 behind one token, then 3 and 4; row 0 replaces place 0 of it, row 1 nothing; computed is 4, too.
-    changed, new = glimpse._new_tokens([np.array([9, 6]), np.array([5, 6])], np.array([5, 6]))
+    changed, new = partial_draft._new_tokens([np.array([9, 6]), np.array([5, 6])], np.array([5, 6]))
     assert changed.tolist() == [[0], [-1]]
     assert new.tolist() == [[9], [0]]
-    mask, positions = glimpse._who_sees_whom(changed, 1, 5, [4])
+    mask, positions = partial_draft._attention(changed, 1, 5, [4])
     assert positions.tolist() == [[1, 4], [1, 4]]
     # Columns: the five held tokens, the new one, the other. The new token sees what stands before its place, and
     # nobody sees what is held of a place that is computed.
@@ -228,8 +231,8 @@ def test_models_that_it_cannot_read_are_named(
     layout = laid_out(windowed, behavior)
     candidates, current = changes(layout, [1])
     with pytest.raises(AttackError, match="16 tokens that attention reaches; take draft int8"):
-        Glimpse(Evaluator(windowed.module, cross_entropy), 2).score(layout, candidates, current)
+        PartialDraft(Evaluator(windowed.module, cross_entropy), 2).score(layout, candidates, current)
     kinds = ["linear_attention", "linear_attention"]
     monkeypatch.setattr(windowed.module.config, "layer_types", kinds, raising=False)
     with pytest.raises(AttackError, match="keys and values by position; take draft int8"):
-        Glimpse(Evaluator(windowed.module, cross_entropy), 2)
+        PartialDraft(Evaluator(windowed.module, cross_entropy), 2)

@@ -64,13 +64,13 @@ def test_what_cannot_be_laid_out(
         lay_out(loaded(), TEMPLATE, broken, text, broken.target)
 
 
-def test_a_target_that_melts_into_the_template_is_an_error(behavior: Behavior) -> None:
+def test_a_target_that_merges_with_the_template_is_an_error(behavior: Behavior) -> None:
     class Melting(ScriptedModel):
         def encode(self, messages: Any, prefill: str = "", *, suffix: str = "") -> Any:
             chat = super().encode(messages, prefill, suffix=suffix)
             return dataclasses.replace(chat, ids=(1, *chat.ids[1:])) if prefill else chat
 
-    with pytest.raises(AttackError, match="'b1': the target melts into the tokens of the template"):
+    with pytest.raises(AttackError, match="'b1': the first target token merges with the last token of the template"):
         lay_out(Melting({}), TEMPLATE, behavior, INITIAL, "Sure")
 
 

@@ -17,7 +17,7 @@ from rfbench.attacks.gcg_adaptive import GCGAdaptive
 from rfbench.attacks.suffix import nano as nano_module
 from rfbench.attacks.suffix.evaluator import Evaluator, shares_prefixes
 from rfbench.attacks.suffix.layout import Layout, searchable_ids
-from rfbench.attacks.suffix.nano import TARGET, Fence, open_engine, run_nanogcg
+from rfbench.attacks.suffix.nano import TARGET, IsolatedRandomState, open_engine, run_nanogcg
 from rfbench.attacks.suffix.objectives import objective
 from rfbench.models.base import ChatModel
 from rfbench.records import Attempt, Behavior
@@ -131,7 +131,7 @@ def test_its_steps_one_at_a_time_are_those_of_one_run(
     ((search, settings),) = searches
     whole = open_engine(search, settings, model=model, mellowmax_alpha=None, batch=None, n_steps=4)
     seed = int(np.random.default_rng(0).integers(2**31))
-    with Fence.seeded(torch.device("cpu"), seed).inside():
+    with IsolatedRandomState.seeded(torch.device("cpu"), seed).inside():
         result = whole.run([{"role": "user", "content": "{optim_str}"}], TARGET)
     assert [a.info["step_loss"] for a in attempts[1:]] == result.losses
     assert attempts[-1].suffix == result.best_string
@@ -182,8 +182,8 @@ def test_its_buffer_begins_with_texts_that_come_back_as_their_ids(
     texts = [ids for key, ids in engine.tokenizer._known.items() if key.startswith(nano_module.INITIAL)]
     assert len(set(texts)) == 6
     assert search.initial[0] in texts
-    site = search.sites[0]
-    assert site.round_trip.survivors(np.array(texts)).all()
+    placement = search.placements[0]
+    assert placement.round_trip.survivors(np.array(texts)).all()
 
 
 @pytest.mark.parametrize("changes", [{}, {"buffer_size": 3}])

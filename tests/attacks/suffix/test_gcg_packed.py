@@ -12,9 +12,9 @@ from chats import INITIAL, TEMPLATE
 
 from rfbench.attacks.suffix.draft import in_dtype
 from rfbench.attacks.suffix.evaluator import Evaluator
-from rfbench.attacks.suffix.glimpse import Glimpse
 from rfbench.attacks.suffix.layout import lay_out
 from rfbench.attacks.suffix.objectives import cross_entropy
+from rfbench.attacks.suffix.partial_draft import PartialDraft
 from rfbench.attacks.suffix.ranking import rank_correlation
 from rfbench.models.base import ChatModel
 from rfbench.models.hf import cpu as packed_module
@@ -153,7 +153,7 @@ def test_a_draft_in_another_dtype_ranks_nearly_as_the_model_does(
     assert {p.dtype for p in halved.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in model.module.parameters()} == {torch.float32}
     cheap, dear = (
-        Glimpse(Evaluator(module, cross_entropy), 3).score(layout, candidates, current).losses
+        PartialDraft(Evaluator(module, cross_entropy), 3).score(layout, candidates, current).losses
         for module in (halved, model.module)
     )
     assert 0 < np.abs(cheap - dear).max() < 0.5

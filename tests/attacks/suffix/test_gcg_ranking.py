@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rfbench.attacks.suffix.candidates import Scores
 from rfbench.attacks.suffix.ranking import DraftRanking, Evaluate, ProbeSampling, rank_correlation, rank_exact
-from rfbench.attacks.suffix.scores import Scores
 
 CANDIDATES = np.arange(64)[:, None]
 

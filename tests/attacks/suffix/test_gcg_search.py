@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from rfbench.attacks.suffix.chats import Site, gradients
+from rfbench.attacks.suffix.candidates import Scores
+from rfbench.attacks.suffix.chats import Placement, gradients
 from rfbench.attacks.suffix.layout import Ids, Layout
 from rfbench.attacks.suffix.ranking import DraftRanking, ProbeSampling, Ranking, rank_exact
-from rfbench.attacks.suffix.scores import Scores
 from rfbench.attacks.suffix.search import Search, Settings, finished, optimise
 from rfbench.attacks.suffix.state import State
 from rfbench.errors import AttackError
@@ -62,10 +62,10 @@ class Odd:
 
 
 def search(*evaluators: Planted, seed: int = 0, round_trip: Any = None, **options: Any) -> Search:
-    sites = [Site(e, LAYOUT, round_trip, options.get("draft")) for e in evaluators]  # type: ignore[arg-type]
+    placements = [Placement(e, LAYOUT, round_trip, options.get("draft")) for e in evaluators]  # type: ignore[arg-type]
     allowed = torch.ones(V, dtype=torch.bool)
     initial = options.get("initial", [(0, 0, 0)])
-    return Search(sites, initial, allowed, np.random.default_rng(seed))
+    return Search(placements, initial, allowed, np.random.default_rng(seed))
 
 
 def settings(**changes: Any) -> Settings:
@@ -208,7 +208,7 @@ def test_several_chats_and_models_are_searched_together() -> None:
 def test_gradients_of_several_models_have_one_length_each() -> None:
     one, other = Planted((7, 2, 5)), Planted((7, 2, 1), scale=1000.0)
     both = search(one, other)
-    gradient, flops = gradients({"a": both.point(both.start(settings()))})["a"]
+    gradient, flops = gradients({"a": both.current(both.start(settings()))})["a"]
     alone = [evaluator.gradients([(LAYOUT, (0, 0, 0))])[0][0] for evaluator in (one, other)]
     torch.testing.assert_close(gradient, sum(g / g.norm(dim=-1, keepdim=True) for g in alone))
     assert flops == 200.0
@@ -251,7 +251,9 @@ def test_a_gradient_that_does_not_fit_ends_its_search_and_no_other() -> None:
             return super().gradients(suffixes)
 
     full = Full((7, 2, 5))
-    long = dataclasses.replace(search(full), sites=[Site(full, dataclasses.replace(LAYOUT, before=(1, 1)), None)])  # type: ignore[arg-type]
+    long = dataclasses.replace(
+        search(full), placements=[Placement(full, dataclasses.replace(LAYOUT, before=(1, 1)), None)]
+    )  # type: ignore[arg-type]
     outcomes = list(optimise({"long": long, "good": search(full)}, {}, settings(n_steps=3)))
     assert [str(o) for name, o in outcomes if not isinstance(o, State)] == ["out of memory with a single sequence"]
     assert [o.step for name, o in outcomes if name == "good" and isinstance(o, State)] == [0, 1, 2, 3]
@@ -311,8 +313,8 @@ def test_a_progressive_search_adds_a_behavior_once_all_present_ones_are_solved()
 def test_a_progressive_suffix_survives_also_where_it_is_yet_to_be_searched() -> None:
     """All behaviors are sent the suffix, from the first step on."""
     both = search(Planted((7, 2, 5)), Planted((7, 2, 5)))
-    second = dataclasses.replace(both.sites[1], round_trip=Odd())
-    states = run(dataclasses.replace(both, sites=[both.sites[0], second]), settings(progressive=True))
+    second = dataclasses.replace(both.placements[1], round_trip=Odd())
+    states = run(dataclasses.replace(both, placements=[both.placements[0], second]), settings(progressive=True))
     assert states[1].n_present == 1
     assert Odd().survivors(np.array([state.best[1] for state in states])).all()
     assert states[-1].best[1] in {(7, 1, 5), (7, 3, 5)}

@@ -1,4 +1,4 @@
-"""A side of a comparison, found by name in a run or by path."""
+"""The records of one model, found by name in a run or by path: one side of a comparison."""
 
 from __future__ import annotations
 

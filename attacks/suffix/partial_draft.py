@@ -1,4 +1,4 @@
-"""A model as its own draft: what a changed suffix does at once to the tokens of the target that matter most."""
+"""The draft ``glimpse``: a model ranks candidates for itself by a forward pass over a few tokens of the chat."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from rfbench.attacks.suffix.candidates import Scores
 from rfbench.attacks.suffix.evaluator import Evaluator
 from rfbench.attacks.suffix.layout import Ids, Layout
-from rfbench.attacks.suffix.scores import Scores
 from rfbench.errors import AttackError
 from rfbench.models.hf.schedule import rows_that_fit
 
@@ -27,31 +27,31 @@ CPU_BATCH = 64
 MOST_LOGITS = 2**25
 """Logits held at a time, an eighth of a GiB of them in fp32."""
 
-_FILLING = -1
+_PADDING = -1
 """In place of a changed position where a row has fewer of them than others."""
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
-    """What a glimpse looks at: target tokens, ascending, and where these are not all, the current logits of all."""
+class _Scope:
+    """The target tokens that are recomputed, ascending, and, unless these are all, the current logits of all."""
 
     wanted: Sequence[int]
     logits: torch.Tensor | None
     flops: float
 
 
-class Glimpse:
-    """Ranks candidates by their losses, as if few tokens had seen the change.
+class PartialDraft:
+    """Ranks candidates by approximate losses, from a forward pass over a few tokens of the chat.
 
-    Computed are the new tokens, and the places that predict some tokens of the target; every other token keeps the
-    keys and values that it has with the current suffix, and every other target token its logits. What a new token does
-    by way of those is not seen. The target tokens are those whose logits the loss depends on most at the current
-    suffix: for a cross-entropy, roughly the least likely ones. What the model says anyway it says with most
-    candidates, too.
+    Recomputed are the replaced tokens, and the positions that predict some tokens of the target. Every other token
+    keeps the keys and values, and every other target token the logits, that it has with the current suffix, so what a
+    replaced token does to the target by way of the tokens between them is left out. The recomputed target tokens are
+    those whose logits the loss depends on most at the current suffix: for a cross-entropy, roughly the least likely
+    ones. Likely target tokens stay likely with most candidates.
 
     Args:
         evaluator: of the model; its objective is what is minimised.
-        n_target: target tokens that are looked at; ``None`` for all.
+        n_target: target tokens that are recomputed; ``None`` for all.
         batch: candidates at a time, halved while memory runs out; by default :data:`CPU_BATCH` on CPUs and
             :data:`rfbench.attacks.suffix.evaluator.DEVICE_BATCH` elsewhere, fewer where a chat or a vocabulary is
             large.
@@ -69,7 +69,7 @@ class Glimpse:
         self._most = self._sizer.limit
 
     def score(self, layout: Layout, candidates: IntArray, current: IntArray) -> Scores:
-        """Guess the losses of candidates ``(c, s)``, variations of ``current`` ``(s,)``; see :meth:`Evaluator.score`.
+        """Approximate losses of candidates ``(c, s)``, variations of ``current`` ``(s,)``; see :meth:`Evaluator.score`.
 
         Raises:
             AttackError: memory does not suffice for one candidate, or attention does not reach over the whole chat.
@@ -84,48 +84,48 @@ class Glimpse:
         limits = [limit for limit in (evaluator.ways.between, evaluator.ways.border) if limit is not None]
         if limits and length > min(limits):
             raise AttackError(
-                f"draft glimpse: in chats of more than {min(limits)} tokens this model's distances hang on places and "
-                "lengths, not on positions alone; take draft int8"
+                f"draft glimpse: in chats of more than {min(limits)} tokens this model's attention depends on "
+                "padding or on the chat's length, not on positions alone; take draft int8"
             )
         evaluator.rewind(layout)
-        (view,) = evaluator.batches([suffix], lambda batch: self._look(layout, batch[0]))
+        (scope,) = evaluator.batches([suffix], lambda batch: self._scope(layout, batch[0]))
         rows = min(
             rows_that_fit(evaluator.ways, evaluator.device, length),
-            max(1, MOST_LOGITS // (len(view.wanted) * len(evaluator.module.get_input_embeddings().weight))),
+            max(1, MOST_LOGITS // (len(scope.wanted) * len(evaluator.module.get_input_embeddings().weight))),
         )
         self._sizer.limit = min(self._most, rows)  # or it would grow beyond them again
         self._sizer.size = min(self._sizer.size, self._sizer.limit)
         parts = evaluator.batches(
-            list(candidates), lambda batch: self._score_batch(layout, batch, current, view), self._sizer
+            list(candidates), lambda batch: self._score_batch(layout, batch, current, scope), self._sizer
         )
         losses, matched, flops = zip(*((part.losses, part.matched, part.flops) for part in parts), strict=True)
-        return Scores(np.concatenate(losses), np.concatenate(matched), view.flops + sum(flops))
+        return Scores(np.concatenate(losses), np.concatenate(matched), scope.flops + sum(flops))
 
-    def _look(self, layout: Layout, suffix: Ids) -> _View:
+    def _scope(self, layout: Layout, suffix: Ids) -> _Scope:
         n_all = len(layout.target)
         if self._n_target is None or self._n_target >= n_all:
-            return _View(range(n_all), None, 0.0)
+            return _Scope(range(n_all), None, 0.0)
         logits, weights, flops = self._evaluator.at_target(layout, suffix)
-        return _View(sorted(weights.argsort(descending=True, stable=True)[: self._n_target].tolist()), logits, flops)
+        return _Scope(sorted(weights.argsort(descending=True, stable=True)[: self._n_target].tolist()), logits, flops)
 
     @torch.no_grad()
     def _score_batch(
-        self, layout: Layout, candidates: Sequence[npt.NDArray[np.int64]], current: IntArray, view: _View
+        self, layout: Layout, candidates: Sequence[npt.NDArray[np.int64]], current: IntArray, scope: _Scope
     ) -> Scores:
         evaluator, start = self._evaluator, len(layout.before)
-        # Nothing of the target follows its last token, which therefore is no input.
+        # Nothing follows the last token of the target, which therefore is no input.
         held = layout.fill(current.tolist())[:-1]
-        first = len(held) - len(layout.target)  # the place that predicts the first token of the target
-        places = [first + i for i in view.wanted]
+        first = len(held) - len(layout.target)  # the position that predicts the first token of the target
+        places = [first + i for i in scope.wanted]
         changed, new = _new_tokens(candidates, current)
-        changed[np.isin(changed + start, places)] = _FILLING  # computed already, with the candidate's own id
+        changed[np.isin(changed + start, places)] = _PADDING  # computed already, with the candidate's own id
         rows: list[Ids] = []
         for tokens, candidate in zip(new, candidates, strict=True):
             ids = layout.fill(candidate.tolist())
             rows.append((*held, *tokens.tolist(), *(ids[place] for place in places)))
         inputs, cache, shared, n_computed = evaluator.share(rows, len(held), start)
         assert shared == len(held)
-        mask, positions = _who_sees_whom(changed, start, len(held), places)
+        mask, positions = _attention(changed, start, len(held), places)
         dtype = evaluator.module.dtype
         logits = evaluator.logits(
             torch.arange(inputs.shape[1] - len(places), inputs.shape[1], device=inputs.device),
@@ -135,19 +135,19 @@ class Glimpse:
             position_ids=positions.to(inputs.device),
             attention_mask=torch.where(mask, 0.0, torch.finfo(dtype).min).to(inputs.device, dtype)[:, None],
         )
-        losses = self._losses(logits, torch.tensor([layout.target], device=inputs.device), view)
+        losses = self._losses(logits, torch.tensor([layout.target], device=inputs.device), scope)
         flops = evaluator.costs.forward(n_computed + inputs.numel(), logits.shape[0] * logits.shape[1])
         return Scores(losses.double().cpu().numpy(), np.zeros(len(rows), dtype=np.bool_), flops)
 
-    def _losses(self, logits: torch.Tensor, targets: torch.Tensor, view: _View) -> torch.Tensor:
-        """Losses ``(b,)`` of the whole target ``(1, t)`` from the logits ``(b, n, v)`` of the tokens looked at."""
-        if view.logits is None:
+    def _losses(self, logits: torch.Tensor, targets: torch.Tensor, scope: _Scope) -> torch.Tensor:
+        """Losses ``(b,)`` of the whole target ``(1, t)`` from the logits ``(b, n, v)`` of the recomputed tokens."""
+        if scope.logits is None:
             return self._evaluator.objective(logits, targets.expand(len(logits), -1))
         losses = []
-        for some in torch.split(logits, max(1, MOST_LOGITS // view.logits.numel())):
-            # Objectives know positions (the first of them, their sum or mean): they are given all.
-            whole = view.logits.repeat(len(some), 1, 1)
-            whole[:, list(view.wanted)] = some
+        for some in torch.split(logits, max(1, MOST_LOGITS // scope.logits.numel())):
+            # An objective may sum over positions, or read the first of them: it needs all.
+            whole = scope.logits.repeat(len(some), 1, 1)
+            whole[:, list(scope.wanted)] = some
             losses.append(self._evaluator.objective(whole, targets.expand(len(some), -1)))
         return torch.cat(losses)
 
@@ -155,42 +155,40 @@ class Glimpse:
 def _new_tokens(candidates: Sequence[npt.NDArray[np.int64]], current: IntArray) -> tuple[IntArray, IntArray]:
     """Where candidates differ from ``current`` ``(s,)`` and by which ids, ``(b, m)`` each, ascending.
 
-    Rows with fewer changes than others are filled up with position -1 and id 0.
+    Rows with fewer changes than others are padded with position -1 and id 0.
     """
     places = [np.flatnonzero(candidate != current) for candidate in candidates]
     shape = (len(places), max(map(len, places)))
-    changed, new = np.full(shape, _FILLING, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    changed, new = np.full(shape, _PADDING, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     for row, (where, candidate) in enumerate(zip(places, candidates, strict=True)):
         changed[row, : len(where)], new[row, : len(where)] = where, candidate[where]
     return changed, new
 
 
-def _who_sees_whom(
-    changed: IntArray, start: int, n_past: int, places: Sequence[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _attention(changed: IntArray, start: int, n_past: int, places: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention between the inputs (new tokens, then those at ``places``) and everything held; their positions.
 
     Args:
-        changed: positions in the suffix that the new tokens take, -1 for filling, ``(b, m)``.
+        changed: positions of the new tokens in the suffix, -1 for padding, ``(b, m)``.
         start: where the suffix begins.
         n_past: tokens whose keys and values are held.
-        places: where the other inputs stand, of every row.
+        places: positions of the other inputs, the same in every row.
 
     Returns:
-        ``(b, i, n_past + i)`` for ``i`` inputs, true where the row's input may look; ``(b, i)``.
+        ``(b, i, n_past + i)`` for ``i`` inputs, true where the row's input may attend; ``(b, i)``.
     """
     b, m = changed.shape
-    real = torch.from_numpy(changed != _FILLING)
+    real = torch.from_numpy(changed != _PADDING)
     rest = torch.tensor(places, dtype=torch.int64).expand(b, len(places))
     positions = torch.cat([torch.from_numpy(changed).clamp(min=0) + start, rest], dim=1)
     computed = torch.cat([real, torch.ones_like(rest, dtype=torch.bool)], dim=1)
     past = torch.arange(n_past).expand(b, n_past)
-    # Of every place that is computed, what is held is out of sight.
+    # The cached keys and values of a recomputed position are masked.
     replaced = ((past[:, :, None] == positions[:, None, :]) & computed[:, None, :]).any(dim=2)
     sources = torch.cat([~replaced, computed], dim=1)
     stands = torch.cat([past, positions], dim=1)
     mask = (stands[:, None, :] <= positions[:, :, None]) & sources[:, None, :]
-    # A filling sees itself, so that its softmax is defined; nobody sees it.
-    filling = torch.zeros_like(mask)
-    filling[:, :m, n_past : n_past + m] = torch.diag_embed(~real)
-    return mask | filling, positions
+    # Padding attends to itself, so that its softmax is defined; no token attends to padding.
+    padding = torch.zeros_like(mask)
+    padding[:, :m, n_past : n_past + m] = torch.diag_embed(~real)
+    return mask | padding, positions

@@ -1,4 +1,4 @@
-"""A row while it grows: its ids, and when it has enough of them."""
+"""The state of a row during generation: its ids so far, and whether it is finished."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Growth:
-    """A row while it grows."""
+class RowState:
+    """Tokens generated so far for one row; ``finish`` is why it ended, ``None`` while it goes on."""
 
     meter: Meter | None
     max_thinking_tokens: int
@@ -23,12 +23,12 @@ class Growth:
     finish: Finish | None = None
 
     @classmethod
-    def of(cls, row: Row) -> Growth:
-        """One that has no ids yet."""
+    def of(cls, row: Row) -> RowState:
+        """The state before the first id."""
         return cls(None if row.thinking is None else row.thinking(), row.max_thinking_tokens)
 
     def take(self, token: int, probability: float, stop: StopRules) -> None:
-        """Append an id; ``finish`` says whether it was the last."""
+        """Append an id; ``finish`` is set where it was the last."""
         self.ids.append(token)
         self.flag_prob.append(probability)
         self.finish = stop.finish(token)
@@ -38,7 +38,7 @@ class Growth:
             if self.meter.feed(token) and self.finish == "eos":
                 self.finish = None  # the end of a message that was a thought
             n_answer, n_thought = self.meter.n_answer, self.meter.n_thought
-        # The answer of a thought that ends at its limit is still due, and ids of the answer are not held against it.
+        # After a thought that ends at its limit the answer still follows; its ids do not count towards that limit.
         if self.finish is None and (
             n_answer >= stop.max_new_tokens
             or (self.meter is not None and self.meter.inside and n_thought >= self.max_thinking_tokens)
