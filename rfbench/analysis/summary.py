@@ -30,6 +30,8 @@ from rfbench.scoring.answers import flag_pos_in_answer
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rfbench.records import RunData
+
 SUMMARY_COLUMNS = ("model", "attack", "attack_label", "dataset", "metric", *Figures._fields)
 """The first ten are read from outside, by name and order; what is new comes after them."""
 CELL = ("model", "attack", "attack_label", "dataset")
@@ -98,7 +100,7 @@ DSR_METRICS: frozenset[str] = frozenset(
 )
 
 
-def summarize(run: Any, *, seed: int = 0) -> pd.DataFrame:
+def summarize(run: RunData | pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Metrics of a run, or of its records: one row per cell and metric, in ``SUMMARY_COLUMNS``; then its measures.
 
     Final attempts count. ``n`` behaviors have a verdict; ``n_unscored`` more have none (an error struck, or no final
@@ -137,7 +139,7 @@ def summarize(run: Any, *, seed: int = 0) -> pd.DataFrame:
     """
     import pandas as pd
 
-    records: pd.DataFrame = getattr(run, "records", run)
+    records, measures = (run, None) if isinstance(run, pd.DataFrame) else (run.records, run.measures)
     _refuse_mixed_labels(records)
     rows = [
         dict(zip(SUMMARY_COLUMNS, (*cell, metric, *figures), strict=True))
@@ -146,7 +148,7 @@ def summarize(run: Any, *, seed: int = 0) -> pd.DataFrame:
     ]
     rows += detection_rows(records)
     rows += [{**worst.figures, "attack_label": worst.sweep, "metric": worst.metric} for worst in worst_cases(rows)]
-    for row in measure_rows(getattr(run, "measures", None)):
+    for row in measure_rows(measures):
         cell = {"model": row["model"], "attack": "", "attack_label": "", "dataset": row["dataset"]}
         figures = {name: row[name] for name in ("value", "lo", "hi", "n")}
         rows.append({**cell, "metric": row["measure"], **figures, "n_unscored": 0})

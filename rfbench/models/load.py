@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_model(
-    spec: str | Mapping[str, Any] | ModelSpec,
+    spec: str | Mapping[str, object] | ModelSpec,
     flag: str | None = None,
     *,
     batch_size: int | None = None,
