@@ -227,11 +227,11 @@ def test_a_gate_has_a_line_for_each_bound_and_of_many_the_missed_ones() -> None:
 
 
 def test_however_much_there_is_to_say_the_lines_are_few_and_narrow() -> None:
-    attacks = [f"attack_number_{i}_of_a_long_suite" for i in range(30)]
-    models = [f"/somewhere/far/away/base-model-with-a-long-name+adapter-{i}" for i in range(4)]
+    attacks = [f"attack_number_{i}_of_a_long_suite" for i in range(12)]
+    models = [f"/somewhere/far/away/base-model-with-a-long-name+adapter-{i}" for i in range(3)]
     frame = pd.concat(
         [
-            records(model, "f?" + "c" * 9 if i % 2 else "rr" + "c" * 9, dataset, attack)
+            records(model, "r?ccc" if i % 2 else "rrccc", dataset, attack, flag_id=None, flagged=None)
             for i, model in enumerate(models)
             for attack in attacks
             for dataset in (HARMFUL, TWIN)
