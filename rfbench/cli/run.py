@@ -86,6 +86,7 @@ def run_command(arguments: Namespace) -> int:
 def _print_headline(result: Run, outcomes: Sequence[GateResult]) -> None:
     """What the run came to, and where the rest is: ``MAX_LINES`` lines on stdout."""
     from rfbench.analysis.headline import MAX_LINES, Headline, headline_lines
+    from rfbench.analysis.section import clean
     from rfbench.analysis.tables import RunInfo
 
     comparisons, problems = {}, []
@@ -103,8 +104,9 @@ def _print_headline(result: Run, outcomes: Sequence[GateResult]) -> None:
         gate=outcomes,
     )
     lines = headline_lines(headline, MAX_LINES - 1)
-    sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
-    sys.stdout.write(f"{printable(str(result.path))}: summary.csv, summary.parquet, summary.md\n")
+    lines.append(f"{clean(result.path)}: summary.csv, summary.parquet, summary.md")
+    # Not `writelines`, which would go past the stream that forgives a reader who leaves.
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def _warn_of_unscored(result: Run) -> int:
