@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from rfbench.analysis.tables import RunInfo
 
 MAX_LINES = 25
-MIN_ROWS = 4
-"""Rows of the table that are kept whatever else there is to say."""
+LEAST = (("care", 2), ("leaks", 1), ("figures", 4), ("care", 1), ("conclusion", 1), ("head", 5))
+"""What is cut where there is more to say than room, in this order, and to how many lines each."""
 MAX_GATE_LINES = 6
 MAX_NAMES = 5
 """Names in a sentence before the rest is counted."""
@@ -58,20 +58,30 @@ def headline_lines(of: Headline, n_lines: int = MAX_LINES) -> list[str]:
     rows = rows_of(cells, of.models)
     changes = {name: changes_of(comparison) for name, comparison in of.comparisons.items()}
     columns, figures = table_lines(cells, rows, of.models, changes)
-    head = _wrapped([*of.info.lines(), _what(rows, of.models, changes)])
-    said = [
-        *_cut(_wrapped(_conclusion(rows, of.models, changes)), 4),
-        *_wrapped(_leaks(cells, rows, of.models)),
-        *_wrapped([_controls(cells)]),
-    ]
-    rest = [*_gate_lines(of.gate), *_wrapped([_where(of.models)])]
-    room = n_lines - len(head) - len(columns) - len(said) - len(rest)
-    said_of = "; ".join(_care(of, cells, rows, changes))
-    care = _cut(_wrapped([f"Care: {said_of}."] if said_of else []), room - min(MIN_ROWS, len(figures)))
-    room -= len(care)
-    gap = [""] if room >= len(figures) + 2 else []
-    lines = [*head, *gap, *columns, *_cut(figures, room), *gap, *said, *care, *rest]
-    return [line[:WIDTH].rstrip() for line in lines]
+    care = "; ".join(_care(of, cells, rows, changes))
+    blocks = {
+        "head": _wrapped([*of.info.lines(), _what(rows, of.models, changes)]),
+        "columns": columns,
+        "figures": figures,
+        "conclusion": _wrapped(_conclusion(rows, of.models, changes)),
+        "leaks": _wrapped(_leaks(cells, rows, of.models)),
+        "controls": _wrapped([_controls(cells)]),
+        "care": _wrapped([f"Care: {care}."] if care else []),
+        "rest": [*_gate_lines(of.gate), *_wrapped([_where(of.models)])],
+    }
+    blocks = _fitted(blocks, n_lines)
+    if sum(map(len, blocks.values())) + 2 <= n_lines:
+        blocks |= {"columns": ["", *blocks["columns"]], "figures": [*blocks["figures"], ""]}
+    return [line[:WIDTH].rstrip() for block in blocks.values() for line in block]
+
+
+def _fitted(blocks: Mapping[str, list[str]], n_lines: int) -> dict[str, list[str]]:
+    """The blocks, cut in the order of ``LEAST`` until they fit."""
+    sizes = {name: len(lines) for name, lines in blocks.items()}
+    for name, least in LEAST:
+        over = max(sum(sizes.values()) - n_lines, 0)
+        sizes[name] = max(sizes[name] - over, min(sizes[name], least))
+    return {name: _cut(lines, sizes[name]) for name, lines in blocks.items()}
 
 
 def _wrapped(texts: Iterable[str]) -> list[str]:
@@ -83,8 +93,7 @@ def _cut(lines: list[str], n_lines: int) -> list[str]:
     """At most ``n_lines``, of which the last then says how many are left out."""
     if len(lines) <= n_lines:
         return lines
-    kept = lines[: max(n_lines - 1, 0)]
-    return [*kept, f"... {len(lines) - len(kept)} more lines: rfbench table RUN"]
+    return [*lines[: n_lines - 1], f"... {len(lines) - n_lines + 1} more lines: rfbench table RUN"]
 
 
 def _cells(summary: pd.DataFrame) -> Cells:
@@ -120,10 +129,14 @@ def _conclusion(rows: Sequence[Row], models: Sequence[str], changes: Mapping[str
                 under = [name for name, change in found if is_shown(change) and change["difference"] * sign > 0]
                 shown += [f"a {word} {metric} under {_listed(under)}"] if under else []
             n_open += sum(not is_shown(change) for _, change in found)
-        elsewhere = "in any row" if not shown else "elsewhere"
-        rest = f"no difference is shown {elsewhere}, which is not equality" if n_open else ""
-        said = f"Shown: {short(model)} has {' and '.join(shown)}" if shown else f"Of {short(model)}"
-        yield f"{said}{'; ' if shown and rest else ' ' if rest else ''}{rest}."
+        pair = f"{short(model)} and {short(models[0])}"
+        if shown:
+            rest = "; elsewhere no difference is shown, which is not equality" if n_open else ""
+            yield f"Shown: {short(model)} has {' and '.join(shown)}{rest}."
+        elif n_open:
+            yield f"No difference between {pair} is shown, which is not equality."
+        else:
+            yield f"Nothing can be said about a difference between {pair}: no row has a pair."
 
 
 def _named_changes(of: Changes, rows: Sequence[Row], metric: str) -> list[tuple[str, Mapping[str, Any]]]:

@@ -92,7 +92,7 @@ def test_two_models_by_hand() -> None:
     assert "+100 [" in row
     assert row.rstrip().endswith("0 [-13, +13]")  # the alarms are on one and the same behavior
     said = next(line for line in lines if line.startswith("Shown"))
-    assert said == "Shown: new has a higher dsr under direct; no difference is shown elsewhere, which is not equality."
+    assert said == "Shown: new has a higher dsr under direct; elsewhere no difference is shown, which is not equality."
     assert "new against old (baseline)" in " ".join(lines)
     assert "Controls read what they must: always-flag 100, never-flag 0." in lines
     assert sum("*" in line for line in lines) == 2  # the row, and what the star means
@@ -103,7 +103,7 @@ def test_a_difference_whose_interval_covers_zero_is_not_shown() -> None:
     frame = pd.concat([frame, records("new", "cccc", TWIN), controls()])
     text = " ".join(lines_of(frame, ["old", "new"]))
     assert "Shown:" not in text
-    assert "Of new no difference is shown in any row, which is not equality." in text
+    assert "No difference between new and old is shown, which is not equality." in text
     assert "n too small for any difference under direct" in text
 
 
@@ -134,7 +134,7 @@ def test_of_three_models_each_is_held_against_the_first() -> None:
     assert ["+" in line for line in rows] == [False, True, True]  # the second by the ends of intervals about 0
     assert "+100 [" in rows[1]
     assert "Shown: new has a higher dsr under direct" in " ".join(lines)
-    assert "Of third no difference is shown" in " ".join(lines)
+    assert "No difference between third and old is shown" in " ".join(lines)
 
 
 def test_without_benign_data_a_dsr_is_called_little() -> None:
@@ -227,7 +227,7 @@ def test_a_gate_has_a_line_for_each_bound_and_of_many_the_missed_ones() -> None:
 
 
 def test_however_much_there_is_to_say_the_lines_are_few_and_narrow() -> None:
-    attacks = [f"attack_number_{i}_of_a_long_suite" for i in range(12)]
+    attacks = [f"attack_number_{i}_of_a_long_suite" for i in range(5)]
     models = [f"/somewhere/far/away/base-model-with-a-long-name+adapter-{i}" for i in range(3)]
     frame = pd.concat(
         [
@@ -237,13 +237,20 @@ def test_however_much_there_is_to_say_the_lines_are_few_and_narrow() -> None:
             for dataset in (HARMFUL, TWIN)
         ]
     )
-    for some in (models[:1], models[:2], models):
-        gate = [outcome(False, i) for i in range(40)]
-        lines = lines_of(frame, some, gate=gate, info={"units_done": 1, "units_total": 2})
-        assert len(lines) <= MAX_LINES
-        assert max(map(len, lines)) <= WIDTH
-        assert "INCOMPLETE 1/2 units" in lines
-        assert any(line.startswith("attack_number_0") for line in lines)
+    sides = [frame[frame["model"] == model] for model in models]
+    comparisons = {model: compare(sides[0], sides[i], n_draws=5) for i, model in enumerate(models) if i}
+    info = RunInfo.from_records(frame, dict.fromkeys(models), units_done=1, units_total=2)
+    gate = [outcome(False, i) for i in range(40)]
+    table = summarize(frame)
+    for n in (1, 2, 3):
+        against = {model: comparisons[model] for model in models[1:n]}
+        of = Headline(summary=table, info=info, models=models[:n], comparisons=against, gate=gate)
+        for n_lines in (MAX_LINES, 20):
+            lines = headline_lines(of, n_lines)
+            assert len(lines) <= n_lines
+            assert max(map(len, lines)) <= WIDTH
+            assert lines[0] == "INCOMPLETE 1/2 units"
+            assert any(line.startswith("attack_number_0") for line in lines)
         assert any("more lines: rfbench table RUN" in line for line in lines)
 
 
