@@ -45,14 +45,14 @@ def test_a_run_answers_what_is_asked_of_it(suite: Path, tmp_path: Path) -> None:
     assert run.models == ("good", "all")  # as in the suite, not as in the alphabet
     assert set(run.records["model"]) == {"good", "all", "always-flag", "never-flag"}
     pd.testing.assert_frame_equal(run.summary(), summarize(run))
-    run.summary().iloc[:] = None  # what is given away is a copy
+    run.summary()["value"] = 0.0  # what is given away is a copy
     pd.testing.assert_frame_equal(run.summary(), summarize(run))
     comparison = run.compare("good", "all")
     alarms = comparison.table.set_index("metric").loc["false_alarm"]
     assert (alarms["baseline"], alarms["candidate"], alarms["n"]) == (0.0, 1.0, 5)
     with pytest.raises(ConfigError, match="holds no model 'god'; did you mean 'good'"):
         run.compare("god", "all")
-    assert [outcome.passed for outcome in run.gate()] == [True, True, True, False, False]
+    assert sorted(outcome.passed for outcome in run.gate()) == [False, True, True]
     assert run.report() == run.path / "report.html"
     assert run.report(tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
     assert "How is harmful thing" not in (tmp_path / "page.html").read_text()
@@ -61,9 +61,10 @@ def test_a_run_answers_what_is_asked_of_it(suite: Path, tmp_path: Path) -> None:
 
 
 def test_arguments_are_those_of_the_command_line(suite: Path, tmp_path: Path, tiny_llama: Path) -> None:
+    models = [{"spec": str(tiny_llama), "name": "mine", "flag": "<rf>"}]
     run = run_suite(
         str(suite),
-        models=[{"spec": str(tiny_llama), "name": "mine", "flag": "<rf>"}],
+        models=models,
         limit=2,
         overrides=["generation.max_new_tokens=7"],
         seed=3,
@@ -75,9 +76,9 @@ def test_arguments_are_those_of_the_command_line(suite: Path, tmp_path: Path, ti
     assert set(run.records["max_new_tokens"]) == {7}
     assert set(run.records["seed"]) == {3}
     assert run.records.groupby(["model", "dataset"])["behavior_id"].nunique().eq(2).all()
-    assert (run.path / "gate.md").read_text().startswith("**Gate passed**")
+    assert "**Gate passed**" in (run.path / "gate.md").read_text()
     with pytest.raises(ConfigError, match="max_new_tokens: 7 -> 6"):
-        run_suite(suite, models=[str(tiny_llama)], out=run.path, progress=False)
+        run_suite(suite, models=models, out=run.path, limit=2, seed=3, progress=False)
 
 
 def test_an_unfinished_run_is_not_compared(suite: Path, tmp_path: Path) -> None:
