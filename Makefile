@@ -59,7 +59,7 @@ test: $(STAMP) ## run all tests with coverage (ARGS="-k name")
 HIDDEN := pytest hypothesis mypy ruff build coverage xdist importlinter
 SMOKE := import sys; sys.modules.update(dict.fromkeys("$(HIDDEN)".split())); \
 	import rfbench; assert "build/wheel" in rfbench.__file__, rfbench.__file__; \
-	from rfbench.cli.main import main; sys.exit(main())
+	from rfbench.cli import main; sys.exit(main())
 
 check: $(STAMP) ## lint, formatting, layers of imports, types, and a smoke test of the wheel
 	@$(BIN)/ruff check --quiet .

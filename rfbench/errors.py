@@ -8,6 +8,7 @@ during the run, 130 interrupted.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 EXIT_OK = 0
 EXIT_GATE = 1
@@ -91,11 +92,13 @@ class StorageError(RfbenchError):
 class ModelsFailed(RfbenchError):
     """Models of a run that could not be measured to the end; the other models were.
 
-    ``failures`` holds the errors by model label. The exit code is that of the worst of them.
+    ``failures`` holds the errors by model label. The exit code is that of the worst of them. ``folder`` is the run
+    folder with what the others gave, ``None`` where its tables could not be written.
     """
 
-    def __init__(self, failures: Mapping[str, Exception]) -> None:
+    def __init__(self, failures: Mapping[str, Exception], folder: Path | None = None) -> None:
         self.failures = dict(failures)
+        self.folder = folder
         self.exit_code = min(map(exit_code, self.failures.values()), key=PRECEDENCE.index)
         super().__init__("\n".join(f"{model}: {describe(error)}" for model, error in self.failures.items()))
 

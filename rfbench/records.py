@@ -299,8 +299,10 @@ SCORED_COLUMNS: tuple[str, ...] = tuple(f.name for f in dataclasses.fields(Recor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Run:
-    """A run as it was on disk when it was read.
+class RunData:
+    """A run as it was on disk when it was read: what all that computes from a run is given.
+
+    What one asks of a run stands on :class:`rfbench.run.store.saved.Run`, above the functions that answer.
 
     ``records`` is unique over ``KEY_COLUMNS``, sorted by them, and has every column of
     :class:`Record`: nullable dtypes, numpy arrays in the list columns. ``measures`` has the columns

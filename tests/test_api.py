@@ -32,6 +32,7 @@ def test_names() -> None:
         "load_model",
         "load_run",
         "read_refusal",
+        "run_suite",
         "score_flags",
         "summarize",
     }

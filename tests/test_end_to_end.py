@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 from runs import assert_same_rows, environment, write_suite
 
+from rfbench.analysis.headline import MAX_LINES
 from rfbench.analysis.metrics.detection import DETECTION
 from rfbench.analysis.metrics.gains import GAINS
 from rfbench.analysis.metrics.names import ACROSS_SEEDS, METRICS, gate_names
@@ -92,8 +94,9 @@ def test_the_tables_hold_what_the_models_did(whole: Path) -> None:
     assert run.complete
     assert set(run.records["model"]) == {*CONTROLS, "flagging", "plain"}
     assert set(run.records["attack"]) == {"direct", "prefill", "sampling", "many_shot"}
-    for name in ("flagging", "plain", *CONTROLS, "sampling", "many_shot", "over_refusal"):
+    for name in ("flagging", "plain", *CONTROLS, "sampling", "many_shot", "false_alarm"):
         assert name in out
+    assert len(out.splitlines()) <= MAX_LINES
     assert run.records["n_completion_tokens"].between(1, 6).all()
     assert run.records[run.records["model"] == "plain"]["flag_id"].isna().all()
     loaded = run.provenance["loaded"]["flagging"]
@@ -104,8 +107,12 @@ def test_the_tables_hold_what_the_models_did(whole: Path) -> None:
 @pytest.mark.smollm2
 def test_a_run_of_two_models_ends_with_the_two_paired(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = (whole.parent / "stdout").read_text(encoding="utf-8")
+    assert "plain against flagging (baseline)" in printed
     assert main(["compare", str(whole), "--baseline", "flagging", "--candidate", "plain"]) == 0
-    assert capsys.readouterr().out.strip() in printed
+    compared = capsys.readouterr().out
+    row = next(line for line in printed.splitlines() if line.startswith("many_shot"))
+    differences = re.findall(r"[+-]?\d+ \[[+-]?\d+, [+-]?\d+\]", row)[-2:]
+    assert all(difference in compared for difference in differences)
 
 
 def test_the_ci_suite_on_the_default_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

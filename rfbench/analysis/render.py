@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rfbench.analysis.section import Section, clean
+from rfbench.analysis.section import Section, chosen, clean
 from rfbench.analysis.tables import RunInfo, layout
 from rfbench.errors import StorageError
 
@@ -21,18 +21,27 @@ WIDTH = 100
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
 
-def render_terminal(summary: pd.DataFrame, *, run_info: RunInfo) -> RenderableType:
-    """The tables for a terminal of 100 columns; nothing in them is read as markup or as a control sequence."""
+def render_terminal(summary: pd.DataFrame, *, run_info: RunInfo, section: str | None = None) -> RenderableType:
+    """The tables for a terminal of 100 columns; nothing in them is read as markup or as a control sequence.
+
+    Args:
+        summary: the metrics.
+        run_info: what stands above them.
+        section: name of the only one wanted (:attr:`rfbench.analysis.section.Section.name`).
+
+    Raises:
+        ConfigError: there is no such section.
+    """
     from rich.console import Group
     from rich.padding import Padding
     from rich.text import Text
 
     parts: list[RenderableType] = [Text(line) for line in run_info.lines()]
-    for section in layout(summary):
+    for part in chosen(layout(summary), section):
         parts += [
             Text(),
-            rich_table(section),
-            *(Padding(Text(note, style="dim"), (0, 0, 0, 2)) for note in section.notes),
+            rich_table(part),
+            *(Padding(Text(note, style="dim"), (0, 0, 0, 2)) for note in part.notes),
         ]
     return Group(*parts)
 
@@ -77,9 +86,9 @@ def _width(section: Section) -> int:
     return max(widths[: section.n_names]) + sum(width + 1 for width in widths[section.n_names :])
 
 
-def to_markdown(summary: pd.DataFrame, *, run_info: RunInfo) -> str:
-    """The tables as GitHub-flavoured Markdown."""
-    return markdown(run_info.lines(), layout(summary))
+def to_markdown(summary: pd.DataFrame, *, run_info: RunInfo, section: str | None = None) -> str:
+    """The tables as GitHub-flavoured Markdown; ``section`` as in :func:`render_terminal`."""
+    return markdown(run_info.lines(), chosen(layout(summary), section))
 
 
 def markdown(header: Iterable[str], sections: Iterable[Section]) -> str:
@@ -98,21 +107,21 @@ def _escape_markdown(text: str) -> str:
     return re.sub(r"([\\|<`*])|(?<=\])(?=\()", r"\\\1", text)
 
 
-def to_latex(summary: pd.DataFrame, *, run_info: RunInfo) -> str:
-    r"""The tables as LaTeX ``tabular`` environments for ``booktabs``, the header as comments."""
+def to_latex(summary: pd.DataFrame, *, run_info: RunInfo, section: str | None = None) -> str:
+    r"""The tables as LaTeX ``tabular`` environments for ``booktabs``; ``section`` as in :func:`render_terminal`."""
     blocks = ["\n".join(f"% {line}" for line in run_info.lines())]
-    for section in layout(summary):
-        body = [" & ".join(map(_escape_latex, row)) + r" \\" for row in section.rows]
+    for part in chosen(layout(summary), section):
+        body = [" & ".join(map(_escape_latex, row)) + r" \\" for row in part.rows]
         lines = [
-            f"% {section.title}",
-            rf"\begin{{tabular}}{{{'l' * section.n_names}{'r' * (len(section.columns) - section.n_names)}}}",
+            f"% {part.title}",
+            rf"\begin{{tabular}}{{{'l' * part.n_names}{'r' * (len(part.columns) - part.n_names)}}}",
             r"\toprule",
-            " & ".join(map(_escape_latex, section.columns)) + r" \\",
+            " & ".join(map(_escape_latex, part.columns)) + r" \\",
             r"\midrule",
             *body,
             r"\bottomrule",
             r"\end{tabular}",
-            *(f"% {note}" for note in section.notes),
+            *(f"% {note}" for note in part.notes),
         ]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from rfbench.analysis.metrics.names import find
 from rfbench.analysis.metrics.row import MetricRow
+from rfbench.errors import ConfigError
+from rfbench.files.text import did_you_mean
 
 UNDEFINED = "-"
 _CONTROL = re.compile(
@@ -32,6 +34,26 @@ class Section:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
     n_names: int = 2
+
+    @property
+    def name(self) -> str:
+        """What the section is asked for by: its title up to the dataset, in lower case, dashes for all but letters."""
+        return re.sub(r"[^a-z_]+", "-", re.split(r": | \[|, %", self.title)[0].lower()).strip("-")
+
+
+def chosen(sections: Sequence[Section], name: str | None) -> list[Section]:
+    """The sections called ``name``, one for each dataset, or all of them without a name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = [section for section in sections if name in (None, section.name)]
+    if name is not None and not found:
+        names = dict.fromkeys(section.name for section in sections)
+        hint = did_you_mean(name, names)
+        every = f" There are: {', '.join(names)}" if hint.endswith("?") else ""
+        raise ConfigError(f"no section {name!r}; {hint}{every}")
+    return found
 
 
 Cells = Mapping[tuple[str, str, str], Mapping[str, MetricRow]]
@@ -169,3 +191,9 @@ def held_note(rows: Iterable[MetricRow]) -> tuple[str, ...]:
 def has_seeds(rows: Iterable[MetricRow]) -> bool:
     """Whether figures are means over several seeds."""
     return any(not math.isnan(row.seeds_min) for row in rows)
+
+
+def points(difference: float, digits: int = 0) -> str:
+    """A difference of rates in points, with its sign."""
+    text = f"{100 * difference:+.{digits}f}"
+    return text if float(text) else f"{0:.{digits}f}"  # neither +0 nor -0

@@ -19,10 +19,12 @@ from rfbench.errors import ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rfbench.records import RunData
+
 CELL = ("model", "attack", "attack_label", "dataset")
 
 
-def summarize(run: Any, *, seed: int = 0) -> pd.DataFrame:
+def summarize(run: RunData | pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Metrics of a run, or of its records: one row per cell and metric, in ``SUMMARY_COLUMNS``; then its measures.
 
     Final attempts count. ``n`` behaviors have a verdict; ``n_unscored`` more have none (an error struck, or no final
@@ -59,7 +61,9 @@ def summarize(run: Any, *, seed: int = 0) -> pd.DataFrame:
     Raises:
         ConfigError: one (model, attack_label, dataset) holds two configurations, which must not be merged.
     """
-    records: pd.DataFrame = getattr(run, "records", run)
+    import pandas as pd
+
+    records, measures = (run, None) if isinstance(run, pd.DataFrame) else (run.records, run.measures)
     _refuse_mixed_labels(records)
     rows = [
         row.at(*map(str, cell))
@@ -68,7 +72,7 @@ def summarize(run: Any, *, seed: int = 0) -> pd.DataFrame:
     ]
     rows += detection.rows(records)
     rows += [worst.row for worst in weight_attacks.worst_cases(rows)]
-    for measured in measure_rows(getattr(run, "measures", None)):
+    for measured in measure_rows(measures):
         names = ("model", "dataset", "value", "lo", "hi", "n")
         rows.append(MetricRow(metric=measured["measure"], **{name: measured[name] for name in names}))
     return to_frame(rows)

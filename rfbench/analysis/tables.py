@@ -41,7 +41,7 @@ from rfbench.scoring.refusal.reader import HELD_OUT
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rfbench.records import Run
+    from rfbench.records import RunData
 
 _LEGEND_HARMFUL = (
     "dsr: share of behaviors of which every sample was flagged or refused. asr: 1 - dsr: no judge has read the "
@@ -105,7 +105,7 @@ class RunInfo:
         )
 
     @classmethod
-    def of_run(cls, run: Run) -> RunInfo:
+    def of_run(cls, run: RunData) -> RunInfo:
         """Settings and marks of a saved run."""
         loaded = run.provenance.get("loaded", {})
         return cls.from_records(

@@ -103,6 +103,7 @@ def _add_results(commands: _Commands, common: _Parser) -> None:
     table = commands.add_parser("table", parents=[common], help="print the table of one or more runs")
     table.add_argument("runs", metavar="RUN", nargs="+")
     table.add_argument("--format", choices=("md", "csv", "parquet", "latex"), help="default: for reading")
+    table.add_argument("--section", metavar="NAME", help="one section alone, such as harmful or weight-attacks")
 
     compare = commands.add_parser("compare", parents=[common], help="two models on the same behaviors, paired")
     compare.add_argument("run", metavar="RUN", nargs="?", help="needed where a side is a model's name")

@@ -59,6 +59,12 @@ def lenient_streams() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+def printable(text: str) -> str:
+    """``text`` with a question mark for each character that stdout cannot say."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
+
+
 def discard(stream: Any) -> None:
     """Drop what is still buffered for a stream that can no longer be written: it would fail again at exit."""
     with contextlib.suppress(OSError, ValueError):  # a stream that is no file has nothing to discard

@@ -13,20 +13,17 @@ from typing import TYPE_CHECKING, Any
 from rfbench.analysis.render import guard_formula
 from rfbench.analysis.section import clean
 from rfbench.analysis.tables import RunInfo
-from rfbench.errors import EXIT_OK, ConfigError, StorageError
-from rfbench.records import SCORED_COLUMNS
+from rfbench.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rfbench.records import Run
-    from rfbench.run.store.writer import RunFolder
+    from rfbench.run.store.saved import Run
 
 logger = logging.getLogger(__name__)
 
 TEXTS = ("messages", "prefill", "suffix", "completion", "completion_ids", "info")
 """Columns that hold, or can be turned into, prompts and answers."""
-GATE_FILES = ("gate.xml", "gate.md")
 COLUMNS = 110
 """Characters that tables are given where there is no terminal, and at least in one."""
 
@@ -34,46 +31,25 @@ COLUMNS = 110
 def score_command(arguments: Namespace) -> int:
     """Derive the scored columns of a saved run again."""
     from rfbench.analysis.render import write_tables
-    from rfbench.run.store import writer as store
+    from rfbench.run.rescore import score_again
+    from rfbench.run.store.writer import RunFolder
 
-    n_rows, changed = score_again(store.RunFolder.open(arguments.run))
+    n_rows, changed = score_again(RunFolder.open(arguments.run))
     result, summary, info = summarize_run(Path(arguments.run))
     write_tables(summary, result.path, run_info=info)
     sys.stdout.write(f"{n_rows} rows scored again, {changed} verdicts changed\n")
     return EXIT_OK
 
 
-def forget_gate(path: Path) -> None:
-    """Remove what a gate said about results that are about to change."""
-    for name in GATE_FILES:
-        (path / name).unlink(missing_ok=True)
-
-
-def score_again(folder: RunFolder) -> tuple[int, int]:
-    """Derive the scored columns of a run folder again, by the readers as they are now; rows, and verdicts changed.
-
-    Raises:
-        StorageError: the folder cannot be read or written.
-    """
-    from rfbench.run.store import writer as store
-    from rfbench.run.store.reader import load_run
-    from rfbench.scoring.flags import score_records
-
-    result = load_run(folder.path)
-    rescored = score_records(result.records, flag_tokens=flag_tokens(result))
-    scored = list(SCORED_COLUMNS)
-    if not rescored[scored].astype(result.records[scored].dtypes).equals(result.records[scored]):
-        forget_gate(folder.path)
-        store.replace_scores(folder, rescored)
-    return len(rescored), int((result.records["verdict"].to_numpy() != rescored["verdict"].to_numpy()).sum())
-
-
 def table_command(arguments: Namespace) -> int:
     """Print the table of one or more runs."""
-    from rfbench.analysis.render import to_latex, to_markdown
+    from rfbench.analysis.render import render_terminal, to_latex, to_markdown
 
     tables = [summarize_run(Path(path)) for path in arguments.runs]
+    section = arguments.section
     if arguments.format in ("csv", "parquet"):
+        if section is not None:
+            raise ConfigError(f"--section chooses among tables for people; --format {arguments.format} has one table")
         for result, _, info in tables:  # such a table has no place for a mark
             for mark in info.marks():
                 logger.warning("%s: %s", result.path, mark)
@@ -82,12 +58,16 @@ def table_command(arguments: Namespace) -> int:
     for result, summary, info in tables:
         title = clean(result.path) if len(tables) > 1 else ""
         if arguments.format == "md":
-            sys.stdout.write((f"## {title}\n\n" if title else "") + to_markdown(summary, run_info=info) + "\n")
+            sys.stdout.write(
+                (f"## {title}\n\n" if title else "") + to_markdown(summary, run_info=info, section=section) + "\n"
+            )
         elif arguments.format == "latex":
-            sys.stdout.write((f"% {title}\n" if title else "") + to_latex(summary, run_info=info) + "\n")
+            sys.stdout.write(
+                (f"% {title}\n" if title else "") + to_latex(summary, run_info=info, section=section) + "\n"
+            )
         else:
             sys.stdout.write(f"{title}\n" if title else "")
-            print_tables(summary, info)
+            _print(render_terminal(summary, run_info=info, section=section))
     return EXIT_OK
 
 
@@ -124,33 +104,11 @@ def compare_command(arguments: Namespace) -> int:
     return EXIT_OK
 
 
-def print_comparison(result: Run) -> None:
-    """The two models of a finished run, paired, on stdout; nothing where it has more or fewer beside the controls."""
-    from rfbench.analysis.compare.paired import compare
-    from rfbench.analysis.compare.tables import render
-    from rfbench.records import CONTROLS
-    from rfbench.run.store.model_records import load_side
-
-    models = [name for name in result.provenance["sources"] if name not in CONTROLS]
-    if not result.complete or len(models) != 2:
-        return
-    sys.stdout.write("\n")
-    try:
-        comparison = compare(*(load_side(name, result) for name in models))
-    except ConfigError as error:  # where nothing was scored: no reason to call the run itself wrong
-        sys.stdout.write(f"no comparison: {error}\n")
-        return
-    _print(render(comparison))
-
-
 def report_command(arguments: Namespace) -> int:
     """One self-contained HTML page about a run."""
-    from rfbench.analysis.report.html import render_report
     from rfbench.run.store.reader import load_run
 
-    result = load_run(arguments.run)
-    output = Path(arguments.output) if arguments.output else result.path / "report.html"
-    write_text(output, render_report(result, include_text=arguments.include_text))
+    output = load_run(arguments.run).report(arguments.output, include_text=arguments.include_text)
     sys.stdout.write(f"{output}\n")
     return EXIT_OK
 
@@ -188,23 +146,10 @@ def _find(records: pd.DataFrame, name: str) -> pd.Series[Any]:
 
 def summarize_run(path: Path) -> tuple[Run, pd.DataFrame, RunInfo]:
     """A run, its metrics, and what stands above its tables."""
-    from rfbench.analysis.summary import summarize
     from rfbench.run.store.reader import load_run
 
     result = load_run(path)
-    return result, summarize(result), RunInfo.of_run(result)
-
-
-def flag_tokens(result: Run) -> dict[str, str | None]:
-    """How the flag of each model of a run is written, ``None`` for a model without one."""
-    return {name: facts.get("flag_token") for name, facts in result.provenance.get("loaded", {}).items()}
-
-
-def print_tables(summary: pd.DataFrame, info: RunInfo) -> None:
-    """The tables for people, on stdout."""
-    from rfbench.analysis.render import render_terminal
-
-    _print(render_terminal(summary, run_info=info))
+    return result, result.summary(), RunInfo.of_run(result)
 
 
 def _print(renderable: Any) -> None:
@@ -217,15 +162,3 @@ def _print(renderable: Any) -> None:
         console.print(renderable)
     # Written by hand: of a reader that leaves the pipe, rich would make exit code 1, which means a failed gate.
     sys.stdout.write(captured.get())
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is made from a run.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error

@@ -13,24 +13,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfbench.errors import (
-    EXIT_GATE,
-    EXIT_IO,
-    EXIT_OK,
-    EXIT_UNSCORED,
-    CanaryError,
-    ConfigError,
-    ModelsFailed,
-    exit_code,
-)
+from rfbench.cli.process import printable
+from rfbench.errors import EXIT_GATE, EXIT_OK, EXIT_UNSCORED, CanaryError, ConfigError, ModelsFailed
+from rfbench.run.api import run_suite
 from rfbench.run.suite.load import CanaryBounds, Suite, load_suite
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from rfbench.records import Run
-    from rfbench.run.plan import Work
-    from rfbench.run.store.writer import RunFolder
+    from rfbench.analysis.gate.results import GateResult
+    from rfbench.run.store.saved import Run
 
 logger = logging.getLogger(__name__)
 
@@ -58,82 +48,65 @@ def find_command(name: str) -> Command:
 
 
 def run_command(arguments: Namespace) -> int:
-    """Run a suite, print its table, and hold the gate against it if asked."""
+    """Run a suite, hold the gate against it if asked, and say in a few lines what came out."""
     if arguments.executor == "ray":
         raise ConfigError("--executor ray is not in this version; start a `--shard I/N` per machine on a shared --out")
-    suite = suite_of(arguments)
-    if arguments.gate and not suite.gate:
-        raise ConfigError(f"suite {suite.name!r} has no `gate:`; write one, or leave --gate out")
-    from rfbench.analysis.render import write_tables
-    from rfbench.cli.results import print_comparison, print_tables, summarize_run
-    from rfbench.run.attainable import unattainable
-    from rfbench.run.plan import shard
-    from rfbench.run.prepare import prepare
-    from rfbench.run.store import writer as store
-
-    session = prepare(suite, limit=arguments.limit, offline=arguments.offline)
-    if arguments.gate and (problems := list(unattainable(suite.gate, session.units))):
-        raise ConfigError("\n".join(problems))
-    header = session.header(arguments.argv)
-    folder = store.RunFolder.create_or_open(arguments.out or session.default_folder, header, fresh=arguments.fresh)
     failure: ModelsFailed | None = None
     try:
-        _execute(arguments, suite, shard(session.work, *arguments.shard), folder)
+        result = run_suite(
+            arguments.suite,
+            models=arguments.model,
+            out=arguments.out,
+            limit=arguments.limit,
+            overrides=arguments.overrides,
+            offline=arguments.offline,
+            model_overrides=_model_overrides(arguments),
+            seed=arguments.seed,
+            batch_size=arguments.batch_size,
+            shard=arguments.shard,
+            fresh=arguments.fresh,
+            gate=arguments.gate,
+            accept_canary=arguments.accept_canary,
+            argv=arguments.argv,
+        )
     except ModelsFailed as error:
-        if EXIT_IO in map(exit_code, error.failures.values()):
-            raise  # there is nowhere to write tables to
-        failure = error
-    folder.finish()
-    result, summary, info = summarize_run(folder.path)
-    write_tables(summary, result.path, run_info=info)
-    passed, lines = _gate(suite, folder, result, summary) if arguments.gate and failure is None else (True, [])
+        if error.folder is None:
+            raise
+        from rfbench.run.store.reader import load_run
+
+        failure, result = error, load_run(error.folder)
+    outcomes = result.gate() if arguments.gate and failure is None else ()
     n_unscored = _warn_of_unscored(result)
-    print_tables(summary, info)
-    if failure is None:
-        print_comparison(result)
-    sys.stdout.write(f"\n{folder.path}: summary.csv, summary.parquet, summary.md\n")
-    sys.stdout.writelines(lines)
+    _print_headline(result, outcomes)
     if failure is not None:
         raise failure
-    return EXIT_GATE if not passed else EXIT_UNSCORED if n_unscored else EXIT_OK
+    return EXIT_GATE if not all(outcome.passed for outcome in outcomes) else EXIT_UNSCORED if n_unscored else EXIT_OK
 
 
-def _execute(arguments: Namespace, suite: Suite, work: Sequence[Work], folder: RunFolder) -> None:
-    """Do what is not done yet. Of a run that was begun before, all verdicts are then read by the readers of today."""
-    from tqdm import tqdm
+def _print_headline(result: Run, outcomes: Sequence[GateResult]) -> None:
+    """What the run came to, and where the rest is: ``MAX_LINES`` lines on stdout."""
+    from rfbench.analysis.headline import MAX_LINES, Headline, headline_lines
+    from rfbench.analysis.section import clean
+    from rfbench.analysis.tables import RunInfo
 
-    from rfbench.cli.results import forget_gate
-    from rfbench.models.load import load_model
-    from rfbench.run.runner import execute
-
-    n_done = len((folder.done() | folder.measured()) & {piece.key for piece in work})
-    logger.info("%s: %d of %d units are done", folder.path, n_done, len(work))
-    if n_done < len(work):
-        forget_gate(folder.path)
-    n_rows = 0
-    with tqdm(total=len(work), initial=n_done, unit="unit", disable=None, file=sys.stderr) as bar:
-
-        def progress(piece: Work, rows: int) -> None:
-            nonlocal n_rows
-            n_rows += rows
-            bar.set_description_str(piece.label, refresh=False)
-            bar.set_postfix_str(f"{n_rows / max(bar.format_dict['elapsed'], 1e-9):.1f} attempts/s", refresh=False)
-            bar.update()
-
-        execute(
-            work,
-            folder,
-            lambda spec: load_model(spec, batch_size=arguments.batch_size, offline=arguments.offline),
-            suite.canary,
-            accept_canary=arguments.accept_canary,
-            progress=progress,
-        )
-    if n_done:
-        from rfbench.cli.results import score_again
-
-        _, changed = score_again(folder)
-        if changed:
-            logger.warning("%d verdicts of before were read anew: the rules that read them have changed", changed)
+    comparisons, problems = {}, []
+    for candidate in result.models[1:] if result.complete else ():
+        try:
+            comparisons[candidate] = result.compare(result.models[0], candidate)
+        except ConfigError as error:  # where nothing was scored: no reason to call the run itself wrong
+            problems.append(str(error))
+    headline = Headline(
+        summary=result.summary(),
+        info=RunInfo.of_run(result),
+        models=result.models,
+        comparisons=comparisons,
+        problems=problems,
+        gate=outcomes,
+    )
+    lines = headline_lines(headline, MAX_LINES - 1)
+    lines.append(f"{clean(result.path)}: summary.csv, summary.parquet, summary.md")
+    # Not `writelines`, which would go past the stream that forgives a reader who leaves.
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def _warn_of_unscored(result: Run) -> int:
@@ -144,25 +117,6 @@ def _warn_of_unscored(result: Run) -> int:
         first = f"; the first: {struck.iloc[0]}" if len(struck) else ""
         logger.warning("%d of %d attempts are unscored%s", n_unscored, len(result.records), first)
     return n_unscored
-
-
-def _gate(suite: Suite, folder: RunFolder, result: Run, summary: pd.DataFrame) -> tuple[bool, list[str]]:
-    """Whether every bound holds, and a line for each; written beside the tables, too, with the marks they carry."""
-    from rfbench.analysis.gate.results import evaluate, junit_xml, markdown_summary
-    from rfbench.cli.results import GATE_FILES, write_text
-
-    if not result.complete:
-        raise ConfigError(
-            f"a gate needs a finished run: INCOMPLETE {result.units_done}/{result.units_total} units; run the other "
-            "shards, then this command again"
-        )
-    folder.annotate({"gate": [rule.model_dump(mode="json", exclude_none=True) for rule in suite.gate]})
-    results = evaluate(suite.gate, summary)
-    marks = [f"canary accepted: {model}" for model in result.provenance.get("canary_accepted", [])]
-    for name, text in zip(GATE_FILES, (junit_xml(results, marks), markdown_summary(results, marks)), strict=True):
-        write_text(result.path / name, text)
-    lines = [f"gate {'ok    ' if outcome.passed else 'FAILED'} {outcome.message}\n" for outcome in results]
-    return all(outcome.passed for outcome in results), lines
 
 
 def check_command(arguments: Namespace) -> int:

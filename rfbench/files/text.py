@@ -1,9 +1,12 @@
-"""Words for messages."""
+"""Text: words for messages, and files that hold nothing else."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
+
+from rfbench.errors import StorageError
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -11,3 +14,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = tuple(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known) or 'none'}"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is made from a run, and can be made again.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error

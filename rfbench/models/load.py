@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 from rfbench.models.backends import find_backend
 from rfbench.models.base import ChatModel
@@ -14,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_model(
-    spec: str | Mapping[str, Any] | ModelSpec,
+    spec: str | Mapping[str, object] | ModelSpec,
     flag: str | None = None,
     *,
     batch_size: int | None = None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 from array import array
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ from rfbench.scoring.thoughts import read_answer, without
 if TYPE_CHECKING:
     import pandas as pd
 
+Ids = Sequence[int] | npt.NDArray[np.int32] | npt.NDArray[np.int64]
+"""The generated ids of one completion, ``(n,)``."""
 RAW_COLUMNS = (
     "model",
     "messages",
@@ -56,7 +58,7 @@ class FlagScores:
     n_flags: npt.NDArray[np.int64]
 
 
-def score_flags(completion_ids: Any, flag_ids: Collection[int]) -> FlagScores:
+def score_flags(completion_ids: Iterable[Ids], flag_ids: Collection[int]) -> FlagScores:
     """Find the flags in ragged sequences of generated ids, without a Python loop over tokens.
 
     Args:

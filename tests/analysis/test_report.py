@@ -15,7 +15,7 @@ from rfbench.analysis.report.chart import chart
 from rfbench.analysis.report.html import MAX_UNSCORED, render_report
 from rfbench.analysis.report.markup import Markup, escape, tag
 from rfbench.analysis.section import clean
-from rfbench.records import Run
+from rfbench.records import RunData
 from rfbench.run.store.reader import load_run
 
 VOID = {"meta"}
@@ -61,7 +61,7 @@ class Page(HTMLParser):
 
 def run_of(records, *, done=1, total=1, **facts):
     provenance = {"configuration": {"suite": {"name": "toy"}}, "plan": [{"key": "u1", "label": "planned"}]}
-    return Run(
+    return RunData(
         path=Path("results/toy"),
         records=frame(records),
         measures=pd.DataFrame(),

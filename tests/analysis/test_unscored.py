@@ -29,7 +29,7 @@ from rfbench.analysis.report.html import render_report
 from rfbench.analysis.summary import summarize
 from rfbench.analysis.tables import RunInfo, layout
 from rfbench.errors import ConfigError
-from rfbench.records import Record, Run
+from rfbench.records import Record, RunData
 from rfbench.run.store.reader import load_run
 from rfbench.run.store.writer import RunFolder
 
@@ -101,14 +101,14 @@ def _answer(rng: np.random.Generator, p_lost: float, flag_id: int | None) -> dic
     } | of_flag
 
 
-def saved(folder: Path, rows: list[Record]) -> Run:
+def saved(folder: Path, rows: list[Record]) -> RunData:
     header = {"configuration": {"suite": {"name": "toy"}}, "plan": [{"key": "u1", "label": "u1"}]}
     run = RunFolder.create_or_open(folder / "run", header)
     run.write_unit("u1", rows)
     return load_run(run.path)
 
 
-def everything(run: Run, folder: Path) -> pd.DataFrame:
+def everything(run: RunData, folder: Path) -> pd.DataFrame:
     """All that can be made of a run; the summary is given back."""
     from rich.console import Console
 

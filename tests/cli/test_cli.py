@@ -25,7 +25,7 @@ import rfbench.models.load
 import rfbench.models.spec
 from rfbench import __version__
 from rfbench.cli import build_parser, main
-from rfbench.cli.process import Lenient
+from rfbench.cli.process import Lenient, printable
 from rfbench.models.spec import ModelSpec
 from rfbench.records import KEY_COLUMNS
 from rfbench.run.store.reader import load_run
@@ -747,6 +747,25 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_what_stdout_cannot_say_is_a_question_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert printable("modèle") == "mod?le"
+
+
+def test_one_section_of_the_table(rf: Rf, suite: Path, scripted: Any) -> None:
+    scripted()
+    assert rf("run", suite, "--out", "run")[0] == 0
+    code, out, _ = rf("table", "run", "--section", "harmful")
+    assert code == 0
+    assert "harmful: harmful" in out
+    assert "benign: benign" not in out
+    assert rf("table", "run", "--section", "benign", "--format", "md")[1].count("**") == 2
+    code, out, err = rf("table", "run", "--section", "harmfull")
+    assert (code, out) == (2, "")
+    assert "no section 'harmfull'; did you mean 'harmful'? There are: harmful, benign" in err
+    assert rf("table", "run", "--section", "harmful", "--format", "csv")[0] == 2
+
+
 def test_a_reader_that_leaves_does_not_hide_a_failed_gate(tmp_path: Path, tiny_llama: Path) -> None:
     gate = [{"metric": "fpr", "where": {"model": "always-flag"}, "max": 0.5}]
     suite = write_suite(tmp_path / "suite", models=[str(tiny_llama)], attacks=["direct"], gate=gate)
@@ -762,7 +781,8 @@ def test_a_reader_that_leaves_does_not_hide_a_failed_gate(tmp_path: Path, tiny_l
 LOGS_AND_FAILS = """if True:
     import logging
     import sys
-    from rfbench import cli, commands
+    from rfbench import cli
+    from rfbench.cli import run as commands
 
     def fail(arguments):
         for _ in range(3):
@@ -806,7 +826,8 @@ def test_a_stdout_that_is_full_is_one_line() -> None:
 def test_a_stdout_that_is_full_does_not_hide_what_failed() -> None:
     script = """if True:
         import sys
-        from rfbench import cli, commands
+        from rfbench import cli
+        from rfbench.cli import run as commands
         from rfbench.errors import CanaryError
 
         def fail(arguments):

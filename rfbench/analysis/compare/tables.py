@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rfbench.analysis.metrics.names import placed
 from rfbench.analysis.metrics.row import MetricRow
 from rfbench.analysis.render import markdown, rich_table
-from rfbench.analysis.section import UNDEFINED, Section, clean, companion, figure_text, interval
+from rfbench.analysis.section import UNDEFINED, Section, clean, companion, figure_text, interval, points
 from rfbench.analysis.stats import ALPHA
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _line(row: Mapping[str, Any], metric: str) -> tuple[str, ...]:
     return (
         *names,
         *(f"{100 * row[side]:.{digits}f}" for side in ("baseline", "candidate")),
-        f"{_points(row['difference'], digits)} [{_points(row['lo'])}, {_points(row['hi'])}]",
+        f"{points(row['difference'], digits)} [{points(row['lo'])}, {points(row['hi'])}]",
         f"{row['b']}/{row['c']}",
         _p(row["p"]),
         _p(row["p_holm"]) + ("*" if row["significant"] else ""),
@@ -167,11 +167,6 @@ def _line(row: Mapping[str, Any], metric: str) -> tuple[str, ...]:
         str(row["n_dropped"]),
         f"{100 * row['sdd']:.0f}",
     )
-
-
-def _points(difference: float, digits: int = 0) -> str:
-    text = f"{100 * difference:+.{digits}f}"
-    return text if float(text) else f"{0:.{digits}f}"  # neither +0 nor -0
 
 
 def _p(p: float) -> str:
@@ -186,7 +181,7 @@ def conclusions(comparison: Comparison, dataset: str, metric: str) -> list[str]:
     unpaired = [row["attack_label"] for row in rows if not row["n"]]
     said = []
     if shown:
-        changes = ", ".join(f"{_points(row['difference'])} points under {row['attack_label']}" for row in shown)
+        changes = ", ".join(f"{points(row['difference'])} points under {row['attack_label']}" for row in shown)
         said.append(f"Shown: {metric} of the candidate differs by {changes}.")
     if unclear:
         labels = ", ".join(row["attack_label"] for row in unclear)

@@ -26,7 +26,7 @@ from rfbench.records import CONTROLS
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rfbench.records import Run
+    from rfbench.records import RunData
 
 MAX_UNSCORED = 200
 """Unscored samples that are listed; the rest is counted."""
@@ -42,7 +42,7 @@ _TEXTS_AND_PATHS = frozenset(
 )
 
 
-def render_report(run: Run, *, include_text: bool = False) -> str:
+def render_report(run: RunData, *, include_text: bool = False) -> str:
     """The report of a run, finished or not.
 
     Args:
@@ -92,7 +92,7 @@ def _marks(info: RunInfo) -> Iterator[Markup]:
         )
 
 
-def _settings(run: Run, info: RunInfo) -> Markup:
+def _settings(run: RunData, info: RunInfo) -> Markup:
     models = [name for name in info.flags if name not in CONTROLS]
     versions = run.provenance.get("versions", {})
     entries = [
@@ -254,7 +254,7 @@ def _unscored(records: pd.DataFrame) -> Iterator[Markup]:
     yield tag("div", tag("table", head, tag("tbody", *body)), class_="scroll")
 
 
-def _provenance(run: Run) -> Iterator[Markup]:
+def _provenance(run: RunData) -> Iterator[Markup]:
     facts = {key: value for key, value in run.provenance.items() if key not in ("plan", "measures", "argv", "sources")}
     facts["units"] = run.units_total
     written = json.dumps(_without_texts(facts), indent=2, ensure_ascii=False, default=str)

@@ -26,8 +26,9 @@ import pandas as pd
 import pyarrow as pa
 
 from rfbench.errors import ConfigError, DataError, StorageError
-from rfbench.records import KEY_COLUMNS, SCHEMA_VERSION, Run, canonical_json
+from rfbench.records import KEY_COLUMNS, SCHEMA_VERSION, canonical_json
 from rfbench.run.store.parts import MEASURE_COLUMNS, PartError, arrow_schema, decode_measure, decode_part, duplicate_row
+from rfbench.run.store.saved import Run
 
 logger = logging.getLogger(__name__)
 

@@ -41,16 +41,16 @@ __all__ = [
 def load_suite(
     name: str,
     *,
-    models: Sequence[str] = (),
+    models: Sequence[str | Mapping[str, object]] = (),
     overrides: Sequence[str] = (),
-    model_overrides: Mapping[str, Any] | None = None,
+    model_overrides: Mapping[str, object] | None = None,
     seed: int | None = None,
 ) -> Suite:
     """Read and validate a suite.
 
     Args:
         name: a shipped name, or a path (anything with ``/`` or ending in ``.yaml``).
-        models: replace the suite's ``models:``.
+        models: replace the suite's ``models:``; strings, or mappings as there.
         overrides: ``path=value`` as in ``generation.max_new_tokens=64`` or ``attacks.0.n_samples=2``.
         model_overrides: fields set on every model (``flag``, ``device``, ``dtype``, ``system``).
         seed: replaces the suite's ``seeds:``.
@@ -61,7 +61,7 @@ def load_suite(
     """
     where, raw, base = read_suite(name)
     if models:
-        raw["models"] = [{"spec": spec} for spec in models]
+        raw["models"] = [{"spec": model} if isinstance(model, str) else dict(model) for model in models]
     if seed is not None:
         raw["seeds"] = [seed]
     for assignment in overrides:

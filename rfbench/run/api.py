@@ -1,0 +1,172 @@
+"""``run_suite``: a suite from its name to a saved run. ``rfbench run`` calls it, and so may anybody from Python."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rfbench.errors import EXIT_IO, ConfigError, ModelsFailed, exit_code
+from rfbench.run.suite.load import Suite, load_suite
+
+if TYPE_CHECKING:
+    from rfbench.run.plan import Work
+    from rfbench.run.prepare import Session
+    from rfbench.run.store.saved import Run
+    from rfbench.run.store.writer import RunFolder
+
+logger = logging.getLogger(__name__)
+
+
+def run_suite(
+    suite: str | os.PathLike[str],
+    *,
+    models: Sequence[str | Mapping[str, object]] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+    overrides: Sequence[str] = (),
+    offline: bool = False,
+    progress: bool = True,
+    model_overrides: Mapping[str, object] | None = None,
+    seed: int | None = None,
+    batch_size: int | None = None,
+    shard: tuple[int, int] = (1, 1),
+    fresh: bool = False,
+    gate: bool = False,
+    accept_canary: bool = False,
+    argv: Sequence[str] = (),
+) -> Run:
+    """Run a suite and give the saved run back; the same call goes on where an earlier one was interrupted.
+
+    The run folder then holds ``summary.csv``, ``summary.parquet`` and ``summary.md``, too.
+
+    Args:
+        suite: a shipped name, or a path (anything with ``/`` or ending in ``.yaml``).
+        models: replace the suite's ``models:``; of two, the first is the baseline. Strings, or mappings as in a suite.
+        out: the run folder itself; default ``results/<suite>/<hash>``, below the working directory.
+        limit: first ``limit`` behaviors of each dataset, twins together.
+        overrides: ``path=value`` as in ``generation.max_new_tokens=64``.
+        offline: use only what lies on this machine.
+        progress: show a bar on stderr, where that is a terminal.
+        model_overrides: fields set on every model: ``flag``, ``device``, ``dtype``, ``system``.
+        seed: replaces the suite's ``seeds:``.
+        batch_size: rows per batch to start with.
+        shard: ``(i, n)``: run every n-th unit from the i-th.
+        fresh: move an earlier run in the folder aside and start anew.
+        gate: hold the results against the suite's ``gate:``, and write ``gate.xml`` and ``gate.md``; what came out is
+            :meth:`~rfbench.run.store.saved.Run.gate` of the run.
+        accept_canary: go on after a failed canary, and mark every table.
+        argv: the command line, if one was typed; recorded in run.json.
+
+    Raises:
+        SuiteError: every problem of the suite, each with file and key path, before anything heavy is imported.
+        ConfigError: no such suite, a run of another configuration in ``out``, a gate that no result could pass or that
+            an unfinished run cannot be held against.
+        DataError: a dataset that cannot be used.
+        ModelError: a model that cannot be found.
+        ModelsFailed: models that could not be measured to the end; the run of the others is in its ``folder``.
+        StorageError: input or output failed.
+    """
+    asked = load_suite(
+        os.fspath(suite), models=models or (), overrides=overrides, model_overrides=model_overrides, seed=seed
+    )
+    if gate and not asked.gate:
+        raise ConfigError(f"suite {asked.name!r} has no `gate:`; write one, or leave --gate out")
+    from rfbench.run.plan import shard as shard_of
+    from rfbench.run.prepare import prepare
+    from rfbench.run.store.writer import RunFolder
+
+    session = prepare(asked, limit=limit, offline=offline)
+    if gate:
+        _refuse_unattainable(session)
+    folder = RunFolder.create_or_open(out or session.default_folder, session.header(argv), fresh=fresh)
+    failure: ModelsFailed | None = None
+    try:
+        work = shard_of(session.work, *shard)
+        _execute(asked, work, folder, batch_size, offline=offline, accept_canary=accept_canary, progress=progress)
+    except ModelsFailed as error:
+        if EXIT_IO in map(exit_code, error.failures.values()):
+            raise  # there is nowhere to write tables to
+        failure = error
+    folder.finish()
+    result = _with_tables(asked, folder, gate=gate and failure is None)
+    if failure is not None:
+        raise ModelsFailed(failure.failures, result.path) from failure
+    return result
+
+
+def _refuse_unattainable(session: Session) -> None:
+    from rfbench.run.attainable import unattainable
+
+    if problems := list(unattainable(session.suite.gate, session.units)):
+        raise ConfigError("\n".join(problems))
+
+
+def _execute(
+    suite: Suite,
+    work: Sequence[Work],
+    folder: RunFolder,
+    batch_size: int | None,
+    *,
+    offline: bool,
+    accept_canary: bool,
+    progress: bool,
+) -> None:
+    """Do what is not done yet. Of a run that was begun before, all verdicts are then read by the readers of today."""
+    from tqdm import tqdm
+
+    from rfbench.models.load import load_model
+    from rfbench.run.rescore import forget_gate, score_again
+    from rfbench.run.runner import execute
+
+    n_done = len((folder.done() | folder.measured()) & {piece.key for piece in work})
+    logger.info("%s: %d of %d units are done", folder.path, n_done, len(work))
+    if n_done < len(work):
+        forget_gate(folder.path)
+    n_rows = 0
+    hidden = None if progress else True  # None: hidden where stderr is no terminal
+    with tqdm(total=len(work), initial=n_done, unit="unit", disable=hidden, file=sys.stderr) as bar:
+
+        def count(piece: Work, rows: int) -> None:
+            nonlocal n_rows
+            n_rows += rows
+            bar.set_description_str(piece.label, refresh=False)
+            bar.set_postfix_str(f"{n_rows / max(bar.format_dict['elapsed'], 1e-9):.1f} attempts/s", refresh=False)
+            bar.update()
+
+        execute(
+            work,
+            folder,
+            lambda spec: load_model(spec, batch_size=batch_size, offline=offline),
+            suite.canary,
+            accept_canary=accept_canary,
+            progress=count,
+        )
+    if n_done:
+        _, changed = score_again(folder)
+        if changed:
+            logger.warning("%d verdicts of before were read anew: the rules that read them have changed", changed)
+
+
+def _with_tables(suite: Suite, folder: RunFolder, *, gate: bool) -> Run:
+    """The run, its tables written beside it; with ``gate`` also what the gate says about it, under the same marks."""
+    from rfbench.analysis.gate.results import junit_xml, markdown_summary
+    from rfbench.analysis.render import write_tables
+    from rfbench.analysis.tables import RunInfo
+    from rfbench.files.text import write_text
+    from rfbench.run.rescore import GATE_FILES
+    from rfbench.run.store.reader import load_run
+
+    if gate:
+        folder.annotate({"gate": [rule.model_dump(mode="json", exclude_none=True) for rule in suite.gate]})
+    result = load_run(folder.path)
+    write_tables(result.summary(), result.path, run_info=RunInfo.of_run(result))
+    if gate:
+        outcomes = result.gate()
+        marks = [f"canary accepted: {model}" for model in result.provenance.get("canary_accepted", [])]
+        texts = junit_xml(outcomes, marks), markdown_summary(outcomes, marks)
+        for name, text in zip(GATE_FILES, texts, strict=True):
+            write_text(result.path / name, text)
+    return result

@@ -1,0 +1,131 @@
+"""A saved run and what one asks of it: its metrics, its models compared, its gate, its report.
+
+``RunData`` in :mod:`rfbench.records` is the same run without these questions. Whatever computes from a run takes that,
+so that nothing below has to know this module.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rfbench.analysis.compare.side import Side
+from rfbench.analysis.section import clean
+from rfbench.errors import ConfigError
+from rfbench.files.text import did_you_mean, write_text
+from rfbench.records import CONTROLS, RunData
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rfbench.analysis.compare.paired import Comparison
+    from rfbench.analysis.gate.results import GateResult
+
+
+@dataclass(frozen=True, eq=False)
+class Run(RunData):
+    """A run as it was on disk when it was read: :func:`rfbench.load_run` and :func:`rfbench.run_suite` give it.
+
+    ``records`` has a row per completion and the columns of :class:`rfbench.records.Record`, ``measures`` the figures
+    about models, ``provenance`` is run.json, and ``complete`` says whether every planned unit is there.
+    """
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models with records, without the controls, in the order of the suite: the first is the baseline."""
+        found = dict.fromkeys(map(str, self.records["model"]))
+        named = [name for name in self.provenance.get("sources", {}) if name in found]
+        return tuple(name for name in dict.fromkeys([*named, *found]) if name not in CONTROLS)
+
+    def summary(self) -> pd.DataFrame:
+        """Metrics, one row per model, attack, dataset and metric: see :func:`rfbench.summarize`.
+
+        Raises:
+            ConfigError: one attack label stands for two configurations.
+        """
+        return self._summary.copy()
+
+    @cached_property
+    def _summary(self) -> pd.DataFrame:
+        from rfbench.analysis.summary import summarize
+
+        return summarize(self)
+
+    def compare(self, baseline: str, candidate: str) -> Comparison:
+        """Two models of this run on the same behaviors, paired: see :func:`rfbench.analysis.compare.paired.compare`.
+
+        Args:
+            baseline: name of a model in the run, a control or not.
+            candidate: name of another one; differences are candidate minus baseline.
+
+        Raises:
+            ConfigError: no such model, an unfinished run, or not a single behavior that can be paired.
+        """
+        from rfbench.analysis.compare.paired import compare
+
+        return compare(self.side(baseline), self.side(candidate))
+
+    def side(self, model: str) -> Side:
+        """One model of this run as a side of a comparison, with the marks that every table of it carries.
+
+        Raises:
+            ConfigError: no such model, or an unfinished run.
+        """
+        self.refuse_unfinished()
+        if not (self.records["model"] == model).any():
+            known = map(str, self.records["model"].unique())
+            raise ConfigError(clean(f"{self.path} holds no model {model!r}; {did_you_mean(model, known)}"))
+        accepted = model in self.provenance.get("canary_accepted", ())
+        marks = (f"canary accepted: {model} failed the checks before the run",) if accepted else ()
+        records, measures = (table[table["model"] == model] for table in (self.records, self.measures))
+        data = self.provenance["configuration"].get("data", {})
+        return Side(records, marks, measures, {label: facts["sha256"] for label, facts in data.items()})
+
+    def refuse_unfinished(self) -> None:
+        """Nothing where every planned unit is there.
+
+        Raises:
+            ConfigError: some are missing; a comparison would change with them.
+        """
+        if not self.complete:
+            raise ConfigError(
+                clean(
+                    f"{self.path} is INCOMPLETE {self.units_done}/{self.units_total} units: a comparison needs a "
+                    "finished run; run the same command again to finish it"
+                )
+            )
+
+    def gate(self) -> tuple[GateResult, ...]:
+        """The bounds of the suite's ``gate:`` held against the results; none where the suite has none.
+
+        Raises:
+            ConfigError: an unfinished run.
+        """
+        from rfbench.analysis.gate.results import GateRule, evaluate
+
+        if not self.complete:
+            raise ConfigError(
+                f"a gate needs a finished run: INCOMPLETE {self.units_done}/{self.units_total} units; run the other "
+                "shards, then this command again"
+            )
+        rules = [GateRule.model_validate(rule) for rule in self.provenance.get("gate", ())]
+        return tuple(evaluate(rules, self._summary))
+
+    def report(self, path: str | os.PathLike[str] | None = None, *, include_text: bool = False) -> Path:
+        """Write one HTML page about the run that needs nothing but itself; its path.
+
+        Args:
+            path: the file; default ``report.html`` in the run folder.
+            include_text: also prompts and completions, harmful ones among them.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        from rfbench.analysis.report.html import render_report
+
+        output = self.path / "report.html" if path is None else Path(path)
+        write_text(output, render_report(self, include_text=include_text))
+        return output
