@@ -13,10 +13,10 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from rfbench.analysis.headline_table import WIDTH, Changes, Row, changes_of, is_shown, rows_of, short, table_lines
-from rfbench.analysis.metrics.detection import DETECTION, LIMITS, n_needed
+from rfbench.analysis.metrics.names import EARLY, LIMITS, n_needed, tpr_name
+from rfbench.analysis.metrics.row import MetricRow, from_frame
 from rfbench.analysis.metrics.weight_attacks import RATIO, is_destroyed
-from rfbench.analysis.section import Cells, Metric, clean
-from rfbench.analysis.summary import EARLY, EARLY_DSR, metric_rows
+from rfbench.analysis.section import Cells, clean
 from rfbench.records import CONTROLS
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rfbench.analysis.tables import RunInfo
 
 MAX_LINES = 25
+EARLY_DSR = f"dsr@{EARLY}"
 LEAST = (("care", 2), ("leaks", 1), ("figures", 4), ("care", 1), ("conclusion", 1), ("head", 5))
 """What is cut where there is more to say than room, in this order, and to how many lines each."""
 MAX_GATE_LINES = 6
@@ -97,9 +98,9 @@ def _cut(lines: list[str], n_lines: int) -> list[str]:
 
 
 def _cells(summary: pd.DataFrame) -> Cells:
-    cells: dict[tuple[str, str, str], dict[str, Metric]] = {}
-    for row in metric_rows(summary):
-        cells.setdefault((row["model"], row["attack_label"], row["dataset"]), {})[row["metric"]] = row
+    cells: dict[tuple[str, str, str], dict[str, MetricRow]] = {}
+    for row in from_frame(summary):
+        cells.setdefault(row.cell, {})[row.key] = row
     return cells
 
 
@@ -162,13 +163,13 @@ def _leaks(cells: Cells, rows: Sequence[Row], models: Sequence[str]) -> Iterator
     parts, gaps = [], []
     for model in models:
         found = {row: cells.get((model, row.attack, row.dataset("dsr")), {}) for row in rows}
-        leaks = {row.attack: m["leak_median"]["value"] for row, m in found.items() if "leak_median" in m}
+        leaks = {row.attack: m["leak_median"].value for row, m in found.items() if "leak_median" in m}
         known = dict.fromkeys(f"{leak:.0f}" for leak in sorted(leaks.values()) if math.isfinite(leak))
         never = [attack for attack, leak in leaks.items() if math.isinf(leak)]
         said = [" to ".join(dict.fromkeys((next(iter(known)), next(reversed(known)))))] if known else []
         said += [f"inf under {_listed(never, 3) if known else 'all'}"] if never else []
         parts += [f"{short(model)} {', '.join(said)}"] if said else []
-        gaps += [m["dsr"]["value"] - m[EARLY_DSR]["value"] for m in found.values() if EARLY_DSR in m]
+        gaps += [m["dsr"].value - m[EARLY_DSR].value for m in found.values() if EARLY_DSR in m]
     widest = max((gap for gap in gaps if not math.isnan(gap)), default=None)
     early = f"undefined below {EARLY} new tokens" if widest is None else f"at most {100 * widest:.0f} points below dsr"
     if parts:
@@ -184,18 +185,18 @@ def _controls(cells: Cells) -> str:
         for metric in PAIR
         if metric in metrics
     ]
-    scored = [(model, attack, row) for model, attack, row in read if row["n"]]
+    scored = [(model, attack, row) for model, attack, row in read if row.n]
     wrong = [
-        f"{model} {row['metric']} {100 * row['value']:.0f} under {clean(attack)}"
+        f"{model} {row.key} {100 * row.value:.0f} under {clean(attack)}"
         for model, attack, row in scored
-        if _MUST_READ[model] not in (row["value"], row["value_optimistic"])
+        if _MUST_READ[model] not in (row.value, row.value_optimistic)
     ]
     if wrong:
         return f"CONTROLS WRONG, no figure of this run can be trusted: {_listed(wrong)}."
     as_they_must = ", ".join(
         f"{name} {100 * _MUST_READ[name]:.0f}" for name in dict.fromkeys(name for name, *_ in scored)
     )
-    lost = [attack for _, attack, row in read if not row["n"]]
+    lost = [attack for _, attack, row in read if not row.n]
     unread = f" Not scored under {_listed(lost)}." if lost else ""
     return f"Controls read what they must: {as_they_must}.{unread}" if scored else f"Controls: not run yet.{unread}"
 
@@ -208,10 +209,10 @@ def _care(of: Headline, cells: Cells, rows: Sequence[Row], changes: Mapping[str,
     if broken:
         yield f"destroyed, which proves nothing: {_listed(broken)}"
     lost = [
-        f"{int(m[name]['n_unscored'])} of {short(model)} under {clean(attack)}"
+        f"{m[name].n_unscored} of {short(model)} under {clean(attack)}"
         for (model, attack, _), m in mine
         for name in PAIR
-        if name in m and m[name]["n_unscored"]
+        if name in m and m[name].n_unscored
     ]
     if lost:
         yield f"unscored, held as the worse outcome (the better in parentheses): {_listed(lost)}"
@@ -231,7 +232,7 @@ def _too_few(cells: Cells, rows: Sequence[Row], models: Sequence[str], changes: 
     scored = [metrics for (model, *_), metrics in cells.items() if model in models and "auroc" in metrics]
     missing = [
         (limit, name)
-        for limit, name in zip(LIMITS, DETECTION[1:], strict=True)
+        for limit, name in ((limit, tpr_name(limit)) for limit in LIMITS)
         if scored and not any(name in metrics for metrics in scored)
     ]
     if missing:

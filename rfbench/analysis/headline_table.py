@@ -161,7 +161,7 @@ def _counts(cells: Cells, row: Row, models: Sequence[str]) -> str:
     sides = []
     for metric in ("dsr", "false_alarm"):
         found = [cells.get((model, row.attack, row.dataset(metric)), {}).get(metric) for model in models]
-        n = sorted({int(figures["n"]) for figures in found if figures is not None})
+        n = sorted({figures.n for figures in found if figures is not None})
         sides.append("-".join(map(str, (n[0], n[-1]) if len(n) > 1 else n)) or UNDEFINED)
     return "/".join(sides)
 

@@ -104,7 +104,8 @@ class Run(RunData):
         Raises:
             ConfigError: an unfinished run.
         """
-        from rfbench.analysis.gate.results import GateRule, evaluate
+        from rfbench.analysis.gate.results import evaluate
+        from rfbench.analysis.gate.rules import GateRule
 
         if not self.complete:
             raise ConfigError(
