@@ -165,11 +165,7 @@ def export(spec: str | ModelSpec, out: Path, *, offline: bool = False) -> Export
         StorageError: it cannot be written.
     """
     spec = spec if isinstance(spec, ModelSpec) else ModelSpec.parse(spec)
-    staging = out / STAGING
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; export into a new folder")
-    if out.exists() and any(path != staging for path in out.iterdir()):  # staging: of an export that was killed
-        raise ConfigError(f"{out} is not empty; export into a new folder")
+    _check_empty(out)
     identity = identify(spec, offline=offline)
     with load_model(spec, offline=offline) as loaded:
         model = local(loaded)
@@ -184,19 +180,7 @@ def export(spec: str | ModelSpec, out: Path, *, offline: bool = False) -> Export
             "base_identity": identity.as_dict(),
             "calibration": {"flag_bias": left},
         }
-        try:
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir(parents=True)
-            model.module.save_pretrained(staging)
-            model.tokenizer.save_pretrained(staging)
-            (staging / FLAG_FILE).write_text(_json(facts), encoding="utf-8")
-            _move(list(staging.iterdir()), out)
-            staging.rmdir()
-        except BaseException as error:
-            shutil.rmtree(out, ignore_errors=True)
-            if not _is_storage(error):
-                raise
-            raise StorageError(f"{out}: the merged model cannot be written ({error})") from error
+        _save_merged(model.module, model.tokenizer, facts, out)
         flag_token, bias = model.flag_token, model.flag_bias
     written = {"spec": folder_spec(out), "flag": flag_token or "none", "name": None, "revision": None, "hub": False}
     try:
@@ -212,6 +196,36 @@ def export(spec: str | ModelSpec, out: Path, *, offline: bool = False) -> Export
         else ""
     )
     return Export(out=out, flag_token=flag_token, flag_bias=bias, baked=baked, note=note)
+
+
+def _check_empty(out: Path) -> None:
+    """Raise ``ConfigError`` unless ``out`` can become a new folder."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; export into a new folder")
+    if out.exists() and any(path != out / STAGING for path in out.iterdir()):  # of an export that was killed
+        raise ConfigError(f"{out} is not empty; export into a new folder")
+
+
+def _save_merged(module: Any, tokenizer: Any, facts: Mapping[str, Any], out: Path) -> None:
+    """Write a whole model and its ``rfbench.json`` into ``out``, or leave nothing there.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    staging = out / STAGING
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        module.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+        (staging / FLAG_FILE).write_text(_json(facts), encoding="utf-8")
+        _move(list(staging.iterdir()), out)
+        staging.rmdir()
+    except BaseException as error:
+        shutil.rmtree(out, ignore_errors=True)
+        if not _is_storage(error):
+            raise
+        raise StorageError(f"{out}: the merged model cannot be written ({error})") from error
 
 
 def _bake(module: Any, flag_id: int | None, flag_bias: float) -> bool:

@@ -7,8 +7,18 @@ ones have two: the output row gets the detector, the input row the mean embeddin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+
+from rfbench.train.batches import Batch, stream
+
+if TYPE_CHECKING:
+    from rfbench.train.conversations import Conversation
+    from rfbench.train.network import Network
+    from rfbench.train.recipe import Recipe
 
 
 def probe_row(
@@ -59,3 +69,29 @@ def mean_row(matrix: Tensor, flag_id: int) -> Tensor:
     What stands in the flag's row after resizing is random, and must not even reach the rounding.
     """
     return (matrix[:flag_id].sum(dim=0) + matrix[flag_id + 1 :].sum(dim=0)) / (len(matrix) - 1)
+
+
+def set_row(net: Network, conversations: Sequence[Conversation], recipe: Recipe) -> None:
+    """Give the flag's output row its start: the probe; mean and reserved rows stand already."""
+    if recipe.flag is None or recipe.flag.init != "probe":
+        return
+    hidden, rest, kinds = [], [], []
+    for kind in (True, False):
+        pool = [c for c in conversations if c.is_harmful is kind]
+        order = stream(recipe.seed, "probe", kind).permutation(len(pool))[: recipe.flag.probe_conversations]
+        for i in order:
+            reference = net.reference(Batch.of([pool[i]], net.device))
+            hidden.append(reference.float())
+            rest.append(net.logits(reference).logsumexp(dim=-1))
+            kinds.append(torch.full((len(reference),), kind, device=net.device))
+    row = probe_row(
+        torch.cat(hidden),
+        torch.cat(rest),
+        torch.cat(kinds),
+        harmful_log_p=recipe.flag.probe_harmful_log_p,
+        benign_log_p=recipe.flag.probe_benign_log_p,
+        ridge=recipe.flag.probe_ridge,
+    )
+    assert net.row_out is not None
+    with torch.no_grad():
+        net.row_out[0] = row.to(net.row_out.dtype)

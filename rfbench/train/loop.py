@@ -28,7 +28,7 @@ from rfbench.models.hf.batching import is_out_of_memory
 from rfbench.train.batches import batch_at, stream
 from rfbench.train.conversations import Conversation
 from rfbench.train.network import Network
-from rfbench.train.objectives import Part, compute_terms, draw_index, term_weights, validate
+from rfbench.train.objectives import Part, Validation, compute_terms, draw_index, term_weights, validate
 from rfbench.train.recipe import OptimiserSettings, Recipe
 
 logger = logging.getLogger(__name__)
@@ -93,9 +93,8 @@ def fit(
         state, best = load_checkpoint(folder / CHECKPOINT, net, optimiser, fingerprint)
     resumed_at, started = state.step, time.perf_counter() - state.seconds
     pools = {kind: [c for c in train if c.is_harmful is kind] for kind in (True, False)}
-    measured = [_first(held_out, kind, recipe.validation.max_rows, recipe.seed) for kind in (True, False)]
-    bar = tqdm(total=settings.steps, initial=state.step, desc=recipe.kind, unit="step", disable=not progress)
-    with bar:
+    measured = [c for kind in (True, False) for c in _first(held_out, kind, recipe.validation.max_rows, recipe.seed)]
+    with tqdm(total=settings.steps, initial=state.step, desc=recipe.kind, unit="step", disable=not progress) as bar:
         while state.step < settings.steps and state.stale < recipe.validation.patience:
             groups = draw_step(pools, recipe, state.step)
             with _memory(state.step + 1, settings):
@@ -107,17 +106,9 @@ def fit(
             if state.step % recipe.validation.every and state.step < settings.steps:
                 continue
             with _memory(state.step, settings):
-                result = validate(net, [*measured[0], *measured[1]], recipe, settings.micro_rows)
-            if not math.isfinite(result.loss):
-                raise _diverged(state.step, "validation loss", result.loss)
-            if result.loss < state.best_loss:
-                state.best_loss, state.best_step, state.stale, best = result.loss, state.step, 0, net.snapshot()
-            else:
-                state.stale += 1
-            rates = {name: v for name in ("flag_rate", "fpr", "auroc") if math.isfinite(v := getattr(result, name))}
-            terms = {f"val_{name}": v for name, v in {"loss": result.loss, **result.terms, **rates}.items()}
-            state.history.append({"event": "validation", "step": state.step, **terms})
-            logger.info("step %d: %s", state.step, ", ".join(f"{name} {v:.3f}" for name, v in terms.items()))
+                result = validate(net, measured, recipe, settings.micro_rows)
+            if _record_validation(state, result):
+                best = net.snapshot()
             state.seconds = time.perf_counter() - started
             save_checkpoint(folder, net, optimiser, state, best, fingerprint)
     net.restore(best)
@@ -128,6 +119,26 @@ def fit(
         resumed_at=resumed_at,
         history=state.history,
     )
+
+
+def _record_validation(state: Progress, result: Validation) -> bool:
+    """Note a validation in ``state``; returns whether its loss is the lowest so far.
+
+    Raises:
+        ConfigError: the loss is not finite.
+    """
+    if not math.isfinite(result.loss):
+        raise _diverged(state.step, "validation loss", result.loss)
+    is_best = result.loss < state.best_loss
+    if is_best:
+        state.best_loss, state.best_step, state.stale = result.loss, state.step, 0
+    else:
+        state.stale += 1
+    rates = {name: v for name in ("flag_rate", "fpr", "auroc") if math.isfinite(v := getattr(result, name))}
+    terms = {f"val_{name}": v for name, v in {"loss": result.loss, **result.terms, **rates}.items()}
+    state.history.append({"event": "validation", "step": state.step, **terms})
+    logger.info("step %d: %s", state.step, ", ".join(f"{name} {v:.3f}" for name, v in terms.items()))
+    return is_best
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from rfbench.train.recipe import CalibrationSettings, Recipe
 from rfbench.train.requests import CalibrationRequests, Requests, load_calibration, load_requests
 
 if TYPE_CHECKING:
-    from rfbench.train.network import Network
+    from rfbench.train.loop import FitResult
 
 logger = logging.getLogger(__name__)
 
@@ -78,45 +78,20 @@ def train(
         CanaryError: the saved adapter does not load with its flag in place.
         StorageError: a file cannot be written; the last checkpoint and the last adapter stay whole.
     """
-    from rfbench.train.adapter import read_facts, write_card, write_facts
-    from rfbench.train.loop import CHECKPOINT
+    from rfbench.train.adapter import write_card, write_facts
 
-    started = time.perf_counter()
     asked = base if isinstance(base, ModelSpec) else ModelSpec.parse(base)
     if problems := asked.check(Path()):
         raise ModelError(f"--base {asked.spec}: {'; '.join(problems)}")
     out = _make_folder(out)
     requests = load_requests(recipe, offline=offline)
     held_out = load_calibration(recipe.calibration, requests, offline=offline)
-    data = data_facts(recipe, offline=offline)
-    spec = _without_adapter(asked, out, offline=offline)
-    # Dtype and device change the numbers; not asked for, they are the machine's, as its kernels are.
-    decides = {"dtype", "device", "system", "template_args", "special_tokens"}
-    asked_for = spec.model_dump(include=decides, exclude_defaults=True)
-    identity = identify(spec, offline=offline).as_dict() | asked_for
-    fingerprint = digest([FORMAT, _learning(recipe), requests.hash, identity, _numeric_versions()])
-    about = {
-        "base": public_name(asked),
-        "base_merged": asked.adapter is not None,
-        "base_revision": identity["revision"],
-        "base_identity": identity,
-        "command": command(recipe, asked),
-        "recipe": portable_recipe(recipe),
-        "data": data,
-    }
-    # A checkpoint goes once its training is saved: where one lies, an adapter beside it is of an earlier training.
-    facts = read_facts(out) if resume and not (out / TRAINING / CHECKPOINT).exists() else {}
-    if facts:
-        _check_same(facts, recipe, requests, identity, out)
-    else:
-        facts = _learn(
-            recipe, spec, requests, out, about, fingerprint, resume=resume, offline=offline, progress=progress
-        )
-        logger.info("trained in %.0f s, answers included", time.perf_counter() - started)
-    model = f"{spec.spec}+{folder_spec(out)}"
-    facts = {key: value for key, value in facts.items() if key != "calibration"} | about
+    training = _training(recipe, asked, requests, out, offline=offline)
+    facts = _trained(training, resume=resume, offline=offline, progress=progress)
+    model = f"{training.spec.spec}+{folder_spec(out)}"
+    facts = {key: value for key, value in facts.items() if key != "calibration"} | training.about
     calibration: Mapping[str, Any] = {}
-    adapted = spec.model_copy(update={"spec": model, "flag_bias": 0.0})
+    adapted = training.spec.model_copy(update={"spec": model, "flag_bias": 0.0})
     with load_model(adapted, offline=offline) as loaded:  # runs the structural checks
         if recipe.calibration is not None:
             calibration = _calibrate(loaded, recipe.calibration, held_out)  # type: ignore[arg-type]
@@ -135,32 +110,88 @@ def train(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Training:
+    """What is trained where.
+
+    ``spec`` is the base without an adapter, ``about`` what ``rfbench.json`` says of the training before it begins, and
+    ``fingerprint`` a hash of all that decides its weights.
+    """
+
+    recipe: Recipe
+    spec: ModelSpec
+    requests: Requests
+    out: Path
+    about: dict[str, Any]
+    fingerprint: str
+
+    @property
+    def checkpoint(self) -> Path:
+        from rfbench.train.loop import CHECKPOINT
+
+        return self.out / TRAINING / CHECKPOINT
+
+
+def _training(recipe: Recipe, asked: ModelSpec, requests: Requests, out: Path, *, offline: bool) -> _Training:
+    """Identify the base, merged into ``out/base`` where it had an adapter."""
+    data = data_facts(recipe, offline=offline)
+    spec = _without_adapter(asked, out, offline=offline)
+    # Dtype and device change the numbers; not asked for, they are the machine's, as its kernels are.
+    decides = {"dtype", "device", "system", "template_args", "special_tokens"}
+    asked_for = spec.model_dump(include=decides, exclude_defaults=True)
+    identity = identify(spec, offline=offline).as_dict() | asked_for
+    about = {
+        "base": public_name(asked),
+        "base_merged": asked.adapter is not None,
+        "base_revision": identity["revision"],
+        "base_identity": identity,
+        "command": command(recipe, asked),
+        "recipe": portable_recipe(recipe),
+        "data": data,
+    }
+    fingerprint = digest([FORMAT, _learning(recipe), requests.hash, identity, _numeric_versions()])
+    return _Training(recipe=recipe, spec=spec, requests=requests, out=out, about=about, fingerprint=fingerprint)
+
+
+def _trained(training: _Training, *, resume: bool, offline: bool, progress: bool) -> dict[str, Any]:
+    """The content of ``rfbench.json`` of the finished adapter in the folder, or of one that is trained now."""
+    from rfbench.train.adapter import read_facts
+
+    started = time.perf_counter()
+    # A checkpoint goes once its training is saved: where one lies, an adapter beside it is of an earlier training.
+    facts = read_facts(training.out) if resume and not training.checkpoint.exists() else {}
+    if facts:
+        _check_same(facts, training)
+    else:
+        facts = _learn(training, resume=resume, offline=offline, progress=progress)
+        logger.info("trained in %.0f s, answers included", time.perf_counter() - started)
+    return facts
+
+
 def _learning(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe decides the weights."""
     optimiser = {"micro_rows"}
     return recipe.model_dump(mode="json", exclude={"calibration": True, "description": True, "optimiser": optimiser})
 
 
-def _check_same(
-    facts: Mapping[str, Any], recipe: Recipe, requests: Requests, identity: Mapping[str, Any], out: Path
-) -> None:
+def _check_same(facts: Mapping[str, Any], training: _Training) -> None:
     """Make sure that a finished adapter is of this recipe, data and base, trained by whatever version.
 
     Raises:
         ConfigError: it is of another training.
     """
-    training = facts.get("training", {})
+    out, saved = training.out, facts.get("training", {})
     try:
         recorded = _learning(Recipe.model_validate(facts.get("recipe")))
     except ValueError:  # no record, or one with other fields
         recorded = {}
-    now = _learning(Recipe.model_validate(portable_recipe(recipe)))
-    was = recorded, training.get("data_sha256"), facts.get("base_identity")
-    if was != (now, requests.hash, identity):
+    now = _learning(Recipe.model_validate(portable_recipe(training.recipe)))
+    was = recorded, saved.get("data_sha256"), facts.get("base_identity")
+    if was != (now, training.requests.hash, training.about["base_identity"]):
         raise ConfigError(f"{out} holds the result of another training; choose another --out, or train it --fresh")
-    if training.get("format", 1) != FORMAT:
+    if saved.get("format", 1) != FORMAT:
         logger.warning("%s was trained by an earlier version, whose result could be another; --fresh trains anew", out)
-    if {name: training.get("versions", {}).get(name) for name in _numeric_versions()} != _numeric_versions():
+    if {name: saved.get("versions", {}).get(name) for name in _numeric_versions()} != _numeric_versions():
         logger.warning("%s was trained by other versions of its libraries, and is calibrated by these", out)
 
 
@@ -190,23 +221,14 @@ def _without_adapter(spec: ModelSpec, out: Path, *, offline: bool) -> ModelSpec:
     return spec.model_copy(update={"spec": str(merged)})
 
 
-def _learn(
-    recipe: Recipe,
-    spec: ModelSpec,
-    requests: Requests,
-    out: Path,
-    about: Mapping[str, Any],
-    fingerprint: str,
-    *,
-    resume: bool,
-    offline: bool,
-    progress: bool,
-) -> dict[str, Any]:
+def _learn(training: _Training, *, resume: bool, offline: bool, progress: bool) -> dict[str, Any]:
     """Answers, network, training, saving; returns the content of ``rfbench.json``."""
     from rfbench.train.adapter import save_adapter
-    from rfbench.train.loop import CHECKPOINT, CURVE, draw_curve, fit
+    from rfbench.train.flag_row import set_row
+    from rfbench.train.loop import CURVE, draw_curve, fit
     from rfbench.train.network import Network, add_flag, check_base
 
+    recipe, spec, about = training.recipe, training.spec, training.about
     with load_model(spec, flag=None if recipe.kind == "refusal" else "none", offline=offline) as loaded:
         model = local(loaded)
         if recipe.kind == "refusal" and model.flag_id is not None:
@@ -216,46 +238,63 @@ def _learn(
             )
         check_base(model.module, model.tokenizer, recipe)
         started = time.perf_counter()
-        learned, measured = _converse(requests, recipe, model, digest(about["base_identity"]), progress=progress)
+        learned, held_out = _converse(
+            training.requests, recipe, model, digest(about["base_identity"]), progress=progress
+        )
         answered = time.perf_counter() - started
         flag_id = None if recipe.flag is None else add_flag(model.module, model.tokenizer, recipe.flag)
         keep_row = recipe.flag is not None and recipe.flag.init == "reserved"
         net = Network(model.module, recipe.lora, flag_id=flag_id, keep_row=keep_row, seed=recipe.seed)
         started = time.perf_counter()
         set_row(net, learned, recipe)
-        folder = out / TRAINING
+        folder = training.checkpoint.parent
         if not resume:
-            (folder / CHECKPOINT).unlink(missing_ok=True)
-        result = fit(net, learned, measured, recipe, folder, fingerprint=fingerprint, resume=resume, progress=progress)
+            training.checkpoint.unlink(missing_ok=True)
+        result = fit(
+            net, learned, held_out, recipe, folder, fingerprint=training.fingerprint, resume=resume, progress=progress
+        )
         draw_curve(result.history, folder / CURVE)
-        facts: dict[str, Any] = {
+        facts = {
             "flag_token": recipe.flag.token if recipe.flag else None,
             "flag_id": flag_id,
             "training": {
-                "steps": result.steps,
-                "best_step": result.best_step,
+                **_result_facts(result, learned, held_out),
                 "seconds": round(max(result.seconds, time.perf_counter() - started), 1),
                 "seconds_of_answers": round(answered, 1),
-                "resumed_at": result.resumed_at,
-                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-                "fingerprint": fingerprint,
-                "format": FORMAT,
-                "data_sha256": requests.hash,
-                "n_conversations": {"train": len(learned), "validation": len(measured)},
-                "n_requests": len({c.behavior_id for c in learned}),
-                "validation": _best(result.history, result.best_step),
+                "fingerprint": training.fingerprint,
+                "data_sha256": training.requests.hash,
                 "dtype": str(net.rest.dtype).removeprefix("torch."),
                 "device": net.device.type,
-                "versions": versions(),
             },
             **about,
         }
-        save_adapter(net, model.tokenizer, out, facts, base_name=about["base"], dtype=recipe.lora.save_dtype)
-        try:
-            (folder / CHECKPOINT).unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageError(f"{folder / CHECKPOINT}: cannot be removed ({error.strerror})") from error
+        save_adapter(net, model.tokenizer, training.out, facts, base_name=about["base"], dtype=recipe.lora.save_dtype)
+    _remove(training.checkpoint)
     return facts
+
+
+def _result_facts(
+    result: FitResult, learned: Sequence[Conversation], held_out: Sequence[Conversation]
+) -> dict[str, Any]:
+    """What ``rfbench.json`` says of how a training went."""
+    return {
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "resumed_at": result.resumed_at,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "format": FORMAT,
+        "n_conversations": {"train": len(learned), "validation": len(held_out)},
+        "n_requests": len({c.behavior_id for c in learned}),
+        "validation": _best(result.history, result.best_step),
+        "versions": versions(),
+    }
+
+
+def _remove(checkpoint: Path) -> None:
+    try:
+        checkpoint.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{checkpoint}: cannot be removed ({error.strerror})") from error
 
 
 def _converse(
@@ -273,37 +312,6 @@ def _converse(
         for part in (requests.train, requests.validation)
     )
     return learned, measured
-
-
-def set_row(net: Network, conversations: Sequence[Conversation], recipe: Recipe) -> None:
-    """Give the flag's output row its start: the probe; mean and reserved rows stand already."""
-    import torch
-
-    from rfbench.train.batches import Batch, stream
-    from rfbench.train.flag_row import probe_row
-
-    if recipe.flag is None or recipe.flag.init != "probe":
-        return
-    hidden, rest, kinds = [], [], []
-    for kind in (True, False):
-        pool = [c for c in conversations if c.is_harmful is kind]
-        order = stream(recipe.seed, "probe", kind).permutation(len(pool))[: recipe.flag.probe_conversations]
-        for i in order:
-            reference = net.reference(Batch.of([pool[i]], net.device))
-            hidden.append(reference.float())
-            rest.append(net.logits(reference).logsumexp(dim=-1))
-            kinds.append(torch.full((len(reference),), kind, device=net.device))
-    row = probe_row(
-        torch.cat(hidden),
-        torch.cat(rest),
-        torch.cat(kinds),
-        harmful_log_p=recipe.flag.probe_harmful_log_p,
-        benign_log_p=recipe.flag.probe_benign_log_p,
-        ridge=recipe.flag.probe_ridge,
-    )
-    assert net.row_out is not None
-    with torch.no_grad():
-        net.row_out[0] = row.to(net.row_out.dtype)
 
 
 def _best(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, Any]:

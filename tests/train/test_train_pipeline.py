@@ -17,9 +17,9 @@ from rfbench.train import Recipe, pipeline, train
 from rfbench.train import loop as loop_module
 from rfbench.train.batches import Batch
 from rfbench.train.conversations import Conversation
+from rfbench.train.flag_row import set_row
 from rfbench.train.loop import train_step
 from rfbench.train.network import Network
-from rfbench.train.pipeline import set_row
 
 MakeRecipe = Callable[..., Recipe]
 TinyModel = Callable[..., Path]
