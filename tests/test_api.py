@@ -103,7 +103,10 @@ def test_a_summary_is_tidy(run_folder: Path) -> None:
         "n",
         "n_unscored",
     ]
-    assert summary.columns[10:].tolist() == ["value_optimistic", "seeds_min", "seeds_max"]
+    assert summary.columns[10:].tolist() == [
+        *("value_optimistic", "seeds_min", "seeds_max"),
+        *("name", "parameter", "stage", "step"),
+    ]
     rates = summary[summary["metric"] != "leak_median"]
     assert ((rates["lo"] <= rates["value"]) & (rates["value"] <= rates["hi"])).all()
     assert rates["value"].between(0, 1).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -14,8 +15,10 @@ from rfbench.analysis.compare.paired import Comparison, compare
 from rfbench.analysis.gate.results import GateResult, GateRule
 from rfbench.analysis.headline import MAX_LINES, Headline, headline_lines
 from rfbench.analysis.headline_table import WIDTH, Row, rows_of
+from rfbench.analysis.metrics.row import to_frame
+from rfbench.analysis.outcomes import held_rate
 from rfbench.analysis.section import Section, chosen
-from rfbench.analysis.summary import SUMMARY_COLUMNS, bounded_rate, summarize
+from rfbench.analysis.summary import SUMMARY_COLUMNS, summarize
 from rfbench.analysis.tables import RunInfo
 from rfbench.errors import ConfigError
 from rfbench.records import Record
@@ -262,15 +265,13 @@ def test_names_cannot_write_to_the_terminal() -> None:
 def test_rates_are_those_of_the_summary() -> None:
     """A rate of a big dataset has the decimals that its size carries."""
     k, n = 123, 400
-    table = pd.DataFrame(
-        [
-            dict(zip(SUMMARY_COLUMNS, ("m", "direct", "direct", HARMFUL, "dsr", *bounded_rate(k, n, 0)), strict=True)),
-            dict(
-                zip(
-                    SUMMARY_COLUMNS, ("m", "direct", "direct", TWIN, "false_alarm", *bounded_rate(0, n, 0)), strict=True
-                )
-            ),
-        ]
+    figures = {
+        ("dsr", HARMFUL): held_rate(k, k, n, n, worse=0),
+        ("false_alarm", TWIN): held_rate(0, 0, n, n, worse=1),
+    }
+    table = to_frame(
+        replace(row, model="m", attack="direct", attack_label="direct", dataset=dataset, metric=metric)
+        for (metric, dataset), row in figures.items()
     )
     lines = headline_lines(Headline(summary=table, info=RunInfo(), models=["m"]))
     assert any("30.8 [26, 35]" in line and "0.0 [0, 1]" in line for line in lines)

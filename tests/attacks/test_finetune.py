@@ -725,11 +725,11 @@ from rfbench.run.runner import execute
 from rfbench.run.prepare import prepare
 from rfbench.run.suite.load import load_suite
 from runs import small_folder
-from rfbench.attacks.weights import loop
+from rfbench.attacks.weights import training
 
 suite, out, kill = sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "kill"
 steps = 0
-original = loop.answer_logits
+original = training.answer_logits
 
 def counting(module, batch):
     global steps
@@ -738,7 +738,7 @@ def counting(module, batch):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(module, batch)
 
-loop.answer_logits = counting
+training.answer_logits = counting
 session = prepare(load_suite(suite), offline=True)
 folder = small_folder(out, session.units)
 execute(session.units, folder, load_model, session.suite.canary, accept_canary=True)

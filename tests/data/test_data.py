@@ -107,7 +107,7 @@ def test_text_is_clean(file: str) -> None:
 
 
 def test_the_card_counts_right() -> None:
-    card = raw("README.md")
+    card = (resources.files("rfbench.data") / "README.md").read_text(encoding="utf-8")
     listed = {file: int(n) for file, n in re.findall(r"^\| `(\w+\.jsonl)` \| (\d+) \|", card, re.MULTILINE)}
     assert listed == {file: len(items(file)) for file in FILES}
 

@@ -255,7 +255,7 @@ def test_a_file_that_is_being_written_is_not_hashed_half(model: Path, monkeypatc
         return found
 
     monkeypatch.setattr(cachefolder.hashlib, "file_digest", written_meanwhile)
-    with pytest.raises(ModelError, match="written while it is read"):
+    with pytest.raises(ModelError, match="changed while it was read"):
         of(model)
 
 

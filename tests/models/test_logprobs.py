@@ -13,7 +13,6 @@ from doubles import ScriptedModel
 
 from rfbench import load_model
 from rfbench.errors import ModelError
-from rfbench.models.base import Capability
 from rfbench.models.hf.model import HFModel
 
 PROMPTS = [(5, 9, 12), (7, 8, 9, 10, 11, 12), (40,)]
@@ -90,7 +89,6 @@ def test_where_memory_runs_out_batches_get_smaller(model: HFModel, monkeypatch: 
 
 def test_a_backend_without_them_says_so() -> None:
     scripted = ScriptedModel({})
-    assert Capability.LOGPROBS not in scripted.capabilities
     for ask in (lambda: scripted.next_log_probs([(1,)]), lambda: scripted.target_log_probs([(1,)], [(2,)])):
         with pytest.raises(ModelError, match="model 'scripted' gives no log-probabilities; use backend hf"):
             ask()

@@ -162,14 +162,15 @@ def test_a_damaged_file_is_named_and_set_aside(tmp_path: Path, damage: str, capl
         }[damage]
     )
     assert checkpoints.load(["a"]) is None
-    assert f"{file}: damaged, or no progress of this run; moved to {tmp_path / 'quarantine' / file.name}" in caplog.text
+    moved = tmp_path / "quarantine" / file.name
+    assert f"{file}: damaged, or not progress of this run; moved to {moved}" in caplog.text
     assert not file.exists()
     assert checkpoints.load(["a"]) is None
 
 
 def test_a_disk_that_takes_no_more_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / STATES).write_text("a file where the folder should be")
-    with pytest.raises(StorageError, match="what was finished stays readable"):
+    with pytest.raises(StorageError, match="finished units stay readable"):
         Checkpoints(tmp_path, UNIT).save(["a"], Progress((), b"", done=False))
 
 

@@ -67,7 +67,7 @@ def leftovers(folder: RunFolder) -> list[Path]:
 
 
 def run_script(script: str, *arguments: object) -> subprocess.Popen[str]:
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
+    paths = os.pathsep.join(map(str, Path(__file__).parents[:3]))
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": paths},
@@ -403,7 +403,7 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
     shell = ["unshare", "--mount", "--map-root-user", "sh", "-c", mount, "sh", tmp_path, sys.executable, FULL_DISK]
     if subprocess.run([*shell[:5], 'mount -t tmpfs tmpfs "$1"', "sh", tmp_path], capture_output=True).returncode:
         pytest.skip("no file system can be mounted here; the limit on file sizes is tested instead")
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
+    paths = os.pathsep.join(map(str, Path(__file__).parents[:3]))
     result = subprocess.run(shell, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     message, failed, done, rows, left, done_after = json.loads(result.stdout)
