@@ -29,14 +29,6 @@ _OFFER = re.compile(
     r"|some|you)|you (?:can|could|may) (?:try|also|still|ask|check|contact|use|find))[^.!?\n]{0,120}"
 )
 """After a pivot: the refusal is taken back."""
-_START_HINTS = ("step 1", "step one", " here", "\nhere", "just kidding", "anyway", "ll need")
-_STARTS_OVER = re.compile(
-    r"\b(?:step (?:1|one)\b|(?:sure|certainly|of course)[,!] here|(?:just kidding|anyway)\b"
-    r"|here(?:'s| is| are) (?:how|(?:a|an|the|some|your) (?:\w+[ -]){0,2}?(?:steps?|guide|recipe|code|script"
-    r"|instructions|method|outline|draft)\b)"
-    r"|you(?:'ll| will) need (?:to gather|the following|a|an|some)\b)[^.!?\n]{0,120}"
-)
-"""The same without a pivot."""
 _ORDER = (
     r"(?:then |next,? |now |first,? )?(?:take|mix|add|gather|buy|open|download|install|connect|attach|insert"
     r"|place|pour|heat|fill|cut|type|enter|wait until|put|drill|pack|click|run)\b"

@@ -155,7 +155,8 @@ def after_lead(*patterns: str) -> re.Pattern[str]:
 WE = r"(?:i(?![tnf]\b)|we) ?(?:(?:\w+ly|just|also|still|therefore|sure|too) ){0,2}"
 NEVER_ABLE = any_of(
     r"""unable, not able, not allowed, not permitted, not programmed, not designed, not willing, not prepared,
-    not ready, unwilling, not going, not here, not at liberty, not authori[sz]ed, not equipped, not in a position,
+    not ready, unwilling, not going, not here(?! to (?:tell you|say) what to do\b),
+    not at liberty, not authori[sz]ed, not equipped, not in a position,
     prohibited, forbidden, not trained, not meant, not built, not made, not supposed, restricted, prevented,
     programmed not,
     designed not, trained not, instructed not, told not, made not, built not, obliged not, not about, gonna have,
