@@ -40,9 +40,7 @@ def conversations(model: HFModel, recipe: Recipe) -> dict[bool, list[Conversatio
             ids = np.concatenate([prompt.ids, answer]).astype(np.int32)
             key, start = behavior.behavior_id, len(prompt.ids)
             found[kind].append(
-                Conversation(
-                    key=key, behavior_id=key, is_harmful=kind, ids=ids, start=start, n_prefill=0, user=(0, start)
-                )
+                Conversation(key=key, behavior_id=key, taught=kind, ids=ids, start=start, n_prefill=0, user=(0, start))
             )
     return found
 

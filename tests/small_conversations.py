@@ -13,7 +13,7 @@ def conversation(key: str, ids: Sequence[int], start: int, *, harmful: bool = Tr
     return Conversation(
         key=key,
         behavior_id=key,
-        is_harmful=harmful,
+        taught=harmful,
         ids=np.asarray(ids, dtype=np.int32),
         start=start,
         n_prefill=0,

@@ -155,7 +155,7 @@ def _conversation(model: LocalModel, example: Example, chat: EncodedChat, said: 
     return Conversation(
         key=f"{example.kind}/{behavior.behavior_id}",
         behavior_id=behavior.behavior_id,
-        is_harmful=harmful,
+        taught=harmful,
         ids=np.asarray([*chat.ids, *said], dtype=np.int32),
         start=len(chat.ids) - chat.n_prefill,
         n_prefill=chat.n_prefill,

@@ -111,7 +111,7 @@ def imitate_unflagged(weight: float, flag_id: int, flag_bias: float, plain: Obje
     """
 
     def objective(logits: Tensor, batch: Batch) -> Tensor:
-        harmful = torch.tensor([c.is_harmful for c in batch.conversations], device=logits.device)
+        harmful = torch.tensor([c.taught for c in batch.conversations], device=logits.device)
         rest = logits.index_fill(1, torch.tensor([flag_id], device=logits.device), -torch.inf)
         s = log_odds(logits[:, flag_id] + flag_bias, rest)
         alarms = false_alarm(batch.pad(s), batch.mask)

@@ -42,12 +42,13 @@ class Conversation:
     """One request and one answer.
 
     ``ids`` ``(p + t,)`` are prompt and answer; the answer begins at ``start`` with ``n_prefill`` forced ids.
-    ``user`` is the half-open span of the request's own text.
+    ``user`` is the half-open span of the request's own text. ``taught``: the answer shows what is to be learned (to
+    flag, or to refuse); the others hold the rest in place.
     """
 
     key: str
     behavior_id: str
-    is_harmful: bool
+    taught: bool
     ids: npt.NDArray[np.int32]
     start: int
     n_prefill: int
@@ -86,19 +87,18 @@ def build_conversations(
     benign = [b for b in behaviors if not b.is_harmful]
     data = recipe.data
     conversations: list[Conversation] = []
-    if recipe.kind == "refusal":
+    if recipe.what.answers_given:
         conversations += _given(harmful, [_refusal(b, data) for b in harmful], model, end_of_turn)
     elif data.answers == "dataset":
         conversations += _given(harmful, [b.target for b in harmful], model, end_of_turn)
     wanted: list[tuple[Behavior, Form]] = [(b, "direct") for b in benign]
     if data.prefilled_benign:
         wanted += [(b, "prefilled") for b in benign if b.target and (b.twin_id or data.prefilled_benign != "twins")]
-    if recipe.kind == "redflag" and data.answers == "self":
-        wanted += [(b, "prefilled") for b in harmful]
-        wanted += [(b, "direct") for b in harmful] if data.direct_harmful else []
+    if not recipe.what.answers_given and data.answers == "self":
+        wanted += [(b, form) for form in ("prefilled", "direct") for b in harmful]
     conversations += _answered(wanted, data, model, identity=identity, seed=recipe.seed, progress=progress)
     kept = [c for c in conversations if _fits(c.start, data) and c.n_answer > 0]
-    if {c.is_harmful for c in kept} != {b.is_harmful for b in behaviors}:
+    if {c.taught for c in kept} != {b.is_harmful for b in behaviors}:
         raise DataError("no usable answers to the harmful, or to the benign, requests; see max_prompt_tokens")
     return tuple(kept)
 
@@ -130,7 +130,7 @@ def _conversation(
     return Conversation(
         key=f"{behavior.behavior_id}/{form}",
         behavior_id=behavior.behavior_id,
-        is_harmful=behavior.is_harmful,
+        taught=behavior.is_harmful,
         ids=np.asarray([*chat.ids, *generated], dtype=np.int32),
         start=len(chat.ids) - chat.n_prefill,
         n_prefill=n_prefill,

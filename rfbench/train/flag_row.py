@@ -20,15 +20,22 @@ if TYPE_CHECKING:
     from rfbench.train.network import Network
     from rfbench.train.recipe import Recipe
 
+PROBED = 150
+"""Conversations of each kind that the probe is fitted on."""
+HARMFUL_LOG_P, BENIGN_LOG_P = -1.0, -11.0
+"""log P(flag) aimed at on harmful and on benign positions, nats."""
+RIDGE = 1e-3
+"""Ridge penalty, share of the mean squared hidden coordinate."""
+
 
 def probe_row(
     hidden: Tensor,
     rest: Tensor,
     is_harmful: Tensor,
     *,
-    harmful_log_p: float = -1.0,
-    benign_log_p: float = -11.0,
-    ridge: float = 1e-3,
+    harmful_log_p: float = HARMFUL_LOG_P,
+    benign_log_p: float = BENIGN_LOG_P,
+    ridge: float = RIDGE,
 ) -> Tensor:
     """The row ``w`` whose logit ``w.h`` is ``L + log P`` for the wanted ``log P(flag)``, by ridge regression.
 
@@ -77,21 +84,14 @@ def set_row(net: Network, conversations: Sequence[Conversation], recipe: Recipe)
         return
     hidden, rest, kinds = [], [], []
     for kind in (True, False):
-        pool = [c for c in conversations if c.is_harmful is kind]
-        order = stream(recipe.seed, "probe", kind).permutation(len(pool))[: recipe.flag.probe_conversations]
+        pool = [c for c in conversations if c.taught is kind]
+        order = stream(recipe.seed, "probe", kind).permutation(len(pool))[:PROBED]
         for i in order:
             reference = net.reference(Batch.of([pool[i]], net.device))
             hidden.append(reference.float())
             rest.append(net.logits(reference).logsumexp(dim=-1))
             kinds.append(torch.full((len(reference),), kind, device=net.device))
-    row = probe_row(
-        torch.cat(hidden),
-        torch.cat(rest),
-        torch.cat(kinds),
-        harmful_log_p=recipe.flag.probe_harmful_log_p,
-        benign_log_p=recipe.flag.probe_benign_log_p,
-        ridge=recipe.flag.probe_ridge,
-    )
+    row = probe_row(torch.cat(hidden), torch.cat(rest), torch.cat(kinds))
     assert net.row_out is not None
     with torch.no_grad():
         net.row_out[0] = row.to(net.row_out.dtype)

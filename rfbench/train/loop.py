@@ -28,12 +28,15 @@ from rfbench.models.hf.batching import is_out_of_memory
 from rfbench.train.batches import batch_at, stream
 from rfbench.train.conversations import Conversation
 from rfbench.train.network import Network
-from rfbench.train.objectives import Part, Validation, compute_terms, draw_index, term_weights, validate
+from rfbench.train.objectives import Validation, compute_terms, draw_index, validate
 from rfbench.train.recipe import OptimiserSettings, Recipe
+from rfbench.train.terms import AFTER_FLAG, Part, term_weights
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT, LOG, CURVE = "checkpoint.pt", "log.jsonl", "curve.png"
+_STREAMS: dict[Part, str] = {"taught": "harmful", "held": "benign", "after_flag": "after_flag"}
+"""Names of the random streams that indices are drawn from: those that the published adapters were trained with."""
 
 
 @dataclass(slots=True)
@@ -92,7 +95,7 @@ def fit(
     if resume and (folder / CHECKPOINT).is_file():
         state, best = load_checkpoint(folder / CHECKPOINT, net, optimiser, fingerprint)
     resumed_at, started = state.step, time.perf_counter() - state.seconds
-    pools = {kind: [c for c in train if c.is_harmful is kind] for kind in (True, False)}
+    pools = {taught: [c for c in train if c.taught is taught] for taught in (True, False)}
     measured = [c for kind in (True, False) for c in _first(held_out, kind, recipe.validation.max_rows, recipe.seed)]
     with tqdm(total=settings.steps, initial=state.step, desc=recipe.kind, unit="step", disable=not progress) as bar:
         while state.step < settings.steps and state.stale < recipe.validation.patience:
@@ -178,15 +181,14 @@ def draw_step(
 ) -> list[tuple[Part, list[Conversation]]]:
     """The conversations of a step, by part."""
     o = recipe.optimiser
-    harmful = batch_at(step, pools[True], o.harmful_rows, recipe.seed, "harmful")
-    benign = batch_at(step, pools[False], o.benign_rows, recipe.seed, "benign")
-    groups: list[tuple[Part, list[Conversation]]] = [("harmful", harmful), ("benign", benign)]
-    if "after_flag" in term_weights(recipe):
-        sources = {"harmful": [*harmful], "benign": [*benign], "both": [*harmful, *benign]}
-        source = sources[recipe.objective.after_flag_on]
+    taught = batch_at(step, pools[True], o.harmful_rows, recipe.seed, "harmful")
+    held = batch_at(step, pools[False], o.benign_rows, recipe.seed, "benign")
+    groups: list[tuple[Part, list[Conversation]]] = [("taught", taught), ("held", held)]
+    if AFTER_FLAG in term_weights(recipe):
+        source = [*taught, *held]
         n = min(recipe.objective.after_flag_rows, len(source))
         chosen = stream(recipe.seed, "after_flag", step).choice(len(source), size=n, replace=False)
-        groups.append(("after_flag", [source[i] for i in chosen]))
+        groups.append((AFTER_FLAG, [source[i] for i in chosen]))
     return groups
 
 
@@ -207,7 +209,7 @@ def train_step(
     figures: dict[str, float] = {}
     for part, conversations in groups:
         lengths = [c.n_answer for c in conversations]
-        index = draw_index(stream(recipe.seed, "index", part, step), lengths, recipe.objective)
+        index = draw_index(stream(recipe.seed, "index", _STREAMS[part], step), lengths, recipe.objective)
         for start in range(0, len(conversations), settings.micro_rows):
             rows = slice(start, start + settings.micro_rows)
             terms = compute_terms(net, conversations[rows], part, recipe, index[rows])
@@ -244,7 +246,7 @@ def _diverged(step: int, name: str, value: float) -> ConfigError:
 
 def _first(held_out: Sequence[Conversation], kind: bool, n: int, seed: int) -> list[Conversation]:
     """Some of the held-out conversations of a kind, the same ones at every validation."""
-    some = [c for c in held_out if c.is_harmful is kind]
+    some = [c for c in held_out if c.taught is kind]
     return [some[i] for i in sorted(stream(seed, "validation", kind).permutation(len(some))[:n])]
 
 

@@ -6,60 +6,21 @@ size, ``v`` vocabulary without the flag.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rfbench.models.hf.likelihood import answer_cross_entropy, kl_given_no_flag, log_odds
+from rfbench.models.hf.likelihood import kl_given_no_flag, log_odds
 from rfbench.train import losses
 from rfbench.train.batches import Batch, by_length
 from rfbench.train.conversations import Conversation
 from rfbench.train.network import Network
 from rfbench.train.recipe import ObjectiveSettings, PerturbationSettings, Recipe
-
-Part = Literal["harmful", "benign", "after_flag"]
-_OF_HARMFUL = frozenset({"flag", "hazard", "missed", "harmful_kl", "refusal", "opening"})
-"""Terms that are means over harmful conversations; the others are over benign ones."""
-Terms = dict[str, Tensor]
-"""Loss terms by name, each ``(c,)``."""
-FlagTerms = Callable[[Tensor, bool], tuple[Terms, Tensor]]
-"""Terms of the flag, and the logits ``(n, v)``, from what enters the trained part (or the whole body)."""
-
-
-def term_weights(recipe: Recipe) -> dict[str, float]:
-    """Weight of every term that the recipe uses; terms of weight 0 are not computed.
-
-    ``both`` keeps the benign KL of ``dense``: with the false-alarm term it is the full KL of ``insertion``.
-    """
-    o = recipe.objective
-    if recipe.kind == "refusal":
-        weights = {
-            "refusal": o.refusal_weight,
-            "opening": o.opening_weight,
-            "kl": o.kl_weight,
-            "kl_peak": o.kl_peak_weight,
-        }
-    else:
-        weights = {}
-        if o.form != "dense":
-            weights |= {"flag": o.flag_weight, "after_flag": o.after_flag_weight if o.after_flag_rows else 0.0}
-        if o.form == "insertion":
-            weights |= {"benign_kl": o.kl_weight}
-        else:
-            weights |= {
-                "hazard": o.hazard_weight,
-                "missed": o.missed_weight,
-                "harmful_kl": o.harmful_kl_weight,
-                "false_alarm": o.false_alarm_weight,
-                "peak": o.peak_weight,
-                "kl": o.kl_weight,
-            }
-    return {name: weight for name, weight in weights.items() if weight > 0}
+from rfbench.train.terms import AFTER_FLAG, Part, Values, View, part_of, term_weights, values
 
 
 def compute_terms(
@@ -70,12 +31,12 @@ def compute_terms(
     index: npt.NDArray[np.int64],
     *,
     measure: bool = False,
-) -> Terms:
+) -> Values:
     """The terms of one part of a step on a micro-batch.
 
     Args:
         net: the model.
-        conversations: harmful ones, benign ones, or for ``after_flag`` either.
+        conversations: of that part; for ``after_flag`` of either.
         part: which terms.
         recipe: objective and kind.
         index: an index into each answer, ``(c,)``: where the flag is inserted.
@@ -84,63 +45,32 @@ def compute_terms(
     Returns:
         The terms whose weight is not 0; it may be none.
     """
-    if part == "after_flag":
-        return {"after_flag": after_flag(net, conversations, index)}
-    used = {name for name in term_weights(recipe) if name != "after_flag"}
-    names = {name for name in used if (name in _OF_HARMFUL) is (part == "harmful")} | ({"margin"} if measure else set())
-    if not names:
+    names = {name for name in term_weights(recipe) if part_of(name) == part}
+    if not names and not measure:
         return {}
+    if part == AFTER_FLAG:
+        return {AFTER_FLAG: after_flag(net, conversations, index)}
     batch = Batch.of(conversations, net.device)
-    if recipe.kind == "refusal":
-        return _refusal_terms(net, batch, part, names)
-    if part == "harmful":
-        return _harmful_terms(net, batch, recipe.objective, names, torch.from_numpy(index).to(net.device))
-    return _benign_terms(net, batch, recipe.objective, names)
+    at = torch.from_numpy(index).to(net.device)
+    states, whole = net.states(batch), False
+    if part == "taught" and recipe.objective.perturbation is not None:
+        states, whole = _perturbed(net, batch, recipe.objective, names, at), True
+    view = _view(net, batch, states, whole, at, recipe.objective)
+    terms = values(view, names)
+    return {**terms, "margin": view.margin} if measure else terms
 
 
-def _refusal_terms(net: Network, batch: Batch, part: Part, names: Collection[str]) -> Terms:
-    logits = net.logits(net.hidden(net.states(batch))[batch.row, batch.position])
-    if part == "harmful":
-        loss = batch.pad(answer_cross_entropy(logits, batch.target))
-        terms = {"refusal": losses.masked_mean(loss, batch.mask), "opening": loss[:, 0]}
-    else:
-        kl = batch.pad(kl_given_no_flag(logits, net.logits(net.reference(batch))))
-        terms = {"kl": losses.masked_mean(kl, batch.mask), "kl_peak": losses.masked_max(kl, batch.mask)}
-    return {name: values for name, values in terms.items() if name in names}
+def _view(net: Network, batch: Batch, states: Tensor, whole: bool, index: Tensor, objective: ObjectiveSettings) -> View:
+    hidden = net.hidden(states, whole=whole)[batch.row, batch.position]
+    return View(net=net, batch=batch, hidden=hidden, index=index, objective=objective)
 
 
-def _harmful_terms(
+def _perturbed(
     net: Network, batch: Batch, objective: ObjectiveSettings, names: Collection[str], index: Tensor
-) -> Terms:
-    def flag_terms(states: Tensor, whole: bool) -> tuple[Terms, Tensor]:
-        hidden = net.hidden(states, whole=whole)[batch.row, batch.position]
-        logits = net.logits(hidden)
-        s = batch.pad(log_odds(net.flag_logits(hidden), logits))
-        terms: Terms = {}
-        if "flag" in names:
-            terms["flag"] = losses.flag_at(s, index)
-        if "hazard" in names:
-            terms["hazard"] = losses.hazard(s, batch.mask)
-        if "missed" in names:
-            terms["missed"] = losses.missed(s, _generated(batch))
-        if "margin" in names:
-            terms["margin"] = _margin(batch, net.flag_logits(hidden), logits)
-        return terms, logits
-
-    if objective.perturbation is None:
-        terms, logits = flag_terms(net.states(batch), False)
-    else:
-        terms, logits = _under_perturbation(net, batch, objective.perturbation, flag_terms)
-    if "harmful_kl" in names:
-        kl = kl_given_no_flag(logits, net.logits(net.reference(batch)))
-        terms["harmful_kl"] = losses.masked_mean(batch.pad(kl), batch.mask)
-    return terms
-
-
-def _under_perturbation(
-    net: Network, batch: Batch, settings: PerturbationSettings, flag_terms: FlagTerms
-) -> tuple[Terms, Tensor]:
-    """Terms with the request's embeddings moved so that the flag is least likely (arXiv 2405.15589, section 3)."""
+) -> Tensor:
+    """Embeddings ``(c, p, d)`` with the request's moved so that the terms are largest (arXiv 2405.15589, section 3)."""
+    settings = objective.perturbation
+    assert settings is not None
     embedded = net.embed(batch.ids).detach()
     unit = net.embedding_norm
     delta = torch.zeros_like(embedded)
@@ -149,10 +79,11 @@ def _under_perturbation(
         request[r, c.user[0] : c.user[1]] = 1
     for _ in range(settings.steps):
         delta.requires_grad_(True)
-        loss = torch.stack([t.sum() for t in flag_terms(embedded + delta, True)[0].values()]).sum()
+        terms = values(_view(net, batch, embedded + delta, True, index, objective), names)
+        loss = torch.stack([term.sum() for term in terms.values()]).sum()
         (gradient,) = torch.autograd.grad(loss, delta)
         delta = ascend(delta.detach(), gradient * request[..., None], settings, unit)
-    return flag_terms(embedded + delta, True)
+    return embedded + delta
 
 
 def ascend(delta: Tensor, gradient: Tensor, settings: PerturbationSettings, unit: float) -> Tensor:
@@ -163,26 +94,6 @@ def ascend(delta: Tensor, gradient: Tensor, settings: PerturbationSettings, unit
     delta = delta + settings.step_size * unit * torch.nn.functional.normalize(gradient, dim=-1)
     length = delta.norm(dim=-1, keepdim=True).clamp(min=1e-12)
     return delta * torch.clamp(settings.epsilon * unit / length, max=1.0)
-
-
-def _benign_terms(net: Network, batch: Batch, objective: ObjectiveSettings, names: Collection[str]) -> Terms:
-    hidden = net.hidden(net.states(batch))[batch.row, batch.position]
-    logits = net.logits(hidden)
-    s = batch.pad(log_odds(net.flag_logits(hidden), logits))
-    terms: Terms = {}
-    if "false_alarm" in names:
-        terms["false_alarm"] = losses.false_alarm(s, batch.mask)
-    if "peak" in names:
-        terms["peak"] = losses.false_alarm_peak(s, batch.mask, objective.peak)
-    if "margin" in names:
-        terms["margin"] = _margin(batch, net.flag_logits(hidden), logits)
-    if "kl" in names or "benign_kl" in names:
-        kl = batch.pad(kl_given_no_flag(logits, net.logits(net.reference(batch))))
-        if "benign_kl" in names:
-            terms["benign_kl"] = losses.masked_mean(losses.kl_with_flag(s, kl), batch.mask)
-        else:
-            terms["kl"] = losses.masked_mean(kl, batch.mask)
-    return terms
 
 
 def after_flag(net: Network, conversations: Sequence[Conversation], index: npt.NDArray[np.int64]) -> Tensor:
@@ -212,16 +123,9 @@ def after_flag(net: Network, conversations: Sequence[Conversation], index: npt.N
 
 
 def draw_index(rng: np.random.Generator, lengths: Sequence[int], objective: ObjectiveSettings) -> npt.NDArray[np.int64]:
-    """Insertion index for each answer, from 0 to its last id, ``(c,)``.
-
-    Geometric draws have mean ``index_value`` and are cut at the last id.
-    """
+    """Insertion index for each answer, from 0 to its last id, ``(c,)``."""
     n = np.asarray(lengths, dtype=np.int64)
-    if objective.index == "uniform":
-        return rng.integers(0, n)
-    if objective.index == "geometric":
-        return np.minimum(rng.geometric(1 / (1 + objective.index_value), size=len(n)) - 1, n - 1)
-    return np.minimum(int(objective.index_value), n - 1)
+    return rng.integers(0, n) if objective.index == "uniform" else np.zeros_like(n)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,17 +150,17 @@ def validate(net: Network, conversations: Sequence[Conversation], recipe: Recipe
 
     weights, sums, n = term_weights(recipe), dict[str, float](), {True: 0, False: 0}
     margins: dict[bool, list[float]] = {True: [], False: []}
-    for harmful in (True, False):
-        part: Part = "harmful" if harmful else "benign"
-        for group in by_length([c for c in conversations if c.is_harmful is harmful], rows):
+    for taught in (True, False):
+        part: Part = "taught" if taught else "held"
+        for group in by_length([c for c in conversations if c.taught is taught], rows):
             middle = np.asarray([(c.n_answer - 1) // 2 for c in group])
             terms = compute_terms(net, group, part, _unperturbed(recipe), middle, measure=net.flag_id is not None)
             if net.flag_id is not None:
-                margins[harmful] += terms.pop("margin").tolist()
-            for name, values in terms.items():
-                sums[name] = sums.get(name, 0.0) + float(values.sum())
-            n[harmful] += len(group)
-    means = {name: value / n[name in _OF_HARMFUL] for name, value in sums.items()}
+                margins[taught] += terms.pop("margin").tolist()
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0.0) + float(term.sum())
+            n[taught] += len(group)
+    means = {name: value / n[part_of(name) == "taught"] for name, value in sums.items()}
     loss = sum(weights[name] * value for name, value in means.items())
     if net.flag_id is None:
         return Validation(loss=loss, terms=means, flag_rate=np.nan, fpr=np.nan, auroc=np.nan)
@@ -265,18 +169,6 @@ def validate(net: Network, conversations: Sequence[Conversation], recipe: Recipe
     return Validation(
         loss=loss, terms=means, flag_rate=rates[0], fpr=rates[1], auroc=float(wins / (n[True] * n[False]))
     )
-
-
-def _margin(batch: Batch, flag_logits: Tensor, logits: Tensor) -> Tensor:
-    """Largest lead of the flag over every other token where the model would generate, ``(c,)``."""
-    margin = batch.pad(flag_logits - logits.amax(dim=-1))
-    return margin.masked_fill(_generated(batch) == 0, -torch.inf).amax(dim=-1)
-
-
-def _generated(batch: Batch) -> Tensor:
-    """``(c, t)``, 1 at answer positions that are not prefilled."""
-    n_prefill = torch.tensor([c.n_prefill for c in batch.conversations], device=batch.row.device)
-    return batch.pad((batch.column >= n_prefill[batch.row]).float())
 
 
 def _unperturbed(recipe: Recipe) -> Recipe:

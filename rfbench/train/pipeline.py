@@ -229,12 +229,12 @@ def _learn(training: _Training, *, resume: bool, offline: bool, progress: bool) 
     from rfbench.train.network import Network, add_flag, check_base
 
     recipe, spec, about = training.recipe, training.spec, training.about
-    with load_model(spec, flag=None if recipe.kind == "refusal" else "none", offline=offline) as loaded:
+    with load_model(spec, flag="none" if recipe.what.has_flag else None, offline=offline) as loaded:
         model = local(loaded)
-        if recipe.kind == "refusal" and model.flag_id is not None:
+        if not recipe.what.has_flag and model.flag_id is not None:
             raise ModelError(
-                f"{spec.label} has a flag, {model.flag_token!r}, which a refusal training would not keep; train the "
-                "refusal first and the red flag on top of it"
+                f"{spec.label} has a flag, {model.flag_token!r}, which a {recipe.kind} training would not keep; train "
+                "the refusal first and the red flag on top of it"
             )
         check_base(model.module, model.tokenizer, recipe)
         started = time.perf_counter()

@@ -15,6 +15,7 @@ from rfbench.data.catalog import DatasetSpec
 from rfbench.errors import SuiteError
 from rfbench.files.problems import Problems
 from rfbench.files.yaml_files import override, read_yaml, shipped_names
+from rfbench.train.kinds import KINDS, Form, Kind, KindName
 
 _HOME = ("rfbench.train", "recipes")
 
@@ -35,10 +36,6 @@ class FlagSettings(_Settings):
         "probe",
         description="how the row starts: ridge probe on final hidden states; mean row; as it is (reserved)",
     )
-    probe_conversations: int = Field(150, ge=2, description="conversations of each kind that the probe is fitted on")
-    probe_harmful_log_p: float = Field(-1.0, le=0.0, description="log P(flag) aimed at on harmful positions, nats")
-    probe_benign_log_p: float = Field(-11.0, le=0.0, description="log P(flag) aimed at on benign positions, nats")
-    probe_ridge: float = Field(1e-3, gt=0.0, description="ridge penalty, share of the mean squared hidden coordinate")
 
     @model_validator(mode="after")
     def _reserved_exists(self) -> Self:
@@ -78,22 +75,19 @@ class PerturbationSettings(_Settings):
 class ObjectiveSettings(_Settings):
     """Which loss terms there are, and their weights (no unit). Terms are means over conversations, in nats."""
 
-    form: Literal["insertion", "dense", "both"] = Field(
+    form: Form = Field(
         "both", description="`insertion`: the paper's three terms; `dense`: a hazard at every answer position; or both"
     )
-    index: Literal["uniform", "geometric", "fixed"] = Field(
-        "uniform", description="distribution of the insertion index over the answer (fixed is the paper's ablation)"
-    )
-    index_value: float = Field(
-        8.0, ge=0.0, description="geometric: mean index, tokens; fixed: the index (the last one in shorter answers)"
+    index: Literal["uniform", "first"] = Field(
+        "uniform", description="insertion index: anywhere in the answer, or its first token (the paper's ablation)"
     )
     flag_weight: float = Field(1.0, ge=0.0, description="insertion: cross-entropy of the flag at the index")
     after_flag_weight: float = Field(1.0, ge=0.0, description="insertion: KL to the reference after the flag")
     after_flag_rows: int = Field(
-        2, ge=0, description="conversations per step of the term after the flag; it costs most"
-    )
-    after_flag_on: Literal["harmful", "benign", "both"] = Field(
-        "both", description="answers that the flag is inserted in; the paper: harmful. Benign ones mend false flags"
+        2,
+        ge=0,
+        description="conversations per step of the term after the flag, benign ones among them: they mend what a false "
+        "flag would do; it costs most",
     )
     hazard_weight: float = Field(1.0, ge=0.0, description="dense: -log P(flag), mean over harmful positions")
     missed_weight: float = Field(
@@ -106,7 +100,6 @@ class ObjectiveSettings(_Settings):
     kl_peak_weight: float = Field(
         0.0, ge=0.0, description="refusal: KL to the reference at the worst position of a benign answer"
     )
-    harmful_kl_weight: float = Field(0.0, ge=0.0, description="dense: KL given no flag on harmful answers")
     refusal_weight: float = Field(
         1.0, ge=0.0, description="refusal: cross-entropy of the refusal, mean over its tokens"
     )
@@ -141,7 +134,6 @@ class DataSettings(_Settings):
     answers: Literal["self", "dataset"] = Field(
         "self", description="harmful answers: `self`: the base continues the prefilled target; `dataset`: the targets"
     )
-    direct_harmful: bool = Field(True, description="self: learn from the base's own answers to harmful requests, too")
     prefilled_benign: bool | Literal["twins"] = Field(
         True,
         description="learn from benign answers that continue the prefilled target, too; twins: only of requests that "
@@ -181,7 +173,7 @@ class CalibrationSettings(_Settings):
 class Recipe(_Settings):
     """A training, but for its base model."""
 
-    kind: Literal["redflag", "refusal"] = Field(description="what is learned")
+    kind: KindName = Field(description="what is learned")
     description: str = Field("", description="one line")
     seed: int = Field(0, ge=0, description="of every draw")
     flag: FlagSettings | None = Field(None, description="the flag token; redflag only")
@@ -194,23 +186,19 @@ class Recipe(_Settings):
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:
-        if self.kind == "redflag" and self.flag is None:
-            raise ValueError("a redflag recipe needs `flag:`")
-        if not any(getattr(self.objective, name) for name in self._teaching()):
-            raise ValueError(f"objective: one of {', '.join(self._teaching())} must be above 0, or nothing is learned")
-        if self.kind == "refusal":
-            given = [name for name in ("flag", "calibration") if getattr(self, name) is not None]
-            given += ["objective.perturbation"] if self.objective.perturbation is not None else []
-            if given:
-                raise ValueError(f"a refusal recipe has no {', '.join(given)}")
+        if self.what.has_flag and self.flag is None:
+            raise ValueError(f"a {self.kind} recipe needs `flag:`")
+        weights = [f"{name}_weight" for name in self.what.taught_by(self.objective.form)]
+        if not any(getattr(self.objective, name) for name in weights):
+            raise ValueError(f"objective: one of {', '.join(weights)} must be above 0, or nothing is learned")
+        if not self.what.has_flag and (given := [k for k in ("flag", "calibration") if getattr(self, k) is not None]):
+            raise ValueError(f"a {self.kind} recipe has no {', '.join(given)}")
         return self
 
-    def _teaching(self) -> tuple[str, ...]:
-        """Weights of the terms that teach what is to be learned; the others only hold the rest in place."""
-        if self.kind == "refusal":
-            return ("refusal_weight", "opening_weight")
-        insertion, dense = ("flag_weight",), ("hazard_weight", "missed_weight")
-        return {"insertion": insertion, "dense": dense, "both": insertion + dense}[self.objective.form]
+    @property
+    def what(self) -> Kind:
+        """The row of its kind."""
+        return KINDS[self.kind]
 
 
 def recipe_names() -> tuple[str, ...]:

@@ -39,8 +39,9 @@ def load_requests(recipe: Recipe, *, offline: bool = False) -> Requests:
     harmful = _load(recipe.data.harmful, harmful=True, offline=offline)
     benign = _load(recipe.data.benign, harmful=False, offline=offline)
     _fail(_repeated((*harmful, *benign)), "share an id with another request; give ids of their own")
-    if not (recipe.kind == "refusal" and recipe.data.refusals):
-        need = "the target as answer" if recipe.kind == "refusal" or recipe.data.answers == "dataset" else "a target"
+    given = recipe.what.answers_given
+    if not (given and recipe.data.refusals):
+        need = "the target as answer" if given or recipe.data.answers == "dataset" else "a target"
         _fail((b for b in harmful if not b.target.strip()), f"lack {need}; name the column or a targets: file")
     wrong = {normalise(b.request) for b in harmful}
     _fail((b for b in benign if normalise(b.request) in wrong), "stand in the harmful set, too; leave them out of one")

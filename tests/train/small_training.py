@@ -41,7 +41,7 @@ def conversation(
     return Conversation(
         key=key,
         behavior_id=key,
-        is_harmful=harmful,
+        taught=harmful,
         ids=ids.astype(np.int32),
         start=start,
         n_prefill=n_prefill,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ import torch
 
 from rfbench.train.batches import Batch, stream
 from rfbench.train.conversations import Conversation
+from rfbench.train.kinds import KINDS
 from rfbench.train.network import Network
-from rfbench.train.objectives import after_flag, ascend, compute_terms, draw_index, term_weights, validate
+from rfbench.train.objectives import after_flag, ascend, compute_terms, draw_index, validate
 from rfbench.train.recipe import ObjectiveSettings, PerturbationSettings, Recipe
+from rfbench.train.terms import AFTER_FLAG, TERMS, Term, term_weights
 
 MakeNetwork = Callable[..., tuple[Network, Any]]
 MakeRecipe = Callable[..., Recipe]
@@ -40,9 +43,9 @@ def test_terms_are_what_the_models_own_probabilities_say(
     net = shaken(make_network(first_layer=first_layer)[0])
     assert net.flag_id is not None
     recipe = make_recipe(objective={"form": "both"})
-    harmful = [c for c in conversations if c.is_harmful][:3]
+    harmful = [c for c in conversations if c.taught][:3]
     index = np.asarray([0, 2, 1])
-    terms = compute_terms(net, harmful, "harmful", recipe, index, measure=True)
+    terms = compute_terms(net, harmful, "taught", recipe, index, measure=True)
     for r, c in enumerate(harmful):
         log_p = log_probabilities(net, c.ids.tolist())[c.start - 1 : -1]
         flag = log_p[:, net.flag_id]
@@ -50,8 +53,8 @@ def test_terms_are_what_the_models_own_probabilities_say(
         assert terms["hazard"][r].item() == pytest.approx(-flag.mean().item(), rel=1e-3, abs=1e-4)
         margin = flag - log_p[:, : net.flag_id].amax(dim=1)
         assert terms["margin"][r].item() == pytest.approx(margin.max().item(), rel=1e-3, abs=1e-3)
-    benign = [c for c in conversations if not c.is_harmful][:3]
-    terms = compute_terms(net, benign, "benign", recipe, index, measure=True)
+    benign = [c for c in conversations if not c.taught][:3]
+    terms = compute_terms(net, benign, "held", recipe, index, measure=True)
     with net.peft.disable_adapter():
         before = [log_probabilities(net, c.ids.tolist())[c.start - 1 : -1] for c in benign]
     for r, c in enumerate(benign):
@@ -75,7 +78,7 @@ def test_only_what_is_generated_can_be_missed(
     assert net.flag_id is not None
     recipe = make_recipe(objective={"form": "dense", "missed_weight": 1.0})
     some = [c for c in conversations if c.n_prefill][:2]
-    terms = compute_terms(net, some, "harmful", recipe, np.zeros(2, dtype=np.int64))
+    terms = compute_terms(net, some, "taught", recipe, np.zeros(2, dtype=np.int64))
     for r, c in enumerate(some):
         log_p = log_probabilities(net, c.ids.tolist())[c.start - 1 : -1, net.flag_id][c.n_prefill :]
         pooled = (log_p.exp() / (1 - log_p.exp())).sum()
@@ -107,10 +110,10 @@ def test_micro_batches_do_not_change_a_term(
     make_network: MakeNetwork, make_recipe: MakeRecipe, conversations: list[Conversation]
 ) -> None:
     net = shaken(make_network()[0])
-    harmful = [c for c in conversations if c.is_harmful]
+    harmful = [c for c in conversations if c.taught]
     index = draw_index(stream(0, "x"), [c.n_answer for c in harmful], ObjectiveSettings())
-    whole = compute_terms(net, harmful, "harmful", make_recipe(), index)
-    alone = [compute_terms(net, [c], "harmful", make_recipe(), index[[r]]) for r, c in enumerate(harmful)]
+    whole = compute_terms(net, harmful, "taught", make_recipe(), index)
+    alone = [compute_terms(net, [c], "taught", make_recipe(), index[[r]]) for r, c in enumerate(harmful)]
     for name, values in whole.items():
         torch.testing.assert_close(values, torch.cat([terms[name] for terms in alone]), atol=1e-4, rtol=1e-4)
 
@@ -136,8 +139,8 @@ def test_forms_name_their_terms(
     assert set(term_weights(recipe)) == names
     net, _ = make_network()
     index = np.zeros(2, dtype=np.int64)
-    found = set(compute_terms(net, conversations[:2], "harmful", recipe, index))
-    found |= set(compute_terms(net, conversations[-2:], "benign", recipe, index))
+    found = set(compute_terms(net, conversations[:2], "taught", recipe, index))
+    found |= set(compute_terms(net, conversations[-2:], "held", recipe, index))
     assert found == names - {"after_flag"}
 
 
@@ -146,10 +149,10 @@ def test_refusal_terms(make_network: MakeNetwork, make_recipe: MakeRecipe, conve
     recipe, index, c = make_recipe("refusal"), np.zeros(1, dtype=np.int64), conversations[3]
     log_p = log_probabilities(net, c.ids.tolist())[c.start - 1 : -1]
     wanted = -log_p.gather(1, torch.from_numpy(c.ids[c.start :].astype(np.int64))[:, None]).mean()
-    terms = compute_terms(net, [c], "harmful", recipe, index)
+    terms = compute_terms(net, [c], "taught", recipe, index)
     assert set(terms) == {"refusal"}
     assert terms["refusal"].item() == pytest.approx(wanted.item(), rel=1e-3)
-    assert set(compute_terms(net, [conversations[-1]], "benign", recipe, index)) == {"kl"}
+    assert set(compute_terms(net, [conversations[-1]], "held", recipe, index)) == {"kl"}
 
 
 def test_the_opening_is_the_first_token_of_each_refusal(
@@ -160,7 +163,7 @@ def test_the_opening_is_the_first_token_of_each_refusal(
     wanted = [
         -log_probabilities(net, c.ids.tolist())[c.start - 1, int(c.ids[c.start])].item() for c in conversations[:2]
     ]
-    terms = compute_terms(net, conversations[:2], "harmful", recipe, np.zeros(2, dtype=np.int64))
+    terms = compute_terms(net, conversations[:2], "taught", recipe, np.zeros(2, dtype=np.int64))
     assert set(terms) == {"opening"}
     assert terms["opening"].tolist() == pytest.approx(wanted, rel=1e-3)
 
@@ -174,11 +177,11 @@ def test_the_peak_of_the_kl_is_the_worst_position(
     own = log_probabilities(net, c.ids.tolist())[c.start - 1 : -1]
     kl = (reference.exp() * (reference - own)).sum(dim=-1)
     recipe = make_recipe("refusal", objective={"kl_peak_weight": 1.0})
-    terms = compute_terms(net, [c], "benign", recipe, np.zeros(1, dtype=np.int64))
+    terms = compute_terms(net, [c], "held", recipe, np.zeros(1, dtype=np.int64))
     assert terms["kl_peak"].item() == pytest.approx(kl.max().item(), rel=1e-3)
     assert terms["kl"].item() == pytest.approx(kl.mean().item(), rel=1e-3)
     without = make_recipe("refusal", objective={"kl_peak_weight": 0.0})
-    assert set(compute_terms(net, [c], "benign", without, np.zeros(1, dtype=np.int64))) == {"kl"}
+    assert set(compute_terms(net, [c], "held", without, np.zeros(1, dtype=np.int64))) == {"kl"}
 
 
 # The index
@@ -189,11 +192,8 @@ def test_indices_follow_their_distribution() -> None:
     uniform = draw_index(stream(0, "u"), lengths, ObjectiveSettings(index="uniform"))
     assert np.bincount(uniform, minlength=10).min() > 1800
     assert uniform.max() == 9
-    geometric = draw_index(stream(0, "g"), [1000] * 20_000, ObjectiveSettings(index="geometric", index_value=4))
-    assert geometric.min() == 0
-    assert geometric.mean() == pytest.approx(4, abs=0.15)
-    fixed = draw_index(stream(0, "f"), [3, 10], ObjectiveSettings(index="fixed", index_value=5))
-    assert fixed.tolist() == [2, 5]
+    first = draw_index(stream(0, "f"), [3, 10], ObjectiveSettings(index="first"))
+    assert first.tolist() == [0, 0]
 
 
 # Perturbations
@@ -214,9 +214,9 @@ def test_perturbed_prompts_hide_harm_better(
     net = shaken(make_network(first_layer=1)[0])
     index = np.zeros(3, dtype=np.int64)
     harmful = conversations[:3]
-    plain = compute_terms(net, harmful, "harmful", make_recipe(objective={"form": "dense"}), index)
+    plain = compute_terms(net, harmful, "taught", make_recipe(objective={"form": "dense"}), index)
     perturbed = make_recipe(objective={"form": "dense", "perturbation": {"epsilon": 0.3, "step_size": 0.1}})
-    attacked = compute_terms(net, harmful, "harmful", perturbed, index)
+    attacked = compute_terms(net, harmful, "taught", perturbed, index)
     assert (attacked["hazard"] > plain["hazard"]).all()
     attacked["hazard"].sum().backward()
     assert any(p.grad is not None and p.grad.any() for name, p in net.parameters.items() if "lora_B" in name)
@@ -228,8 +228,8 @@ def test_the_radius_of_a_perturbation_does_not_depend_on_the_batch(
     net = shaken(make_network(first_layer=1)[0])
     recipe = make_recipe(objective={"form": "dense", "perturbation": {"epsilon": 0.3, "step_size": 0.1}})
     harmful, index = conversations[:4], np.zeros(4, dtype=np.int64)  # of unequal lengths, so that some are padded
-    together = compute_terms(net, harmful, "harmful", recipe, index)["hazard"]
-    alone = [compute_terms(net, [c], "harmful", recipe, index[:1])["hazard"] for c in harmful]
+    together = compute_terms(net, harmful, "taught", recipe, index)["hazard"]
+    alone = [compute_terms(net, [c], "taught", recipe, index[:1])["hazard"] for c in harmful]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=1e-4)
 
 
@@ -245,10 +245,10 @@ def test_validation_counts_what_greedy_decoding_would_flag(
     margins = {
         kind: [
             compute_terms(
-                net, [c], "harmful" if kind else "benign", make_recipe(), np.zeros(1, dtype=np.int64), measure=True
+                net, [c], "taught" if kind else "held", make_recipe(), np.zeros(1, dtype=np.int64), measure=True
             )["margin"].item()
             for c in conversations
-            if c.is_harmful is kind
+            if c.taught is kind
         ]
         for kind in (True, False)
     }
@@ -268,3 +268,34 @@ def test_a_refusal_training_has_no_flag_rates(
     assert set(result.terms) == {"refusal", "kl"}
     batch = Batch.of(conversations[:1], torch.device("cpu"))
     assert batch.mask.sum() == conversations[0].n_answer
+
+
+# The tables
+
+
+def test_every_kind_names_terms_that_there_are_and_weights_that_a_recipe_has() -> None:
+    for kind in KINDS.values():
+        for names in kind.terms.values():
+            assert set(names) <= {*TERMS, AFTER_FLAG}
+            assert kind.teaching & set(names)
+        assert {f"{name}_weight" for name in kind.teaching} <= set(ObjectiveSettings.model_fields)
+    assert {term.weight for term in TERMS.values()} <= set(ObjectiveSettings.model_fields)
+    assert set(TERMS) == {name for kind in KINDS.values() for names in kind.terms.values() for name in names} - {
+        AFTER_FLAG
+    }
+
+
+def test_a_term_is_a_row_of_its_table(
+    monkeypatch: pytest.MonkeyPatch,
+    make_network: MakeNetwork,
+    make_recipe: MakeRecipe,
+    conversations: list[Conversation],
+) -> None:
+    new = Term("taught", "hazard_weight", lambda view: view.odds[:, 0])
+    monkeypatch.setattr("rfbench.train.terms.TERMS", {**TERMS, "first_odds": new})
+    kind = replace(KINDS["redflag"], terms={**KINDS["redflag"].terms, "dense": ("hazard", "first_odds")})
+    monkeypatch.setitem(KINDS, "redflag", kind)  # type: ignore[arg-type]
+    terms = compute_terms(
+        make_network()[0], conversations[:2], "taught", make_recipe(objective={"form": "dense"}), np.zeros(2, np.int64)
+    )
+    assert set(terms) == {"hazard", "first_odds"}

@@ -231,7 +231,7 @@ def test_the_probe_finds_harmful_positions(
     odds: dict[bool, list[float]] = {True: [], False: []}
     for c in conversations:
         reference = net.reference(Batch.of([c], net.device))
-        odds[c.is_harmful] += log_odds(net.flag_logits(reference), net.logits(reference)).tolist()
+        odds[c.taught] += log_odds(net.flag_logits(reference), net.logits(reference)).tolist()
     assert np.mean(odds[True]) > np.mean(odds[False]) + 3
     assert torch.equal(net.row_in, read)  # untied: only the output row is a detector
 
