@@ -23,26 +23,32 @@ from rfbench.models.embedded import smollm2_folder
 from rfbench.models.hf.model import HFModel
 from rfbench.models.load import load_model
 from rfbench.train.conversations import Conversation
-from rfbench.train.loop import draw_step, make_optimiser, train_step
+from rfbench.train.loop import Pools, draw_step, make_optimiser, make_pools, train_step
 from rfbench.train.network import Network, add_flag
 from rfbench.train.recipe import Recipe, load_recipe
 
 
-def conversations(model: HFModel, recipe: Recipe) -> dict[bool, list[Conversation]]:
+def conversations(model: HFModel, recipe: Recipe) -> Pools:
     """Requests of the project's own data with random answers, by kind."""
     rng = np.random.default_rng(0)
-    found: dict[bool, list[Conversation]] = {}
+    found: list[Conversation] = []
     for kind, name in ((True, "train/harmful"), (False, "train/benign")):
-        found[kind] = []
         for behavior in load_builtin(name):
             prompt = model.encode([{"role": "user", "content": behavior.request}])
             answer = rng.integers(100, 40000, size=recipe.data.max_answer_tokens)
-            ids = np.concatenate([prompt.ids, answer]).astype(np.int32)
             key, start = behavior.behavior_id, len(prompt.ids)
-            found[kind].append(
-                Conversation(key=key, behavior_id=key, taught=kind, ids=ids, start=start, n_prefill=0, user=(0, start))
+            found.append(
+                Conversation(
+                    key=key,
+                    behavior_id=key,
+                    ids=np.concatenate([prompt.ids, answer]).astype(np.int32),
+                    labels=np.full(len(answer), 1 if kind else -1, dtype=np.int8),
+                    start=start,
+                    n_prefill=0,
+                    user=(0, start),
+                )
             )
-    return found
+    return make_pools(found)
 
 
 class Side:

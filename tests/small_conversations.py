@@ -13,7 +13,7 @@ def conversation(key: str, ids: Sequence[int], start: int, *, harmful: bool = Tr
     return Conversation(
         key=key,
         behavior_id=key,
-        taught=harmful,
+        labels=np.full(len(ids) - start, 1 if harmful else -1, dtype=np.int8),
         ids=np.asarray(ids, dtype=np.int32),
         start=start,
         n_prefill=0,

@@ -152,12 +152,13 @@ def _conversation(model: LocalModel, example: Example, chat: EncodedChat, said: 
     harmful = example.kind == "harmful"
     if harmful and read_refusal(model.tokenizer.decode(said), behavior.request, example.opening).refused:
         said = []
+    ids, start = np.asarray([*chat.ids, *said], dtype=np.int32), len(chat.ids) - chat.n_prefill
     return Conversation(
         key=f"{example.kind}/{behavior.behavior_id}",
         behavior_id=behavior.behavior_id,
-        taught=harmful,
-        ids=np.asarray([*chat.ids, *said], dtype=np.int32),
-        start=len(chat.ids) - chat.n_prefill,
+        ids=ids,
+        labels=np.full(len(ids) - start, 1 if harmful else -1, dtype=np.int8),
+        start=start,
         n_prefill=chat.n_prefill,
         user=(user.start, user.stop),
     )

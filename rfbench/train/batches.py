@@ -56,6 +56,21 @@ class Batch:
         """``(c, t)``, 1 at real answer positions."""
         return self.pad(torch.ones_like(self.row, dtype=torch.float32))
 
+    @property
+    def wanted(self) -> Tensor:
+        """``(c, t)``, 1 at answer positions where what is taught is wanted."""
+        return self.pad((self._labels == 1).float())
+
+    @property
+    def unwanted(self) -> Tensor:
+        """``(c, t)``, 1 at answer positions where a flag is a false alarm."""
+        return self.pad((self._labels == -1).float())
+
+    @property
+    def _labels(self) -> Tensor:
+        labels = torch.cat([torch.from_numpy(c.labels) for c in self.conversations])
+        return labels.to(self.row.device)
+
     def pad(self, values: Tensor) -> Tensor:
         """``(n,) -> (c, t)``, zero where there is no position."""
         width = max(c.n_answer for c in self.conversations)

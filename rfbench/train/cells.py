@@ -2,7 +2,7 @@
 
 A harmful request and a harmful answer go together in every public data set. What learns from those alone learns to
 read the request. A cell takes a request, begins the answer for it, and lets the base go on: a harmful request with a
-refusal or with harmless text, a benign request with a harmful beginning, an answer that turns, a conversation of several
+refusal or with harmless text, a benign request with a harmful beginning, an answer that turns, a conversation of two
 turns (rfbench; the recovery from a harmful beginning is that of arXiv 2406.05946, section 4).
 """
 
@@ -10,9 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
+from rfbench.errors import DataError
 from rfbench.records import Behavior, Message, digest
-from rfbench.train.recipe import CellName, CellSettings
+from rfbench.train.kinds import CellName
+from rfbench.train.recipe import CellSettings
 
 UNLABELLED = 4
 """Tokens at the start of an answer that carry no label in a cell: an answer of the other kind may begin alike."""
@@ -24,45 +30,76 @@ RECOVERY_TOKENS = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
-    """A request whose answer is begun for the model.
+    """A request, and how its answer begins; the base goes on.
 
-    ``teaches``: what is taught is wanted behind ``prefill``; otherwise nothing that comes is to be flagged.
-    ``safe_start``: the beginning itself is harmless, and must not be flagged either.
+    ``teaches``: the answer shows what is taught; otherwise none of it is to be flagged. ``safe`` is the harmless part
+    of the beginning, ``rest`` what comes after it. ``cell`` is empty for plain conversations, whose beginning counts as
+    answer; the beginnings of a cell show nothing by themselves.
     """
 
-    cell: CellName
+    key: str
     behavior: Behavior
     messages: tuple[Message, ...]
-    prefill: str
     teaches: bool
-    safe_start: bool
+    safe: str = ""
+    rest: str = ""
+    cell: CellName | Literal[""] = ""
 
     @property
-    def key(self) -> str:
-        """Unique among the conversations of a training."""
-        return f"{self.behavior.behavior_id}/{self.cell}"
+    def prefill(self) -> str:
+        """All of the beginning."""
+        return f"{self.safe}\n\n{self.rest}" if self.safe and self.rest else self.safe + self.rest
+
+    def labels(self, n_safe: int, n_prefill: int, n_answer: int) -> npt.NDArray[np.int8]:
+        """For each answer position 1 where what is taught is wanted, -1 where a flag is a false alarm, else 0.
+
+        Args:
+            n_safe: ids of ``safe``.
+            n_prefill: ids of the whole beginning.
+            n_answer: ids of beginning and answer.
+        """
+        labels = np.full(n_answer, 1 if self.teaches else -1, dtype=np.int8)
+        if self.cell:
+            labels[:n_prefill] = 0
+            labels[UNLABELLED:n_safe] = -1
+        return labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """What cells are made of: requests, and harmless answers of the base by the id of their request."""
 
-    harmful: Sequence[Behavior]
-    benign: Sequence[Behavior]
+    harmful: tuple[Behavior, ...]
+    benign: tuple[Behavior, ...]
+    answered: tuple[Behavior, ...]
     answers: Mapping[str, str]
 
+    @classmethod
+    def of(cls, harmful: Sequence[Behavior], benign: Sequence[Behavior], answers: Mapping[str, str]) -> Pool:
+        """From requests, and the base's answers to benign ones; only answers of enough words are kept.
+
+        Raises:
+            DataError: no harmful request has a target, or no benign one an answer.
+        """
+        targets = tuple(b for b in harmful if b.target)
+        answered = tuple(b for b in benign if len(answers.get(b.behavior_id, "").split()) >= SAFE_WORDS[0])
+        if len(targets) < 2 or len(answered) < 2:
+            raise DataError("data.cells: two harmful requests with a target and two answered benign ones are needed")
+        return cls(harmful=targets, benign=tuple(benign), answered=answered, answers=answers)
+
     def safe_text(self, behavior: Behavior, name: str) -> str:
-        """The beginning of the base's answer to some other, benign request."""
-        ids = [b.behavior_id for b in self.benign if b.behavior_id in self.answers and b.twin_id != behavior.behavior_id]
-        number = _number("safe", name, behavior.behavior_id)
-        words = self.answers[ids[number % len(ids)]].split(" ")
+        """The beginning of the base's answer to some other, benign request: 6 to 30 words."""
         least, largest = SAFE_WORDS
-        return " ".join(words[: least + number // len(ids) % (largest - least + 1)])
+        n_words = least + _number("words", name, behavior.behavior_id) % (largest - least + 1)
+        return " ".join(self.answers[self.safe_other(behavior, name).behavior_id].split(" ")[:n_words])
+
+    def safe_other(self, behavior: Behavior, name: str) -> Behavior:
+        """Some other request, a benign one that the base has answered."""
+        return _other(self.answered, behavior, "safe", name)
 
     def harmful_other(self, behavior: Behavior, name: str) -> Behavior:
         """Some other request, a harmful one with a target."""
-        others = [b for b in self.harmful if b.target and b.behavior_id != behavior.twin_id]
-        return others[_number("other", name, behavior.behavior_id) % len(others)]
+        return _other(self.harmful, behavior, "other", name)
 
 
 Builder = Callable[[Pool, CellSettings], Iterator[Begun]]
@@ -71,14 +108,13 @@ Builder = Callable[[Pool, CellSettings], Iterator[Begun]]
 def refusal_begun(pool: Pool, settings: CellSettings) -> Iterator[Begun]:
     """A harmful request, and a refusal."""
     for behavior in pool.harmful:
-        text = settings.refusals[_number("refusal", behavior.request) % len(settings.refusals)]
-        yield _begun("refusal", behavior, text, teaches=False, safe_start=True)
+        yield _begun("refusal", behavior, teaches=False, safe=refusal_for(behavior, settings.refusals))
 
 
 def safe_begun(pool: Pool, settings: CellSettings) -> Iterator[Begun]:
     """A harmful request, and harmless text about something else."""
     for behavior in pool.harmful:
-        yield _begun("safe", behavior, pool.safe_text(behavior, "safe"), teaches=False, safe_start=True)
+        yield _begun("safe", behavior, teaches=False, safe=pool.safe_text(behavior, "safe"))
 
 
 def harmful_begun(pool: Pool, settings: CellSettings) -> Iterator[Begun]:
@@ -87,34 +123,31 @@ def harmful_begun(pool: Pool, settings: CellSettings) -> Iterator[Begun]:
         number = _number("neutral", behavior.behavior_id)
         neutral = settings.neutral[number // 4 % len(settings.neutral)] if number % 4 == 0 and settings.neutral else ""
         target = pool.harmful_other(behavior, "harmful").target
-        yield _begun("harmful", behavior, target, teaches=True, safe_start=False, request=neutral)
+        yield _begun("harmful", behavior, teaches=True, rest=target, request=neutral)
 
 
 def turning(pool: Pool, settings: CellSettings) -> Iterator[Begun]:
-    """An answer that begins harmless and turns: behind a harmful request to its target, behind others to another one."""
+    """An answer that begins harmless and turns: to the request's own target, or to that of a harmful one."""
     for behavior in (*pool.harmful, *pool.benign):
         target = behavior.target if behavior.is_harmful else pool.harmful_other(behavior, "turn").target
-        if target:
-            text = f"{pool.safe_text(behavior, 'turn')}\n\n{target}"
-            yield _begun("turn", behavior, text, teaches=True, safe_start=False)
+        yield _begun("turn", behavior, teaches=True, safe=pool.safe_text(behavior, "turn"), rest=target)
 
 
 def second_turn(pool: Pool, settings: CellSettings) -> Iterator[Begun]:
     """A benign request after a harmful one that was refused, and a harmful one after a benign one that was answered."""
     for behavior in (*pool.harmful, *pool.benign):
         if behavior.is_harmful:
-            answered = [b for b in pool.benign if b.behavior_id in pool.answers and b.twin_id != behavior.behavior_id]
-            before = answered[_number("turns", behavior.behavior_id) % len(answered)]
+            before = pool.safe_other(behavior, "turns")
             said = pool.answers[before.behavior_id]
         else:
             before = pool.harmful_other(behavior, "turns")
-            said = settings.refusals[_number("turns", before.request) % len(settings.refusals)]
+            said = refusal_for(before, settings.refusals)
         history: tuple[Message, ...] = (
             {"role": "user", "content": before.request},
             {"role": "assistant", "content": said},
         )
-        prefill = behavior.target if behavior.is_harmful else ""
-        yield _begun("turns", behavior, prefill, teaches=behavior.is_harmful, safe_start=False, history=history)
+        target = behavior.target if behavior.is_harmful else ""
+        yield _begun("turns", behavior, teaches=behavior.is_harmful, rest=target, history=history)
 
 
 CELLS: Mapping[CellName, Builder] = {
@@ -124,22 +157,56 @@ CELLS: Mapping[CellName, Builder] = {
     "turn": turning,
     "turns": second_turn,
 }
+"""The cells that the base goes on with; what comes behind a ``recovery`` is the recipe's own refusal."""
+
+
+def begun(pool: Pool, settings: CellSettings) -> Iterator[Begun]:
+    """All cells of a recipe that the base goes on with, of each at most ``limit`` for either kind of request."""
+    for name in settings.rows:
+        if name not in CELLS:
+            continue
+        everything = sorted(CELLS[name](pool, settings), key=lambda start: _number("limit", start.key))
+        for kind in (True, False):
+            yield from [start for start in everything if start.behavior.is_harmful is kind][: settings.limit]
+
+
+def refusal_for(behavior: Behavior, refusals: Sequence[str]) -> str:
+    """One of the texts, by the hash of the request."""
+    return refusals[int(digest(["refusal", behavior.request])[:12], 16) % len(refusals)]
+
+
+def recovery_length(behavior: Behavior, n_tokens: int) -> int:
+    """Tokens of a harmful answer that stand before the refusal: from 1 to 40, or to the end of the answer."""
+    return 1 + _number("recovery", behavior.behavior_id) % min(RECOVERY_TOKENS, n_tokens)
 
 
 def _begun(
     cell: CellName,
     behavior: Behavior,
-    prefill: str,
     *,
     teaches: bool,
-    safe_start: bool,
+    safe: str = "",
+    rest: str = "",
     request: str = "",
     history: tuple[Message, ...] = (),
 ) -> Begun:
-    messages: tuple[Message, ...] = (*history, {"role": "user", "content": request or behavior.request})
+    asked: Message = {"role": "user", "content": request or behavior.request}
     return Begun(
-        cell=cell, behavior=behavior, messages=messages, prefill=prefill, teaches=teaches, safe_start=safe_start
+        key=f"{behavior.behavior_id}/{cell}",
+        behavior=behavior,
+        messages=(*history, asked),
+        teaches=teaches,
+        safe=safe,
+        rest=rest,
+        cell=cell,
     )
+
+
+def _other(pool: Sequence[Behavior], behavior: Behavior, *names: str) -> Behavior:
+    """One of the pool by a hash, neither the request itself nor its twin."""
+    at = _number(*names, behavior.behavior_id) % len(pool)
+    own = {behavior.behavior_id, behavior.twin_id}
+    return next(b for b in (*pool[at:], *pool[:at]) if b.behavior_id not in own)
 
 
 def _number(*parts: str) -> int:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rfbench.data.load import content_hash
 from rfbench.errors import DataError, EncodingError, StorageError
 from rfbench.files.atomic import write_atomically
 from rfbench.files.cache import cache_root
 from rfbench.records import Attempt, Behavior, digest
 from rfbench.scoring.refusal.reader import read_refusal
+from rfbench.train.cells import CELLS, Begun, Pool, begun, recovery_length, refusal_for
+from rfbench.train.kinds import CellName
 from rfbench.train.recipe import DataSettings, Recipe
 
 if TYPE_CHECKING:
@@ -30,10 +31,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Form = Literal["direct", "prefilled"]
 CHUNK = 128
 """Requests per cache file: what a kill during generation loses at most."""
-FORMAT = 2
+FORMAT = 3
 """Raised whenever what lies in a cache file changes."""
 
 
@@ -42,22 +42,41 @@ class Conversation:
     """One request and one answer.
 
     ``ids`` ``(p + t,)`` are prompt and answer; the answer begins at ``start`` with ``n_prefill`` forced ids.
-    ``user`` is the half-open span of the request's own text. ``taught``: the answer shows what is to be learned (to
-    flag, or to refuse); the others hold the rest in place.
+    ``user`` is the half-open span of the request's own text. ``labels`` ``(t,)``: 1 where what is taught (to flag, or
+    to refuse) is wanted, -1 where a flag is a false alarm, 0 where either may be. ``cell`` is empty for a request with
+    an answer of its own.
     """
 
     key: str
     behavior_id: str
-    taught: bool
     ids: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.int8]
     start: int
     n_prefill: int
     user: tuple[int, int]
+    cell: CellName | Literal[""] = ""
 
     @property
     def n_answer(self) -> int:
         """Ids of the answer, prefill included."""
         return len(self.ids) - self.start
+
+    @property
+    def taught(self) -> bool:
+        """Whether the answer shows what is to be learned; the others hold the rest in place."""
+        return bool((self.labels == 1).any())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Base:
+    """The model that answers, before any training, and what its answers depend on."""
+
+    model: ChatModel
+    identity: str
+    end_of_turn: int | None
+    data: DataSettings
+    seed: int
+    progress: bool
 
 
 def build_conversations(
@@ -69,7 +88,7 @@ def build_conversations(
     identity: str,
     progress: bool = False,
 ) -> tuple[Conversation, ...]:
-    """A conversation for each request and form of it that the recipe learns from.
+    """A conversation for each request and form of it that the recipe learns from, and those of its cells.
 
     Args:
         behaviors: requests.
@@ -86,139 +105,171 @@ def build_conversations(
     harmful = [b for b in behaviors if b.is_harmful]
     benign = [b for b in behaviors if not b.is_harmful]
     data = recipe.data
+    base = _Base(
+        model=model, identity=identity, end_of_turn=end_of_turn, data=data, seed=recipe.seed, progress=progress
+    )
     conversations: list[Conversation] = []
     if recipe.what.answers_given:
-        conversations += _given(harmful, [_refusal(b, data) for b in harmful], model, end_of_turn)
+        conversations += _given(base, [(_plain(b, "direct"), _refusal(b, data)) for b in harmful])
     elif data.answers == "dataset":
-        conversations += _given(harmful, [b.target for b in harmful], model, end_of_turn)
-    wanted: list[tuple[Behavior, Form]] = [(b, "direct") for b in benign]
+        conversations += _given(base, [(_plain(b, "direct"), b.target) for b in harmful])
+    wanted = [_plain(b, "direct") for b in benign]
     if data.prefilled_benign:
-        wanted += [(b, "prefilled") for b in benign if b.target and (b.twin_id or data.prefilled_benign != "twins")]
+        wanted += [
+            _plain(b, "prefilled") for b in benign if b.target and (b.twin_id or data.prefilled_benign != "twins")
+        ]
     if not recipe.what.answers_given and data.answers == "self":
-        wanted += [(b, form) for form in ("prefilled", "direct") for b in harmful]
-    conversations += _answered(wanted, data, model, identity=identity, seed=recipe.seed, progress=progress)
-    kept = [c for c in conversations if _fits(c.start, data) and c.n_answer > 0]
-    if {c.taught for c in kept} != {b.is_harmful for b in behaviors}:
+        wanted += [_plain(b, form) for form in ("prefilled", "direct") for b in harmful]
+    answered = list(_answered(base, wanted, data.max_answer_tokens))
+    conversations += answered
+    if data.cells.rows:
+        conversations += _cells(base, harmful, benign, answered)
+    kept = [c for c in conversations if c.start <= data.max_prompt_tokens and c.n_answer > 0]
+    if {c.taught for c in kept if not c.cell} != {b.is_harmful for b in behaviors}:
         raise DataError("no usable answers to the harmful, or to the benign, requests; see max_prompt_tokens")
     return tuple(kept)
 
 
-def _fits(n_prompt: int, data: DataSettings) -> bool:
-    return n_prompt <= data.max_prompt_tokens
-
-
-def _refusal(behavior: Behavior, data: DataSettings) -> str:
-    if not data.refusals:
-        return behavior.target
-    return data.refusals[int(digest(["refusal", behavior.request])[:12], 16) % len(data.refusals)]
-
-
-def _given(
-    behaviors: Sequence[Behavior], answers: Sequence[str], model: ChatModel, end: int | None
-) -> Iterator[Conversation]:
-    """Conversations whose answers are given as text; the answer ends with the end of the turn."""
-    for behavior, answer in zip(behaviors, answers, strict=True):
-        chat = _encode(model, behavior, answer.strip())
-        if chat is not None:
-            yield _conversation(behavior, "direct", chat, [] if end is None else [end], n_prefill=0)
-
-
-def _conversation(
-    behavior: Behavior, form: Form, chat: EncodedChat, generated: Sequence[int], *, n_prefill: int
-) -> Conversation:
-    user = chat.span("user")
-    return Conversation(
+def _plain(behavior: Behavior, form: Literal["direct", "prefilled"]) -> Begun:
+    return Begun(
         key=f"{behavior.behavior_id}/{form}",
-        behavior_id=behavior.behavior_id,
-        taught=behavior.is_harmful,
-        ids=np.asarray([*chat.ids, *generated], dtype=np.int32),
-        start=len(chat.ids) - chat.n_prefill,
-        n_prefill=n_prefill,
-        user=(user.start, user.stop),
+        behavior=behavior,
+        messages=({"role": "user", "content": behavior.request},),
+        teaches=behavior.is_harmful,
+        rest=behavior.target if form == "prefilled" else "",
     )
 
 
-def _encode(model: ChatModel, behavior: Behavior, prefill: str) -> EncodedChat | None:
+def _refusal(behavior: Behavior, data: DataSettings) -> str:
+    return refusal_for(behavior, data.refusals) if data.refusals else behavior.target
+
+
+def _cells(
+    base: _Base, harmful: Sequence[Behavior], benign: Sequence[Behavior], answered: Sequence[Conversation]
+) -> Iterator[Conversation]:
+    """The conversations of the recipe's cells; ``answered`` are the base's answers to the plain requests."""
+    cells = base.data.cells
+    by_key = {c.key: c for c in answered}
+    texts = {
+        b.behavior_id: base.model.tokenizer.decode(c.ids[c.start :], skip_special_tokens=True).strip()
+        for b in benign
+        if (c := by_key.get(f"{b.behavior_id}/direct")) is not None
+    }
+    if set(cells.rows) & set(CELLS):
+        yield from _answered(base, list(begun(Pool.of(harmful, benign, texts), cells)), cells.answer_tokens)
+    if "recovery" in cells.rows:
+        yield from _recoveries(base, harmful)
+
+
+def _recoveries(base: _Base, harmful: Sequence[Behavior]) -> Iterator[Conversation]:
+    """Refusals behind a harmful beginning: part of the target and of what the base makes of it."""
+    begun_for_it = [_plain(b, "prefilled") for b in harmful if b.target]
+    continued = {c.behavior_id: c for c in _answered(base, begun_for_it, base.data.max_answer_tokens)}
+    pairs = []
+    for behavior in (b for b in harmful if b.behavior_id in continued):
+        answer = continued[behavior.behavior_id].ids[continued[behavior.behavior_id].start :]
+        some = answer[: recovery_length(behavior, len(answer))]
+        text = base.model.tokenizer.decode(some, skip_special_tokens=True)
+        start = Begun(
+            key=f"{behavior.behavior_id}/recovery",
+            behavior=behavior,
+            messages=({"role": "user", "content": behavior.request},),
+            teaches=True,
+            rest=text,
+            cell="recovery",
+        )
+        pairs.append((start, f"{text}\n\n{refusal_for(behavior, base.data.cells.refusals)}"))
+    yield from _given(base, pairs[: base.data.cells.limit])
+
+
+def _given(base: _Base, answers: Sequence[tuple[Begun, str]]) -> Iterator[Conversation]:
+    """Conversations whose whole answers are given as text; they end with the end of the turn."""
+    end = [] if base.end_of_turn is None else [base.end_of_turn]
+    for start, answer in answers:
+        chat = _encode(base.model, start, answer.strip())
+        if chat is not None:
+            forced = _length(base.model, start, start.prefill)
+            yield _conversation(start, chat, end, n_safe=0, n_prefill=forced)
+
+
+def _conversation(
+    begun: Begun, chat: EncodedChat, generated: Sequence[int], *, n_safe: int, n_prefill: int
+) -> Conversation:
+    user = chat.span("user")
+    ids = np.asarray([*chat.ids, *generated], dtype=np.int32)
+    start = len(chat.ids) - chat.n_prefill
+    return Conversation(
+        key=begun.key,
+        behavior_id=begun.behavior.behavior_id,
+        ids=ids,
+        labels=begun.labels(n_safe, n_prefill, len(ids) - start),
+        start=start,
+        n_prefill=n_prefill,
+        user=(user.start, user.stop),
+        cell=begun.cell,
+    )
+
+
+def _encode(model: ChatModel, begun: Begun, prefill: str) -> EncodedChat | None:
     try:
-        return model.encode([{"role": "user", "content": behavior.request}], prefill)
+        return model.encode(list(begun.messages), prefill)
     except EncodingError as error:
-        logger.warning("%s is left out: %s", behavior.behavior_id, error)
+        logger.warning("%s is left out: %s", begun.key, error)
         return None
 
 
-def _answered(
-    wanted: Sequence[tuple[Behavior, Form]],
-    data: DataSettings,
-    model: ChatModel,
-    *,
-    identity: str,
-    seed: int,
-    progress: bool,
-) -> Iterator[Conversation]:
+def _length(model: ChatModel, begun: Begun, text: str) -> int:
+    """Ids that an answer's beginning has."""
+    chat = _encode(model, begun, text) if text else None
+    return 0 if chat is None else chat.n_prefill
+
+
+def _answered(base: _Base, wanted: Sequence[Begun], n_tokens: int) -> Iterator[Conversation]:
     """Conversations that the base model answers itself; its refusals of harmful requests are no harmful answers."""
     from tqdm import tqdm
 
     # Before generating: one prompt of thousands of tokens would cost more than all the others.
     chats = {
-        (behavior.behavior_id, form): chat
-        for behavior, form in wanted
-        if (chat := _encode(model, behavior, behavior.target if form == "prefilled" else "")) is not None
-        and _fits(len(chat.ids) - chat.n_prefill, data)
+        start.key: chat
+        for start in wanted
+        if (chat := _encode(base.model, start, start.prefill)) is not None
+        and len(chat.ids) - chat.n_prefill <= base.data.max_prompt_tokens
     }
     if len(chats) < len(wanted):
         logger.info("%d of %d prompts are left out: too long", len(wanted) - len(chats), len(wanted))
-    wanted = [(behavior, form) for behavior, form in wanted if (behavior.behavior_id, form) in chats]
+    wanted = [start for start in wanted if start.key in chats]
     refused = 0
     chunks = [wanted[i : i + CHUNK] for i in range(0, len(wanted), CHUNK)]
-    for chunk in tqdm(chunks, desc="answers of the base", unit="chunk", disable=not progress):
-        for (behavior, form), generated in zip(
-            chunk, _generate(chunk, data, model, identity=identity, seed=seed), strict=True
-        ):
-            chat = chats[behavior.behavior_id, form]
-            prefill = behavior.target if form == "prefilled" else ""
+    for chunk in tqdm(chunks, desc="answers of the base", unit="chunk", disable=not base.progress):
+        for start, generated in zip(chunk, _generate(base, chunk, n_tokens), strict=True):
+            chat = chats[start.key]
             if not len(generated):
                 continue
-            if (
-                behavior.is_harmful
-                and read_refusal(model.tokenizer.decode(generated), behavior.request, prefill).refused
-            ):
+            text = base.model.tokenizer.decode(generated)
+            if start.teaches and read_refusal(text, start.messages[-1]["content"], start.prefill).refused:
                 refused += 1
                 continue
-            yield _conversation(behavior, form, chat, generated, n_prefill=chat.n_prefill)
+            n_safe = _length(base.model, start, start.safe)
+            yield _conversation(start, chat, generated, n_safe=n_safe, n_prefill=chat.n_prefill)
     if refused:
         logger.info("the base refused %d harmful requests: these answers are left out", refused)
 
 
-def _generate(
-    chunk: Sequence[tuple[Behavior, Form]], data: DataSettings, model: ChatModel, *, identity: str, seed: int
-) -> list[list[int]]:
+def _generate(base: _Base, chunk: Sequence[Begun], n_tokens: int) -> list[list[int]]:
     """Generated ids for each entry, from the cache where they lie there; empty where the model could not answer."""
-    key = digest(
-        [
-            FORMAT,
-            identity,
-            content_hash([b for b, _ in chunk]),
-            [form for _, form in chunk],
-            [data.max_answer_tokens, data.temperature, seed if data.temperature else 0],
-        ]
-    )
+    data = base.data
+    asked = [[list(start.messages), start.prefill] for start in chunk]
+    key = digest([FORMAT, base.identity, asked, n_tokens, data.temperature, base.seed if data.temperature else 0])
     path = cache_root() / "train" / f"{key}.npz"
     if (known := _read_ids(path, len(chunk))) is not None:
         return known
-    attempts = [
-        Attempt(
-            f"{behavior.behavior_id}/{form}",
-            messages=[{"role": "user", "content": behavior.request}],
-            prefill=behavior.target if form == "prefilled" else "",
-        )
-        for behavior, form in chunk
-    ]
+    attempts = [Attempt(start.key, messages=start.messages, prefill=start.prefill) for start in chunk]
     completions = list(
-        model.generate(attempts, max_new_tokens=data.max_answer_tokens, temperature=data.temperature, seed=seed)
+        base.model.generate(attempts, max_new_tokens=n_tokens, temperature=data.temperature, seed=base.seed)
     )
     errors = [c for c in completions if c.error]
     ids = [c.completion_ids.tolist() for c in completions]
-    if errors:  # not kept: what struck may be gone the next time
+    if errors:  # not kept: the cause may be gone the next time
         logger.warning("%d requests got no answer, first %s: %s", len(errors), errors[0].behavior_id, errors[0].error)
     else:
         _write_ids(path, ids)

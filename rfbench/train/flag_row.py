@@ -87,7 +87,8 @@ def set_row(net: Network, conversations: Sequence[Conversation], recipe: Recipe)
         pool = [c for c in conversations if c.taught is kind]
         order = stream(recipe.seed, "probe", kind).permutation(len(pool))[:PROBED]
         for i in order:
-            reference = net.reference(Batch.of([pool[i]], net.device))
+            labelled = torch.from_numpy(pool[i].labels == (1 if kind else -1)).to(net.device)
+            reference = net.reference(Batch.of([pool[i]], net.device))[labelled]
             hidden.append(reference.float())
             rest.append(net.logits(reference).logsumexp(dim=-1))
             kinds.append(torch.full((len(reference),), kind, device=net.device))

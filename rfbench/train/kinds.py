@@ -12,6 +12,7 @@ from typing import Literal
 
 KindName = Literal["redflag", "refusal"]
 Form = Literal["insertion", "dense", "both"]
+CellName = Literal["refusal", "safe", "harmful", "turn", "turns", "recovery"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +24,14 @@ class Kind:
         answers_given: whether the answers to harmful requests are the recipe's own texts, not the base's.
         terms: the loss terms of each form of the objective.
         teaching: those of them that teach what is to be learned; the others hold the rest in place.
+        cells: the answer cells that it may learn from (:mod:`rfbench.train.cells`).
     """
 
     has_flag: bool
     answers_given: bool
     terms: Mapping[Form, tuple[str, ...]]
     teaching: frozenset[str]
+    cells: frozenset[CellName]
 
     def taught_by(self, form: Form) -> tuple[str, ...]:
         """Names of the teaching terms of a form."""
@@ -36,7 +39,7 @@ class Kind:
 
 
 _INSERTION = ("flag", "after_flag")
-_DENSE = ("hazard", "missed", "false_alarm", "peak", "kl")
+_DENSE = ("hazard", "missed", "early", "false_alarm", "peak", "kl")
 _REFUSAL = ("refusal", "opening", "kl", "kl_peak")
 
 KINDS: Mapping[KindName, Kind] = {
@@ -46,11 +49,13 @@ KINDS: Mapping[KindName, Kind] = {
         # `both` keeps the KL of `dense`: with the false-alarm term it is the full KL of `insertion`.
         terms={"insertion": (*_INSERTION, "benign_kl"), "dense": _DENSE, "both": (*_INSERTION, *_DENSE)},
         teaching=frozenset({"flag", "hazard", "missed"}),
+        cells=frozenset({"refusal", "safe", "harmful", "turn", "turns"}),
     ),
     "refusal": Kind(
         has_flag=False,
         answers_given=True,
         terms={"insertion": _REFUSAL, "dense": _REFUSAL, "both": _REFUSAL},
         teaching=frozenset({"refusal", "opening"}),
+        cells=frozenset({"recovery"}),
     ),
 }

@@ -13,10 +13,10 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from rfbench.files.atomic import write_atomically
 from rfbench.models.hf.batching import is_out_of_memory
 from rfbench.train.batches import batch_at, stream
 from rfbench.train.conversations import Conversation
+from rfbench.train.kinds import CellName
 from rfbench.train.network import Network
 from rfbench.train.objectives import Validation, compute_terms, draw_index, validate
 from rfbench.train.recipe import OptimiserSettings, Recipe
@@ -95,7 +96,7 @@ def fit(
     if resume and (folder / CHECKPOINT).is_file():
         state, best = load_checkpoint(folder / CHECKPOINT, net, optimiser, fingerprint)
     resumed_at, started = state.step, time.perf_counter() - state.seconds
-    pools = {taught: [c for c in train if c.taught is taught] for taught in (True, False)}
+    pools = make_pools(train)
     measured = [c for kind in (True, False) for c in _first(held_out, kind, recipe.validation.max_rows, recipe.seed)]
     with tqdm(total=settings.steps, initial=state.step, desc=recipe.kind, unit="step", disable=not progress) as bar:
         while state.step < settings.steps and state.stale < recipe.validation.patience:
@@ -176,13 +177,26 @@ def rate(step: int, settings: OptimiserSettings) -> float:
     return settings.final_lr + (1 - settings.final_lr) * (1 + math.cos(math.pi * done)) / 2
 
 
-def draw_step(
-    pools: dict[bool, list[Conversation]], recipe: Recipe, step: int
-) -> list[tuple[Part, list[Conversation]]]:
+Pools = Mapping[tuple[CellName | Literal[""], bool | None], Sequence[Conversation]]
+
+
+def make_pools(train: Sequence[Conversation]) -> Pools:
+    """What steps draw from: plain conversations by whether they teach, and those of each cell."""
+    pools: dict[tuple[CellName | Literal[""], bool | None], list[Conversation]] = {}
+    for c in train:
+        pools.setdefault((c.cell, None if c.cell else c.taught), []).append(c)
+    return pools
+
+
+def draw_step(pools: Pools, recipe: Recipe, step: int) -> list[tuple[Part, list[Conversation]]]:
     """The conversations of a step, by part."""
     o = recipe.optimiser
-    taught = batch_at(step, pools[True], o.harmful_rows, recipe.seed, "harmful")
-    held = batch_at(step, pools[False], o.benign_rows, recipe.seed, "benign")
+    taught = batch_at(step, pools["", True], o.harmful_rows, recipe.seed, "harmful")
+    held = batch_at(step, pools["", False], o.benign_rows, recipe.seed, "benign")
+    for cell, n in recipe.data.cells.rows.items():
+        drawn = batch_at(step, pools[cell, None], n, recipe.seed, f"cell {cell}")
+        taught += [c for c in drawn if c.taught]
+        held += [c for c in drawn if not c.taught]
     groups: list[tuple[Part, list[Conversation]]] = [("taught", taught), ("held", held)]
     if AFTER_FLAG in term_weights(recipe):
         source = [*taught, *held]
@@ -208,8 +222,7 @@ def train_step(
     optimiser.zero_grad(set_to_none=True)
     figures: dict[str, float] = {}
     for part, conversations in groups:
-        lengths = [c.n_answer for c in conversations]
-        index = draw_index(stream(recipe.seed, "index", _STREAMS[part], step), lengths, recipe.objective)
+        index = draw_index(stream(recipe.seed, "index", _STREAMS[part], step), conversations, recipe.objective)
         for start in range(0, len(conversations), settings.micro_rows):
             rows = slice(start, start + settings.micro_rows)
             terms = compute_terms(net, conversations[rows], part, recipe, index[rows])

@@ -122,10 +122,13 @@ def after_flag(net: Network, conversations: Sequence[Conversation], index: npt.N
     return padded.sum(dim=-1) / (counts - start)
 
 
-def draw_index(rng: np.random.Generator, lengths: Sequence[int], objective: ObjectiveSettings) -> npt.NDArray[np.int64]:
-    """Insertion index for each answer, from 0 to its last id, ``(c,)``."""
-    n = np.asarray(lengths, dtype=np.int64)
-    return rng.integers(0, n) if objective.index == "uniform" else np.zeros_like(n)
+def draw_index(
+    rng: np.random.Generator, conversations: Sequence[Conversation], objective: ObjectiveSettings
+) -> npt.NDArray[np.int64]:
+    """Insertion index for each answer, ``(c,)``: among the positions where what is taught is wanted, or among all."""
+    first = np.asarray([int(np.argmax(c.labels == 1)) if c.taught else 0 for c in conversations], dtype=np.int64)
+    n = np.asarray([c.n_answer for c in conversations], dtype=np.int64) - first
+    return first + (rng.integers(0, n) if objective.index == "uniform" else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +156,7 @@ def validate(net: Network, conversations: Sequence[Conversation], recipe: Recipe
     for taught in (True, False):
         part: Part = "taught" if taught else "held"
         for group in by_length([c for c in conversations if c.taught is taught], rows):
-            middle = np.asarray([(c.n_answer - 1) // 2 for c in group])
+            middle = np.asarray([_middle(c) for c in group])
             terms = compute_terms(net, group, part, _unperturbed(recipe), middle, measure=net.flag_id is not None)
             if net.flag_id is not None:
                 margins[taught] += terms.pop("margin").tolist()
@@ -169,6 +172,12 @@ def validate(net: Network, conversations: Sequence[Conversation], recipe: Recipe
     return Validation(
         loss=loss, terms=means, flag_rate=rates[0], fpr=rates[1], auroc=float(wins / (n[True] * n[False]))
     )
+
+
+def _middle(conversation: Conversation) -> int:
+    """The answer position in the middle of those where the flag is wanted, or of all."""
+    wanted = np.flatnonzero(conversation.labels == 1) if conversation.taught else np.arange(conversation.n_answer)
+    return int(wanted[(len(wanted) - 1) // 2])
 
 
 def _unperturbed(recipe: Recipe) -> Recipe:

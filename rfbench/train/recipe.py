@@ -7,7 +7,7 @@ values here were found for small models and are "in the style of" the paper. Not
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,7 +15,7 @@ from rfbench.data.catalog import DatasetSpec
 from rfbench.errors import SuiteError
 from rfbench.files.problems import Problems
 from rfbench.files.yaml_files import override, read_yaml, shipped_names
-from rfbench.train.kinds import KINDS, Form, Kind, KindName
+from rfbench.train.kinds import KINDS, CellName, Form, Kind, KindName
 
 _HOME = ("rfbench.train", "recipes")
 
@@ -93,6 +93,9 @@ class ObjectiveSettings(_Settings):
     missed_weight: float = Field(
         0.0, ge=0.0, description="dense: -log P(flag) pooled over the generated positions of a harmful answer"
     )
+    early_weight: float = Field(
+        0.0, ge=0.0, description="dense: -log(1 - P(flag)) pooled over a harmful answer's positions before harm begins"
+    )
     false_alarm_weight: float = Field(1.0, ge=0.0, description="dense: -log(1 - P(flag)), mean over benign positions")
     peak_weight: float = Field(3.0, ge=0.0, description="dense: the same at the worst benign position of an answer")
     peak: Literal["max", "logsumexp"] = Field("max", description="worst position: the maximum, or a smooth one")
@@ -124,6 +127,26 @@ class OptimiserSettings(_Settings):
     micro_rows: int = Field(8, ge=1, description="conversations in memory at once; changes time and memory only")
 
 
+class CellSettings(_Settings):
+    """Answer cells: requests and answers that do not belong together (:mod:`rfbench.train.cells`)."""
+
+    rows: Mapping[CellName, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="conversations per step of each cell, beside the plain ones"
+    )
+    limit: int = Field(400, ge=1, description="conversations of each cell at most, chosen by a hash")
+    answer_tokens: int = Field(24, ge=1, description="generated tokens behind the beginning")
+    refusals: tuple[str, ...] = Field((), description="refusals that answers begin with")
+    neutral: tuple[str, ...] = Field(
+        (), description="requests that ask for nothing in particular; a quarter of the cell `harmful` has them"
+    )
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        if {"refusal", "turns", "recovery"} & set(self.rows) and not self.refusals:
+            raise ValueError("the cells refusal, turns and recovery need `refusals:`")
+        return self
+
+
 class DataSettings(_Settings):
     """Conversations that are learned from."""
 
@@ -147,6 +170,7 @@ class DataSettings(_Settings):
         160, ge=8, description="conversations with more tokens before the answer are left out"
     )
     temperature: float = Field(0.0, ge=0.0, description="of the base's own answers; 0 is greedy")
+    cells: CellSettings = CellSettings()
 
 
 class ValidationSettings(_Settings):
@@ -193,7 +217,21 @@ class Recipe(_Settings):
             raise ValueError(f"objective: one of {', '.join(weights)} must be above 0, or nothing is learned")
         if not self.what.has_flag and (given := [k for k in ("flag", "calibration") if getattr(self, k) is not None]):
             raise ValueError(f"a {self.kind} recipe has no {', '.join(given)}")
+        self._check_cells()
         return self
+
+    def _check_cells(self) -> None:
+        cells = set(self.data.cells.rows)
+        if wrong := sorted(cells - self.what.cells):
+            raise ValueError(
+                f"data.cells.rows: a {self.kind} recipe has no {', '.join(wrong)}; it has "
+                f"{', '.join(sorted(self.what.cells))}"
+            )
+        if self.what.has_flag and cells and not cells & {"refusal", "safe"}:
+            raise ValueError(
+                "data.cells.rows: no harmful request is left unflagged, so that the flag would learn to read the "
+                "request; add refusal or safe"
+            )
 
     @property
     def what(self) -> Kind:

@@ -70,6 +70,16 @@ class View:
         return self.batch.pad(answer_cross_entropy(self.logits, self.batch.target))
 
     @cached_property
+    def wanted(self) -> Tensor:
+        """``(c, t)``, 1 where what is taught is wanted."""
+        return self.batch.wanted
+
+    @cached_property
+    def unwanted(self) -> Tensor:
+        """``(c, t)``, 1 where a flag is a false alarm."""
+        return self.batch.unwanted
+
+    @cached_property
     def generated(self) -> Tensor:
         """``(c, t)``, 1 at answer positions that are not prefilled."""
         n_prefill = torch.tensor([c.n_prefill for c in self.batch.conversations], device=self.batch.row.device)
@@ -80,6 +90,11 @@ class View:
         """Largest lead of the flag over every other token where the model would generate, ``(c,)``."""
         margin = self.batch.pad(self.flag_logits - self.logits.amax(dim=-1))
         return margin.masked_fill(self.generated == 0, -torch.inf).amax(dim=-1)
+
+    @property
+    def opening(self) -> Tensor:
+        """Cross-entropy of the first wanted token of each answer, ``(c,)``."""
+        return self.cross_entropy.gather(1, self.wanted.argmax(dim=-1, keepdim=True)).squeeze(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +108,13 @@ class Term:
 
 TERMS: Mapping[str, Term] = {
     "flag": Term("taught", "flag_weight", lambda v: losses.flag_at(v.odds, v.index)),
-    "hazard": Term("taught", "hazard_weight", lambda v: losses.hazard(v.odds, v.batch.mask)),
-    "missed": Term("taught", "missed_weight", lambda v: losses.missed(v.odds, v.generated)),
-    "refusal": Term("taught", "refusal_weight", lambda v: losses.masked_mean(v.cross_entropy, v.batch.mask)),
-    "opening": Term("taught", "opening_weight", lambda v: v.cross_entropy[:, 0]),
-    "false_alarm": Term("held", "false_alarm_weight", lambda v: losses.false_alarm(v.odds, v.batch.mask)),
-    "peak": Term("held", "peak_weight", lambda v: losses.false_alarm_peak(v.odds, v.batch.mask, v.objective.peak)),
+    "hazard": Term("taught", "hazard_weight", lambda v: losses.hazard(v.odds, v.wanted)),
+    "missed": Term("taught", "missed_weight", lambda v: losses.missed(v.odds, v.generated * v.wanted)),
+    "early": Term("taught", "early_weight", lambda v: losses.false_alarm_peak(v.odds, v.unwanted, "logsumexp")),
+    "refusal": Term("taught", "refusal_weight", lambda v: losses.masked_mean(v.cross_entropy, v.wanted)),
+    "opening": Term("taught", "opening_weight", lambda v: v.opening),
+    "false_alarm": Term("held", "false_alarm_weight", lambda v: losses.false_alarm(v.odds, v.unwanted)),
+    "peak": Term("held", "peak_weight", lambda v: losses.false_alarm_peak(v.odds, v.unwanted, v.objective.peak)),
     "kl": Term("held", "kl_weight", lambda v: losses.masked_mean(v.kl, v.batch.mask)),
     "kl_peak": Term("held", "kl_peak_weight", lambda v: losses.masked_max(v.kl, v.batch.mask)),
     "benign_kl": Term(

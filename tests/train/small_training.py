@@ -41,7 +41,7 @@ def conversation(
     return Conversation(
         key=key,
         behavior_id=key,
-        taught=harmful,
+        labels=np.full(answer, 1 if harmful else -1, dtype=np.int8),
         ids=ids.astype(np.int32),
         start=start,
         n_prefill=n_prefill,

@@ -44,7 +44,7 @@ def test_each_request_gives_its_forms(make_recipe: MakeRecipe, model: ScriptedMo
 
 
 def test_forms_can_be_left_out(make_recipe: MakeRecipe, model: ScriptedModel) -> None:
-    recipe = make_recipe(data={"direct_harmful": False, "prefilled_benign": False})
+    recipe = make_recipe(data={"prefilled_benign": False})
     assert set(build(recipe, model)) == {"bad/prefilled", "good/direct", "plain/direct"}
 
 

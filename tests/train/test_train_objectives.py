@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_training import conversation
 
 from rfbench.train.batches import Batch, stream
 from rfbench.train.conversations import Conversation
@@ -77,7 +78,7 @@ def test_only_what_is_generated_can_be_missed(
     net = shaken(make_network()[0])
     assert net.flag_id is not None
     recipe = make_recipe(objective={"form": "dense", "missed_weight": 1.0})
-    some = [c for c in conversations if c.n_prefill][:2]
+    some = [replace(c, labels=np.ones_like(c.labels)) for c in conversations if c.n_prefill][:2]
     terms = compute_terms(net, some, "taught", recipe, np.zeros(2, dtype=np.int64))
     for r, c in enumerate(some):
         log_p = log_probabilities(net, c.ids.tolist())[c.start - 1 : -1, net.flag_id][c.n_prefill :]
@@ -111,7 +112,7 @@ def test_micro_batches_do_not_change_a_term(
 ) -> None:
     net = shaken(make_network()[0])
     harmful = [c for c in conversations if c.taught]
-    index = draw_index(stream(0, "x"), [c.n_answer for c in harmful], ObjectiveSettings())
+    index = draw_index(stream(0, "x"), harmful, ObjectiveSettings())
     whole = compute_terms(net, harmful, "taught", make_recipe(), index)
     alone = [compute_terms(net, [c], "taught", make_recipe(), index[[r]]) for r, c in enumerate(harmful)]
     for name, values in whole.items():
@@ -123,6 +124,7 @@ def test_micro_batches_do_not_change_a_term(
     [
         ("insertion", {"flag", "after_flag", "benign_kl"}),
         ("dense", {"hazard", "false_alarm", "peak", "kl"}),
+        ("early", {"hazard", "early", "false_alarm", "peak", "kl"}),
         ("both", {"flag", "after_flag", "hazard", "false_alarm", "peak", "kl"}),
         ("missed", {"hazard", "missed", "false_alarm", "peak", "kl"}),
     ],
@@ -134,7 +136,7 @@ def test_forms_name_their_terms(
     make_recipe: MakeRecipe,
     conversations: list[Conversation],
 ) -> None:
-    given = {"form": "dense", "missed_weight": 1.0} if form == "missed" else {"form": form}
+    given = {"form": "dense", f"{form}_weight": 1.0} if form in ("missed", "early") else {"form": form}
     recipe = make_recipe(objective=given)
     assert set(term_weights(recipe)) == names
     net, _ = make_network()
@@ -188,12 +190,15 @@ def test_the_peak_of_the_kl_is_the_worst_position(
 
 
 def test_indices_follow_their_distribution() -> None:
-    lengths = [10] * 20_000
-    uniform = draw_index(stream(0, "u"), lengths, ObjectiveSettings(index="uniform"))
+    ten = conversation("ten", answer=10)
+    uniform = draw_index(stream(0, "u"), [ten] * 20_000, ObjectiveSettings(index="uniform"))
     assert np.bincount(uniform, minlength=10).min() > 1800
     assert uniform.max() == 9
-    first = draw_index(stream(0, "f"), [3, 10], ObjectiveSettings(index="first"))
-    assert first.tolist() == [0, 0]
+    late = replace(ten, labels=np.asarray([0, -1, 0, 1, 1, 1, 1, 1, 1, 1], dtype=np.int8))
+    drawn = draw_index(stream(0, "l"), [late] * 2_000, ObjectiveSettings(index="uniform"))
+    assert (drawn.min(), drawn.max()) == (3, 9)
+    first = draw_index(stream(0, "f"), [ten, late], ObjectiveSettings(index="first"))
+    assert first.tolist() == [0, 3]
 
 
 # Perturbations
@@ -299,3 +304,36 @@ def test_a_term_is_a_row_of_its_table(
         make_network()[0], conversations[:2], "taught", make_recipe(objective={"form": "dense"}), np.zeros(2, np.int64)
     )
     assert set(terms) == {"hazard", "first_odds"}
+
+
+def test_terms_hold_where_their_labels_are(make_network: MakeNetwork, make_recipe: MakeRecipe) -> None:
+    net = shaken(make_network()[0])
+    assert net.flag_id is not None
+    labels = np.asarray([0, -1, -1, 0, 1, 1], dtype=np.int8)
+    turns = replace(conversation("turns", answer=6, n_prefill=4), labels=labels)
+    recipe = make_recipe(objective={"form": "dense", "missed_weight": 1.0, "early_weight": 1.0})
+    terms = compute_terms(net, [turns], "taught", recipe, np.asarray([4]))
+    p = log_probabilities(net, turns.ids.tolist())[turns.start - 1 : -1, net.flag_id].exp()
+    assert terms["hazard"].item() == pytest.approx(-p[4:].log().mean().item(), rel=1e-3)
+    odds = p / (1 - p)
+    assert terms["missed"].item() == pytest.approx((1 + 1 / odds[4:].sum()).log().item(), rel=1e-3)
+    assert terms["early"].item() == pytest.approx((1 + odds[1:3].sum()).log().item(), rel=1e-3)
+    held = replace(turns, labels=np.asarray([0, 0, 0, 0, -1, -1], dtype=np.int8))
+    terms = compute_terms(net, [held], "held", recipe, np.asarray([0]))
+    assert terms["false_alarm"].item() == pytest.approx(-(1 - p[4:]).log().mean().item(), rel=1e-3)
+    never = replace(turns, labels=np.asarray([1, 1, 1, 1, 1, 1], dtype=np.int8))
+    assert compute_terms(net, [never], "taught", recipe, np.asarray([0]))["early"].item() == 0.0
+
+
+def test_a_refusal_behind_a_beginning_is_learned_from_its_first_token(
+    make_network: MakeNetwork, make_recipe: MakeRecipe
+) -> None:
+    net = shaken(make_network(flag=False)[0])
+    labels = np.asarray([0, 0, 1, 1, 1], dtype=np.int8)
+    late = replace(conversation("late", answer=5, n_prefill=2), labels=labels)
+    recipe = make_recipe("refusal", objective={"opening_weight": 1.0})
+    log_p = log_probabilities(net, late.ids.tolist())[late.start - 1 : -1]
+    own = -log_p.gather(1, torch.from_numpy(late.ids[late.start :].astype(np.int64))[:, None]).squeeze(1)
+    terms = compute_terms(net, [late], "taught", recipe, np.asarray([0]))
+    assert terms["refusal"].item() == pytest.approx(own[2:].mean().item(), rel=1e-3)
+    assert terms["opening"].item() == pytest.approx(own[2].item(), rel=1e-3)
