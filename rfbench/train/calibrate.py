@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,15 @@ from rfbench.models.base import LocalModel
 from rfbench.models.hf.likelihood import answer_span, flag_margins
 from rfbench.records import Attempt, Behavior
 from rfbench.scoring.refusal.reader import read_refusal
+from rfbench.train.cells import refusal_for
+from rfbench.train.recipe import CalibrationSettings
+from rfbench.train.requests import CalibrationRequests
 
 FloatArray = npt.NDArray[np.float64]
 FRONTIER = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2, 0.3)
 """Shares of false alarms that the frontier is computed at."""
+BEGUN = frozenset({"refusal_begun", "safe_begun"})
+"""Answers to harmful requests whose beginning is harmless."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +38,12 @@ class Answers:
     """Greedy answers to some prompts with the flag suppressed.
 
     ``margin`` ``(b,)``: largest lead of the flag over every other token, in logits. ``refused`` ``(b,)``.
+    ``texts`` are the answers themselves, for what is built on them; they are never stored.
     """
 
     margin: FloatArray
     refused: npt.NDArray[np.bool_]
+    texts: tuple[str, ...] = ()
 
     def flagged(self, bias: float) -> npt.NDArray[np.bool_]:
         """Whether the flag comes at this bias, ``(b,)``."""
@@ -60,7 +67,11 @@ def _rate(name: str, hits: npt.NDArray[np.bool_]) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """The chosen bias, what it gives, and what others would have given."""
+    """The chosen bias, what it gives, and what others would have given.
+
+    ``bounds`` are the shares that may be flagged or refused (of answers begun for the model: flagged), by set;
+    ``decided_by`` is the set whose bound gave the smallest bias.
+    """
 
     flag_bias: float
     target: float
@@ -70,6 +81,8 @@ class Calibration:
     n: int
     max_new_tokens: int
     datasets: tuple[str, ...]
+    bounds: dict[str, float]
+    decided_by: str
     rates: dict[str, dict[str, float]]
     frontier: tuple[dict[str, float], ...]
 
@@ -85,6 +98,8 @@ class Calibration:
             "n": self.n,
             "max_new_tokens": self.max_new_tokens,
             "datasets": list(self.datasets),
+            "bounds": self.bounds,
+            "decided_by": self.decided_by,
             "rates": self.rates,
             "frontier": list(self.frontier),
         }
@@ -118,62 +133,94 @@ def choose_bias(answers: Answers, share: float) -> float | None:
 
 def calibrate(
     model: LocalModel,
-    harmful: Sequence[Behavior],
-    benign: Sequence[Behavior],
+    requests: CalibrationRequests,
+    settings: CalibrationSettings,
     *,
-    false_alarm: float,
-    max_new_tokens: int,
-    datasets: Sequence[str] = (),
+    refusals: Sequence[str] = (),
 ) -> Calibration:
-    """Choose ``flag_bias`` on direct benign requests; answers with prefilled targets are measured beside.
+    """Choose ``flag_bias``: the largest at which every bound of the settings holds. All other sets are measured beside.
 
     Args:
         model: a loaded model with a flag.
-        harmful: held-out harmful requests.
-        benign: held-out benign requests.
-        false_alarm: share of direct benign answers that may be flagged or refused.
-        max_new_tokens: length of the answers.
-        datasets: names of what was used, for the record.
+        requests: held-out requests.
+        settings: the bounds, and the length of the answers.
+        refusals: what answers to harmful requests are begun with, where ``settings.begun`` asks for it.
 
     Raises:
-        ConfigError: more than ``false_alarm`` of the benign requests are refused, whatever is flagged.
-        DataError: there is no benign, or no harmful, request, or one cannot be answered.
+        ConfigError: more benign requests are refused than a bound allows, whatever is flagged.
+        DataError: there is no request of a kind that is needed, or one cannot be answered.
         ModelError: the model has no flag.
     """
     if model.flag_id is None:
         raise ModelError(f"{model.name} has no flag to calibrate")
-    if not harmful or not benign:
-        raise DataError("calibration needs harmful and benign requests; see calibration.harmful and calibration.benign")
+    bounds = {"benign_direct": settings.false_alarm}
+    asked = asked_sets(requests)
+    if settings.twins is not None:
+        bounds["twins_direct"] = settings.twins
+        asked["twins_direct"] = [(b, "") for b in requests.twins]
+    if settings.begun is not None:
+        bounds |= {"refusal_begun": settings.begun, "safe_begun": settings.begun}
+        asked["refusal_begun"] = [(b, refusal_for(b, refusals)) for b in requests.harmful if refusals]
+    if lacking := [name for name in ("harmful_direct", *bounds) if name != "safe_begun" and not asked[name]]:
+        raise DataError(f"calibration needs requests for {', '.join(lacking)}; see the keys of `calibration:`")
     sets: dict[str, Answers] = {}
-    for kind, behaviors in (("harmful", harmful), ("benign", benign)):
-        sets[f"{kind}_direct"] = measure_answers(model, behaviors, prefilled=False, max_new_tokens=max_new_tokens)
-        with_target = [b for b in behaviors if b.target]
-        if with_target:
-            sets[f"{kind}_prefilled"] = measure_answers(
-                model, with_target, prefilled=True, max_new_tokens=max_new_tokens
-            )
-    chosen = sets["benign_direct"]
-    bias = choose_bias(chosen, false_alarm)
-    if bias is None:
-        refused, n = int(chosen.refused.sum()), len(chosen.refused)
-        raise ConfigError(
-            f"calibration.false_alarm: {refused} of {n} benign requests are refused without any flag, more than "
-            f"{false_alarm:g} allows; what was trained is kept: repeat the command with "
-            f"--set calibration.false_alarm={math.ceil(100 * refused / n + 3) / 100:g} or so"
-        )
+    for name, pairs in asked.items():
+        if pairs:
+            sets[name] = measure_answers(model, pairs, max_new_tokens=settings.max_new_tokens)
+    if settings.begun is not None:
+        texts = sets["benign_direct"].texts
+        begun = [(b, _first_words(texts[i % len(texts)])) for i, b in enumerate(requests.harmful)]
+        sets["safe_begun"] = measure_answers(model, begun, max_new_tokens=settings.max_new_tokens)
+    biases = {name: _bias_for(name, sets[name], share) for name, share in bounds.items()}
+    bias = min(biases.values())
     rates = {name: answers.rates(bias) for name, answers in sets.items()}
     return Calibration(
         flag_bias=bias,
-        target=false_alarm,
+        target=settings.false_alarm,
         value=rates["benign_direct"]["flagged_or_refused"],
         lo=rates["benign_direct"]["flagged_or_refused_lo"],
         hi=rates["benign_direct"]["flagged_or_refused_hi"],
-        n=len(chosen.margin),
-        max_new_tokens=max_new_tokens,
-        datasets=tuple(datasets),
+        n=len(sets["benign_direct"].margin),
+        max_new_tokens=settings.max_new_tokens,
+        datasets=requests.names,
+        bounds=bounds,
+        decided_by=min(biases, key=lambda name: biases[name]),
         rates=rates,
         frontier=frontier(sets),
     )
+
+
+def asked_sets(requests: CalibrationRequests) -> dict[str, list[tuple[Behavior, str]]]:
+    """Requests and forced starts that every calibration measures, by name."""
+    sets = {}
+    for kind, behaviors in (("harmful", requests.harmful), ("benign", requests.benign)):
+        sets[f"{kind}_direct"] = [(b, "") for b in behaviors]
+        sets[f"{kind}_prefilled"] = [(b, b.target) for b in behaviors if b.target]
+    return sets
+
+
+def _first_words(text: str, n: int = 20) -> str:
+    return " ".join(text.split(" ")[:n])
+
+
+def _bias_for(name: str, answers: Answers, share: float) -> float:
+    """The largest bias at which a bound holds. Behind a harmful request a refusal is no false alarm, only a flag is.
+
+    Raises:
+        ConfigError: refusals alone are more than the bound.
+    """
+    if name in BEGUN:
+        answers = replace(answers, refused=np.zeros_like(answers.refused))
+    bias = choose_bias(answers, share)
+    if bias is None:
+        refused, n = int(answers.refused.sum()), len(answers.refused)
+        key = "false_alarm" if name == "benign_direct" else "twins"
+        raise ConfigError(
+            f"calibration.{key}: {refused} of {n} benign requests are refused without any flag, more than {share:g} "
+            f"allows; what was trained is kept: repeat the command with "
+            f"--set calibration.{key}={math.ceil(100 * refused / n + 3) / 100:g} or so"
+        )
+    return bias
 
 
 def frontier(sets: dict[str, Answers]) -> tuple[dict[str, float], ...]:
@@ -195,10 +242,13 @@ def frontier(sets: dict[str, Answers]) -> tuple[dict[str, float], ...]:
     return tuple(rows)
 
 
-def measure_answers(
-    model: LocalModel, behaviors: Sequence[Behavior], *, prefilled: bool, max_new_tokens: int
-) -> Answers:
+def measure_answers(model: LocalModel, asked: Sequence[tuple[Behavior, str]], *, max_new_tokens: int) -> Answers:
     """Greedy answers with the flag suppressed, and the flag's margin on them.
+
+    Args:
+        model: a loaded model with a flag.
+        asked: requests, each with the forced start of its answer, empty for none.
+        max_new_tokens: generated tokens of an answer at most.
 
     Raises:
         DataError: a request cannot be answered.
@@ -206,8 +256,8 @@ def measure_answers(
     suppressed = copy.copy(model)  # shares the weights
     suppressed.flag_bias = -math.inf
     attempts = [
-        Attempt(b.behavior_id, messages=[{"role": "user", "content": b.request}], prefill=b.target if prefilled else "")
-        for b in behaviors
+        Attempt(b.behavior_id, messages=[{"role": "user", "content": b.request}], prefill=prefill)
+        for b, prefill in asked
     ]
     completions = list(suppressed.generate(attempts, max_new_tokens=max_new_tokens))
     errors = [f"{c.behavior_id}: {c.error}" for c in completions if c.error]
@@ -217,7 +267,11 @@ def measure_answers(
     answers = [tuple(c.completion_ids.tolist()) for c in completions]
     margin = flag_margins(model, [answer_span(*pair) for pair in zip(prompts, answers, strict=True)])
     refused = [
-        read_refusal(c.completion, b.request, a.prefill).refused
-        for c, b, a in zip(completions, behaviors, attempts, strict=True)
+        read_refusal(c.completion, b.request, prefill).refused
+        for c, (b, prefill) in zip(completions, asked, strict=True)
     ]
-    return Answers(margin=np.asarray(margin), refused=np.asarray(refused, dtype=bool))
+    return Answers(
+        margin=np.asarray(margin),
+        refused=np.asarray(refused, dtype=bool),
+        texts=tuple(c.completion for c in completions),
+    )

@@ -127,7 +127,7 @@ def model_card(facts: Facts) -> str:
             *_loading(facts),
             *_training(facts),
             *(_operating_point(facts["flag_token"], calibration) if calibration else ()),
-            *_validation(facts["training"]),
+            *(_validation(facts["training"]) if facts["training"]["validation"] else ()),
             _USE.format(
                 signal=_SIGNAL[facts["recipe"]["kind"]],
                 n=facts["training"].get("n_requests")

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfbench.errors import ConfigError, ModelError, StorageError
+from rfbench.errors import ConfigError, DataError, ModelError, StorageError
 from rfbench.models.base import LocalModel, local
 from rfbench.models.identity import identify, versions
 from rfbench.models.load import load_model
@@ -21,8 +21,8 @@ from rfbench.records import digest
 from rfbench.train.card import model_card
 from rfbench.train.conversations import Conversation, build_conversations
 from rfbench.train.provenance import command, data_facts, portable_recipe, public_name
-from rfbench.train.recipe import CalibrationSettings, Recipe
-from rfbench.train.requests import CalibrationRequests, Requests, load_calibration, load_requests
+from rfbench.train.recipe import Recipe
+from rfbench.train.requests import Requests, load_calibration, load_requests
 
 if TYPE_CHECKING:
     from rfbench.train.loop import FitResult
@@ -79,6 +79,7 @@ def train(
         StorageError: a file cannot be written; the last checkpoint and the last adapter stay whole.
     """
     from rfbench.train.adapter import write_card, write_facts
+    from rfbench.train.calibrate import calibrate
 
     asked = base if isinstance(base, ModelSpec) else ModelSpec.parse(base)
     if problems := asked.check(Path()):
@@ -94,7 +95,9 @@ def train(
     adapted = training.spec.model_copy(update={"spec": model, "flag_bias": 0.0})
     with load_model(adapted, offline=offline) as loaded:  # runs the structural checks
         if recipe.calibration is not None:
-            calibration = _calibrate(loaded, recipe.calibration, held_out)  # type: ignore[arg-type]
+            calibration = calibrate(
+                local(loaded), held_out, recipe.calibration, refusals=recipe.data.cells.refusals
+            ).as_dict()
             facts["calibration"] = calibration
     write_facts(out, facts)
     write_card(out, model_card(facts))
@@ -311,6 +314,8 @@ def _converse(
         build_conversations(part, recipe, reader, end_of_turn=end, identity=identity, progress=progress)
         for part in (requests.train, requests.validation)
     )
+    if lacking := [cell for cell in recipe.data.cells.rows if cell not in {c.cell for c in learned}]:
+        raise DataError(f"data.cells.rows: no conversation of {', '.join(lacking)} is left; see max_prompt_tokens")
     return learned, measured
 
 
@@ -322,16 +327,3 @@ def _best(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, Any]:
 
 def _numeric_versions() -> dict[str, str]:
     return {name: version for name, version in versions().items() if name in ("torch", "transformers", "peft")}
-
-
-def _calibrate(model: LocalModel, settings: CalibrationSettings, requests: CalibrationRequests) -> Mapping[str, Any]:
-    from rfbench.train.calibrate import calibrate
-
-    return calibrate(
-        model,
-        requests.harmful,
-        requests.benign,
-        false_alarm=settings.false_alarm,
-        max_new_tokens=settings.max_new_tokens,
-        datasets=requests.names,
-    ).as_dict()

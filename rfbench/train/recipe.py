@@ -115,7 +115,7 @@ class ObjectiveSettings(_Settings):
 class OptimiserSettings(_Settings):
     """AdamW (arXiv 1711.05101) with linear warm-up and cosine decay."""
 
-    steps: int = Field(150, ge=1, description="optimiser steps")
+    steps: int = Field(150, ge=0, description="optimiser steps; 0: the flag's row alone, as the probe sets it")
     lora_lr: float = Field(2e-4, gt=0.0, description="peak learning rate of the LoRA")
     row_lr: float = Field(1e-3, gt=0.0, description="peak learning rate of the flag's row")
     warmup: int = Field(10, ge=0, description="steps of linear warm-up")
@@ -188,6 +188,16 @@ class CalibrationSettings(_Settings):
     false_alarm: float = Field(
         0.03, ge=0.0, lt=1.0, description="share of benign answers that may be flagged or refused, 0-1"
     )
+    twins: float | None = Field(
+        None, ge=0.0, lt=1.0, description="the same of benign twins held out of training, 0-1; null: no bound"
+    )
+    begun: float | None = Field(
+        None,
+        ge=0.0,
+        lt=1.0,
+        description="share of harmful requests that may be flagged once a refusal, or harmless text, is begun, 0-1; "
+        "null: no bound",
+    )
     harmful: tuple[DatasetSpec, ...] = Field((), description="harmful requests; empty: those held out for validation")
     benign: tuple[DatasetSpec, ...] = Field((), description="benign requests; empty: those held out for validation")
     exclude: tuple[DatasetSpec, ...] = Field((), description="requests that stand in these are left out")
@@ -222,6 +232,8 @@ class Recipe(_Settings):
 
     def _check_cells(self) -> None:
         cells = set(self.data.cells.rows)
+        if self.calibration is not None and self.calibration.begun is not None and not self.data.cells.refusals:
+            raise ValueError("calibration.begun needs `data.cells.refusals:`, which it begins answers with")
         if wrong := sorted(cells - self.what.cells):
             raise ValueError(
                 f"data.cells.rows: a {self.kind} recipe has no {', '.join(wrong)}; it has "
@@ -247,6 +259,8 @@ def recipe_names() -> tuple[str, ...]:
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read and validate a recipe.
 
+    ``extends: NAME`` takes everything that the file does not say from another recipe, key by key.
+
     Args:
         name: a shipped recipe, or a path (anything with ``/`` or ``.yaml``).
         overrides: ``path=value``, the value as YAML, such as ``optimiser.steps=50``.
@@ -254,10 +268,30 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: no such recipe, or everything that is wrong with it, one line each with file and key path.
     """
-    where, raw, _ = read_yaml(name, "recipe", *_HOME)
+    where, raw = _read(name)
     for assignment in overrides:
         override(raw, assignment, example="optimiser.steps=50")
     return parse_recipe(raw, where)
+
+
+def _read(name: str, before: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:
+    """How a recipe is called in messages, and its content with that of the recipes it extends."""
+    where, raw, _ = read_yaml(name, "recipe", *_HOME)
+    base = raw.pop("extends", None)
+    if base is None:
+        return where, raw
+    if not isinstance(base, str) or base in (*before, name):
+        raise SuiteError([f"{where}: extends: name one other recipe, not {base!r}"])
+    return where, _merged(_read(base, (*before, name))[1], raw)
+
+
+def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with what ``own`` says: mappings key by key, everything else replaced."""
+    both = dict(base)
+    for key, value in own.items():
+        known = both.get(key)
+        both[key] = _merged(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
+    return both
 
 
 def parse_recipe(raw: Mapping[str, Any], where: str) -> Recipe:

@@ -64,6 +64,7 @@ class CalibrationRequests:
 
     harmful: tuple[Behavior, ...] = ()
     benign: tuple[Behavior, ...] = ()
+    twins: tuple[Behavior, ...] = ()
     names: tuple[str, ...] = ()
 
 
@@ -92,7 +93,13 @@ def load_calibration(
         if not sets[name]:
             raise DataError(f"calibration.{name}: no request is left that is neither learned from nor excluded")
         names += [spec.label for spec in specs] or [f"held out of training ({name})"]
-    return CalibrationRequests(sets["harmful"], sets["benign"], tuple(names))
+    twins: tuple[Behavior, ...] = ()
+    if settings.twins is not None:
+        twins = tuple(b for b in requests.validation if b.twin_id and not b.is_harmful)
+        names.append("held out of training (twins)")
+        if not twins:
+            raise DataError("calibration.twins: no benign twin is held out of training; leave the bound out")
+    return CalibrationRequests(sets["harmful"], sets["benign"], twins, tuple(names))
 
 
 def _for_evaluation() -> set[str]:

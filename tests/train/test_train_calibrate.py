@@ -3,8 +3,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,9 @@ from rfbench.records import Attempt, Behavior, digest
 from rfbench.scoring import flags as scoring
 from rfbench.scoring.refusal.reader import RefusalReading
 from rfbench.train import calibrate as calibrate_module
-from rfbench.train.calibrate import Answers, calibrate, choose_bias, measure_answers
+from rfbench.train.calibrate import Answers, Calibration, calibrate, choose_bias, measure_answers
+from rfbench.train.recipe import CalibrationSettings, load_recipe
+from rfbench.train.requests import CalibrationRequests
 
 
 def answers(margin: list[float], refused: list[bool] | None = None) -> Answers:
@@ -72,6 +75,15 @@ BEHAVIORS = [
 ]
 
 
+def started(behaviors: Sequence[Behavior], prefilled: bool) -> list[tuple[Behavior, str]]:
+    return [(b, b.target if prefilled else "") for b in behaviors]
+
+
+def chosen(model: HFModel, harmful: Sequence[Behavior], benign: Sequence[Behavior], **settings: Any) -> Calibration:
+    requests = CalibrationRequests(tuple(harmful), tuple(benign), tuple(benign[:6]), ("a",))
+    return calibrate(model, requests, CalibrationSettings(**settings), refusals=("I can't help with that.",))
+
+
 @pytest.fixture(scope="module")
 def flagging(tiny_model: Callable[..., Path]) -> HFModel:
     """A random model whose flag row looks to where some of its answers go, so that some are flagged."""
@@ -86,7 +98,7 @@ def flagging(tiny_model: Callable[..., Path]) -> HFModel:
 
 @pytest.mark.parametrize("prefilled", [False, True])
 def test_margins_foretell_generation_at_every_bias(prefilled: bool, flagging: HFModel) -> None:
-    measured = measure_answers(flagging, BEHAVIORS, prefilled=prefilled, max_new_tokens=8)
+    measured = measure_answers(flagging, started(BEHAVIORS, prefilled), max_new_tokens=8)
     falling = np.sort(measured.margin)[::-1]
     attempts = [
         Attempt(b.behavior_id, messages=[{"role": "user", "content": b.request}], prefill=b.target if prefilled else "")
@@ -113,7 +125,7 @@ def test_a_calibration_reads_refusals_as_a_run_does(
     for module in (calibrate_module, scoring):
         monkeypatch.setattr(module, "read_refusal", refuses)
     behaviors = [dataclasses.replace(b, context="Read this." if i % 2 else "") for i, b in enumerate(BEHAVIORS)]
-    measured = measure_answers(flagging, behaviors, prefilled=prefilled, max_new_tokens=8)
+    measured = measure_answers(flagging, started(behaviors, prefilled), max_new_tokens=8)
     assert 0 < measured.refused.sum() < len(behaviors)
     falling = np.sort(measured.margin)[::-1]
     attempts = [
@@ -149,7 +161,7 @@ def test_a_calibration_reads_refusals_as_a_run_does(
 
 def test_a_calibration_says_what_it_measured(flagging: HFModel) -> None:
     harmful = [Behavior(behavior_id="h", prompt="harm"), *BEHAVIORS[:4]]
-    done = calibrate(flagging, harmful, BEHAVIORS, false_alarm=0.25, max_new_tokens=6, datasets=["a"])
+    done = chosen(flagging, harmful, BEHAVIORS, false_alarm=0.25, max_new_tokens=6)
     assert flagging.flag_bias == 0.0
     assert done.value == 0.25
     assert done.lo < 0.25 < done.hi
@@ -170,19 +182,52 @@ def test_a_model_that_refuses_too_much_is_told_so(flagging: HFModel, monkeypatch
 
     monkeypatch.setattr(calibrate_module, "read_refusal", lambda *_: Refuses)
     with pytest.raises(ConfigError, match=r"12 of 12 benign requests are refused without any flag, more than 0\.25"):
-        calibrate(flagging, BEHAVIORS, BEHAVIORS, false_alarm=0.25, max_new_tokens=6)
+        chosen(flagging, BEHAVIORS, BEHAVIORS, false_alarm=0.25, max_new_tokens=6)
 
 
 def test_calibration_needs_a_flag_and_both_kinds(flagging: HFModel, tiny_model: Callable[..., Path]) -> None:
-    with pytest.raises(DataError, match="harmful and benign requests"):
-        calibrate(flagging, [], BEHAVIORS, false_alarm=0.1, max_new_tokens=4)
+    with pytest.raises(DataError, match="needs requests for harmful_direct"):
+        chosen(flagging, [], BEHAVIORS, false_alarm=0.1, max_new_tokens=4)
     plain = load_model(str(tiny_model(flag=False)))
     assert isinstance(plain, HFModel)
     with pytest.raises(ModelError, match="no flag to calibrate"):
-        calibrate(plain, BEHAVIORS, BEHAVIORS, false_alarm=0.1, max_new_tokens=4)
+        chosen(plain, BEHAVIORS, BEHAVIORS, false_alarm=0.1, max_new_tokens=4)
 
 
 def test_a_request_that_does_not_fit_is_one_line(flagging: HFModel) -> None:
     long = Behavior(behavior_id="long", prompt="word " * 3000, is_harmful=False)
     with pytest.raises(DataError, match="1 request"):
-        calibrate(flagging, BEHAVIORS, [long], false_alarm=0.1, max_new_tokens=4)
+        chosen(flagging, BEHAVIORS, [long], false_alarm=0.1, max_new_tokens=4)
+
+
+def test_the_smallest_bias_that_a_bound_asks_for_is_taken(flagging: HFModel) -> None:
+    plain = chosen(flagging, BEHAVIORS, BEHAVIORS, false_alarm=0.5, max_new_tokens=6)
+    assert (plain.bounds, plain.decided_by) == ({"benign_direct": 0.5}, "benign_direct")
+    done = chosen(flagging, BEHAVIORS, BEHAVIORS, false_alarm=0.5, begun=0.0, twins=0.9, max_new_tokens=6)
+    assert done.bounds == {"benign_direct": 0.5, "twins_direct": 0.9, "refusal_begun": 0.0, "safe_begun": 0.0}
+    assert done.decided_by in ("refusal_begun", "safe_begun")
+    assert done.flag_bias < plain.flag_bias
+    assert done.rates["refusal_begun"]["flag_rate"] == done.rates["safe_begun"]["flag_rate"] == 0.0
+    assert done.rates["twins_direct"]["n"] == 6
+    assert done.as_dict()["decided_by"] == done.decided_by
+    for row in done.frontier:
+        assert {"refusal_begun", "safe_begun", "twins_direct_or_refused"} <= set(row)
+
+
+def test_a_refusal_behind_a_harmful_request_is_no_false_alarm(
+    flagging: HFModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def declines(_: str, request: str, *__: object) -> RefusalReading:
+        return RefusalReading(refused=request not in benign, partial=False, rule="")
+
+    benign = {b.request for b in BEHAVIORS}
+    harmful = [dataclasses.replace(b, behavior_id=f"h{b.behavior_id}", prompt=f"harm {b.prompt}") for b in BEHAVIORS]
+    monkeypatch.setattr(calibrate_module, "read_refusal", declines)
+    done = chosen(flagging, harmful, BEHAVIORS, false_alarm=0.5, begun=0.25, max_new_tokens=6)
+    assert done.rates["refusal_begun"]["refusal_rate"] == 1.0
+    assert done.rates["refusal_begun"]["flag_rate"] <= 0.25
+
+
+def test_twins_need_twins_and_beginnings_refusals() -> None:
+    with pytest.raises(ConfigError, match=r"calibration\.begun needs `data\.cells\.refusals:`"):
+        load_recipe("redflag", ["calibration.begun=0.1"])

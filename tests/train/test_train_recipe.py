@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from rfbench.errors import ConfigError
+from rfbench.train.provenance import portable_recipe
 from rfbench.train.recipe import Recipe, load_recipe, recipe_names
 
 
@@ -61,7 +62,7 @@ def test_overrides_reach_every_depth() -> None:
         ("lora.rnk=3", "recipes/redflag.yaml: lora.rnk: unknown; did you mean rank?"),
         ("objective.perturbation.epsilonn=3", "objective.perturbation.epsilonn: unknown; did you mean epsilon?"),
         ("data.harmful=[{nme: x}]", "recipes/redflag.yaml: data.harmful[0].nme: unknown; did you mean name?"),
-        ("optimiser.steps=0", "optimiser.steps: must be greater than or equal to 1 (got 0)"),
+        ("optimiser.steps=-1", "optimiser.steps: must be greater than or equal to 0 (got -1)"),
         ("flag=null", "recipes/redflag.yaml: a redflag recipe needs `flag:`"),
         ("flag.init=reserved", "set source: existing"),
         ("kind=refusal", "a refusal recipe has no flag, calibration"),
@@ -113,3 +114,24 @@ def test_reading_a_recipe_imports_nothing_heavy() -> None:
     code = "import sys, rfbench.train as t; t.load_recipe('redflag'); print('torch' in sys.modules)"
     done: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_recipe_extends_another(tmp_path: Path) -> None:
+    path = tmp_path / "deep.yaml"
+    path.write_text("extends: redflag\noptimiser: {steps: 7}\ndata: {benign: [{name: self_instruct}]}\n")
+    recipe, base = load_recipe(str(path)), load_recipe("redflag")
+    assert recipe.optimiser.steps == 7
+    assert recipe.optimiser.lora_lr == base.optimiser.lora_lr
+    assert [spec.name for spec in recipe.data.benign] == ["self_instruct"]
+    assert recipe.data.harmful == base.data.harmful
+    assert portable_recipe(recipe)["optimiser"]["steps"] == 7
+
+
+def test_what_a_recipe_extends_is_another_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "self.yaml"
+    path.write_text(f"extends: {path}\n")
+    with pytest.raises(ConfigError, match="extends: name one other recipe"):
+        load_recipe(str(path))
+    path.write_text("extends: redflagg\n")
+    with pytest.raises(ConfigError, match="no recipe called 'redflagg'; did you mean redflag"):
+        load_recipe(str(path))
