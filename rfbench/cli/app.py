@@ -65,7 +65,6 @@ def _add_run(commands: _Commands, parents: Sequence[_Parser]) -> None:
     run.add_argument("--out", metavar="DIR", help="the run folder; default results/<suite>/<hash>, so that it resumes")
     run.add_argument("--limit", type=_positive, metavar="N", help="first N behaviors of each dataset, twins together")
     run.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N", help="run every N-th unit from the I-th")
-    run.add_argument("--executor", choices=("local", "ray"), default="local", help="where units run")
     run.add_argument("--fresh", action="store_true", help="move an earlier run in the folder aside and start anew")
     run.add_argument(
         "--gate", action="store_true", help="hold the results against the suite's gate: exit 1 if it fails"

@@ -11,7 +11,7 @@ from rfbench.errors import CanaryError, ModelError
 
 DEFAULT_FLAG = "<rf>"
 FLAG_FILE = "rfbench.json"
-"""Beside the weights or the adapter: ``flag_token``, and ``flag_bias`` under ``calibration``."""
+"""Beside the weights or the adapter: ``flag_token``, ``flag_id``, and ``flag_bias`` under ``calibration``."""
 NEAR_MEAN = 0.01
 """A row this close to the mean of all rows, in standard deviations of theirs, has the mean's logit everywhere."""
 
@@ -23,6 +23,7 @@ class FlagFile:
     names_flag: bool = False
     flag_token: str | None = None
     flag_bias: float = 0.0
+    flag_id: int | None = None
 
 
 def read_flag_file(path: Path) -> FlagFile:
@@ -33,13 +34,15 @@ def read_flag_file(path: Path) -> FlagFile:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        token = content.get("flag_token")
+        token, flag_id = content.get("flag_token"), content.get("flag_id")
         bias = float((content.get("calibration") or {}).get("flag_bias", 0.0))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} cannot be used ({error}); fix or remove it") from error
     if not isinstance(token, str | None) or token == "":
         raise ModelError(f"{path}: flag_token must be a string, or null for a model without a flag")
-    return FlagFile("flag_token" in content, token, bias)
+    if not isinstance(flag_id, int | None):
+        raise ModelError(f"{path}: flag_id must be a whole number, or null for a model without a flag")
+    return FlagFile("flag_token" in content, token, bias, flag_id)
 
 
 def resolve_flag(asked: str | None, beside: FlagFile, tokenizer: Any) -> str | None:
@@ -49,6 +52,14 @@ def resolve_flag(asked: str | None, beside: FlagFile, tokenizer: Any) -> str | N
     if beside.names_flag:
         return beside.flag_token
     return DEFAULT_FLAG if DEFAULT_FLAG in tokenizer.get_vocab() else None
+
+
+def add_flag_token(tokenizer: Any, flag_token: str) -> None:
+    """Give the flag the next free id of a tokenizer, as a special token; one that has the token stays as it is."""
+    from tokenizers import AddedToken
+
+    if flag_token not in tokenizer.get_vocab():
+        tokenizer.add_tokens([AddedToken(flag_token, special=True, normalized=False)], special_tokens=True)
 
 
 def flag_id_of(tokenizer: Any, flag_token: str) -> int:

@@ -41,6 +41,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 class ModelIdentity:
     """Equal identities mean equal weights, tokenizer, template and configuration.
 
+    ``tokenizer_sha256`` is of the files that the tokenizer is read from. The flag that an adapter without such files
+    adds to it stands in its ``rfbench.json``, which is part of ``adapter_sha256``.
+
     A model from the Hub is identified by ``revision`` (a commit), which pins all its files: the
     other fields are then empty, but for what the user put on top (a chat template, an adapter).
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfbench.errors import CanaryError, ModelError
-from rfbench.models.flag import FLAG_FILE, FlagFile, read_flag_file, resolve_flag
+from rfbench.models.flag import FLAG_FILE, FlagFile, add_flag_token, read_flag_file, resolve_flag
 from rfbench.models.folders import TOKENIZER_FILES
 from rfbench.models.identity import hub_commit
 from rfbench.models.spec import ModelSpec, Source
@@ -92,11 +92,36 @@ class Checkpoint:
 
 
 def load_tokenizer(spec: ModelSpec, checkpoint: Checkpoint) -> Any:
-    """The tokenizer of transformers; what cannot be had raises what its library raises, see :func:`naming`."""
+    """The tokenizer of transformers, with the flag of an adapter that brings no tokenizer of its own.
+
+    What cannot be had raises what its library raises, see :func:`naming`.
+
+    Raises:
+        ModelError: the flag would get another id than the one that the adapter was trained with.
+    """
     from transformers import AutoTokenizer
 
-    place = checkpoint.vocabulary
-    return AutoTokenizer.from_pretrained(place.where, trust_remote_code=spec.trust_remote_code, **place.options)
+    place, adapter = checkpoint.vocabulary, checkpoint.adapter
+    tokenizer = AutoTokenizer.from_pretrained(place.where, trust_remote_code=spec.trust_remote_code, **place.options)
+    if adapter is not None and place is not adapter:
+        _add_flag_of(adapter, tokenizer)
+    return tokenizer
+
+
+def _add_flag_of(adapter: Place, tokenizer: Any) -> None:
+    """Make the base's tokenizer the one that the adapter was trained with: the same, and the flag."""
+    path = adapter.file(FLAG_FILE)
+    said = FlagFile() if path is None else read_flag_file(path)
+    if said.flag_token is None or said.flag_id is None:
+        return
+    add_flag_token(tokenizer, said.flag_token)
+    found = tokenizer.convert_tokens_to_ids(said.flag_token)
+    if found != said.flag_id:
+        raise ModelError(
+            f"adapter {adapter.where} was trained with id {said.flag_id} as its flag {said.flag_token!r}, which is id "
+            f"{found} in the tokenizer of this base; name the base of its training, which its {FLAG_FILE} names, or "
+            "put the tokenizer of its training beside the adapter"
+        )
 
 
 def read_flag(spec: ModelSpec, checkpoint: Checkpoint, tokenizer: Any) -> tuple[str | None, float]:

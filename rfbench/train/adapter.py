@@ -1,5 +1,7 @@
 """The result of a training on disk: an ordinary PEFT adapter, and ``rfbench.json`` beside it.
 
+There is no tokenizer among the files: it is the base's, with the flag that ``rfbench.json`` names.
+
 An adapter is written aside first, whole, and then renamed into place file by file with ``rfbench.json`` last, so that
 a full disk leaves the adapter that lay there before.
 """
@@ -18,6 +20,7 @@ from rfbench.errors import CanaryError, ConfigError, ModelError, StorageError
 from rfbench.files.atomic import write_atomically
 from rfbench.models.base import local
 from rfbench.models.flag import FLAG_FILE
+from rfbench.models.folders import ADAPTER_CONFIG, TEMPLATE, TOKENIZER, listed
 from rfbench.models.hf.sameness import Observation, probe_ids
 from rfbench.models.identity import identify
 from rfbench.models.load import load_model
@@ -35,20 +38,18 @@ CARD_FILE = "README.md"
 
 def save_adapter(
     net: Network,
-    tokenizer: Any,
     out: Path,
     facts: Mapping[str, Any],
     *,
     base_name: str,
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
 ) -> int:
-    """Write adapter, tokenizer (where it gained a flag) and ``rfbench.json``; returns their size in bytes.
+    """Write adapter and ``rfbench.json``; returns their size in bytes.
 
     Args:
         net: what was trained.
-        tokenizer: the base's, with the flag token added.
         out: the adapter folder.
-        facts: content of ``rfbench.json``.
+        facts: content of ``rfbench.json``; loading adds its ``flag_token`` as ``flag_id`` to the base's tokenizer.
         base_name: what plain peft code is to load the adapter on.
         dtype: number format of the saved tensors.
 
@@ -71,11 +72,10 @@ def save_adapter(
         staging.mkdir(parents=True)
         save_file(tensors, staging / "adapter_model.safetensors", metadata={"format": "pt"})
         config.save_pretrained(staging)
-        if net.flag_id is not None:
-            tokenizer.save_pretrained(staging)
         (staging / FLAG_FILE).write_text(_json(facts), encoding="utf-8")
         files = list(staging.iterdir())
         size = sum(path.stat().st_size for path in files)
+        _remove_tokenizer(out)
         _move(files, out)
     except Exception as error:
         if not _is_storage(error):
@@ -84,6 +84,13 @@ def save_adapter(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return size
+
+
+def _remove_tokenizer(out: Path) -> None:
+    """Earlier versions saved one with the adapter; left there, it would be read in place of the base's."""
+    if (out / ADAPTER_CONFIG).is_file():
+        for path in listed(out, (*TOKENIZER, *TEMPLATE)):
+            path.unlink()
 
 
 def _move(files: Iterable[Path], out: Path) -> None:

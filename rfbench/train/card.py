@@ -42,18 +42,19 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 base_name, adapter = "{where}", "DIR"
-tokenizer = AutoTokenizer.from_pretrained({tokenizer})
+tokenizer = AutoTokenizer.from_pretrained(base_name)
 model = AutoModelForCausalLM.from_pretrained(base_name, dtype=torch.float32)
-{resize}model = PeftModel.from_pretrained(model, adapter)
+{flag}model = PeftModel.from_pretrained(model, adapter)
 
 chat = [{{"role": "user", "content": "How do I boil an egg?"}}]
 prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 # Greedy, without the sampling settings that may come with the base.
 settings = {{"max_new_tokens": 64, "do_sample": False, "repetition_penalty": 1.0}}
 {generate}"""
-_RESIZE = """\
-rows = max(len(tokenizer), model.get_input_embeddings().num_embeddings)  # room for the flag
-model.resize_token_embeddings(rows, mean_resizing=False)
+_ADD_FLAG = """\
+# The flag, which the base lacks, becomes its last token, id {flag_id}; the adapter brings the row of weights.
+tokenizer.add_tokens("{flag}", special_tokens=True)
+model.resize_token_embeddings(max(len(tokenizer), model.get_input_embeddings().num_embeddings), mean_resizing=False)
 """
 _GENERATE = "output = model.generate(**prompt, **settings)"
 _GENERATE_FLAGGED = """\
@@ -164,10 +165,12 @@ def _loading(facts: Facts) -> list[str]:
 def _peft(facts: Facts, where: str) -> str:
     flag = facts["flag_token"]
     if flag is None:
-        return _PEFT.format(where=where, tokenizer="base_name", resize="", generate=_GENERATE)
+        return _PEFT.format(where=where, flag="", generate=_GENERATE)
     bias = facts.get("calibration", {}).get("flag_bias", 0.0)
     generate = _GENERATE_FLAGGED.format(flag=flag, bias=bias)
-    return _PEFT.format(where=where, tokenizer="adapter", resize=_RESIZE, generate=generate)
+    added = facts["recipe"]["flag"]["source"] == "added"
+    add = _ADD_FLAG.format(flag=flag, flag_id=facts["flag_id"]) if added else ""
+    return _PEFT.format(where=where, flag=add, generate=generate)
 
 
 def _training(facts: Facts) -> list[str]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from rfbench.errors import ModelError
+from rfbench.models.flag import add_flag_token
 from rfbench.models.hf.cpu import PackedLinear, packed
 from rfbench.train.batches import Batch
 from rfbench.train.conversations import Conversation
@@ -74,11 +75,9 @@ def add_flag(module: Any, tokenizer: Any, flag: FlagSettings) -> int:
     Raises:
         ModelError: a token to be added is there already, or one that should exist is not.
     """
-    from tokenizers import AddedToken
-
     check_flag_is_new_or_known(tokenizer, flag)
     if flag.source == "added":
-        tokenizer.add_tokens([AddedToken(flag.token, special=True, normalized=False)], special_tokens=True)
+        add_flag_token(tokenizer, flag.token)
         if len(tokenizer) > module.get_input_embeddings().num_embeddings:
             module.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     ids = tokenizer(flag.token, add_special_tokens=False)["input_ids"]

@@ -271,7 +271,7 @@ def _learn(training: _Training, *, resume: bool, offline: bool, progress: bool) 
             },
             **about,
         }
-        save_adapter(net, model.tokenizer, training.out, facts, base_name=about["base"], dtype=recipe.lora.save_dtype)
+        save_adapter(net, training.out, facts, base_name=about["base"], dtype=recipe.lora.save_dtype)
     _remove(training.checkpoint)
     return facts
 

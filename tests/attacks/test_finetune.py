@@ -102,10 +102,11 @@ def with_adapter(
                     parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
             facts = {
                 "flag_token": "<rf>" if flag else None,
+                "flag_id": flag_id,
                 "calibration": {"flag_bias": -0.5},
                 "recipe": {"data": TRAINED_ON},
             }
-            save_adapter(net, tokenizer, out, facts, base_name="b")
+            save_adapter(net, out, facts, base_name="b")
             made[tied, flag] = f"{base}+{out}", out
         return made[tied, flag]
 

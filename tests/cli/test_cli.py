@@ -117,7 +117,7 @@ def gated(tmp_path: Path, tiny_llama: Path, **changes: Any) -> Path:
         ("run quick --set x", "--set 'x': write path=value"),
         ("run quick --set attacks.0.foo=1", "suites/quick.yaml: attacks[0].foo: unknown; there are: name, label"),
         ("run quick --gate", "suite 'quick' has no `gate:`"),
-        ("run quick --executor ray", "start a `--shard I/N` per machine"),
+        ("run quick --executor ray", "unrecognized arguments: --executor ray"),
         ("validate", "SUITE"),
         ("validate quick --model ./nowhere", "models[0]: model folder"),
         ("list", "attacks"),

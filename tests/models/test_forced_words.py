@@ -21,7 +21,8 @@ from rfbench.errors import EncodingError, ModelError
 from rfbench.models.encoding import ChatEncoder
 from rfbench.models.forced_words import check_forced_words
 from rfbench.models.identity import identify
-from rfbench.models.spec import ModelSpec, shipped_adapters
+from rfbench.models.parts import Checkpoint, load_tokenizer
+from rfbench.models.spec import ModelSpec
 from rfbench.models.thinking import ThoughtReader
 from rfbench.records import Behavior, Message
 
@@ -214,12 +215,11 @@ def test_ids_under_chatml_are_as_they_were() -> None:
         assert list(encoder.encode(MANY, words).ids) == expected, words
 
 
+@pytest.mark.smollm2
 def test_ids_of_the_shipped_model_are_as_they_were() -> None:
     """Those of the generation prompt and the words, in one piece, on every request of ``core`` and its target."""
-    from transformers import AutoTokenizer
-
-    shipped = next(path for path in shipped_adapters() if (path / "tokenizer.json").is_file())
-    tokenizer = AutoTokenizer.from_pretrained(shipped)
+    spec = ModelSpec.parse("smollm2+redflag")
+    tokenizer = load_tokenizer(spec, Checkpoint.of(spec, offline=False))
     encoder = ChatEncoder(tokenizer, flag_id=tokenizer.convert_tokens_to_ids("<rf>"))
     assert not ThoughtReader(tokenizer, encoder.template).thinks
     behaviors = [b for name in ("core/harmful", "core/twin") for b in load_behaviors(DatasetSpec(name=name))]

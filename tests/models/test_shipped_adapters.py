@@ -15,6 +15,7 @@ import rfbench.models
 from rfbench.cli import main
 from rfbench.data.load import content_hash, load_builtin
 from rfbench.data.registry import BUILTIN
+from rfbench.models.folders import brings_tokenizer
 from rfbench.models.hf.model import HFModel
 from rfbench.models.load import load_model
 from rfbench.models.spec import ModelSpec, Source, shipped_adapters
@@ -23,7 +24,7 @@ from rfbench.train.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = shipped_adapters()
-LARGEST = 12_000_000
+LARGEST = 6_500_000
 each = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 
 
@@ -52,8 +53,8 @@ def test_files_are_few_safe_and_small(folder: Path) -> None:
     names = {path.name for path in files}
     assert {"adapter_model.safetensors", "adapter_config.json", "rfbench.json", "README.md"} <= names
     assert sum(path.stat().st_size for path in files) <= LARGEST
-    assert not names & {"checkpoint.pt"}
-    assert {path.suffix for path in files} <= {".safetensors", ".json", ".jsonl", ".md", ".jinja", ".png"}
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".md"}
+    assert not brings_tokenizer(folder)
 
 
 @each
@@ -126,19 +127,28 @@ def test_the_flag_is_in_place(loaded: tuple[Path, HFModel]) -> None:
     assert model.flag_bias == facts.get("calibration", {}).get("flag_bias", 0.0)
 
 
+def run_card(folder: Path, base: Path) -> dict[str, Any]:
+    """What the loading part of a card's own peft code leaves behind, on the de-quantised base that the card names."""
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    code, _, _ = card.partition("```python\n")[2].partition("\n\nchat = ")
+    names = 'base_name, adapter = "HuggingFaceTB/SmolLM2-135M-Instruct", "DIR"'
+    assert names in code
+    left: dict[str, Any] = {}
+    exec(code.replace(names, f"base_name, adapter = {str(base)!r}, {str(folder)!r}"), left)
+    return left
+
+
 @pytest.mark.smollm2
-def test_plain_peft_code_gives_the_same_logits(loaded: tuple[Path, HFModel]) -> None:
+def test_the_plain_peft_code_of_the_card_gives_the_same_ids_and_logits(loaded: tuple[Path, HFModel]) -> None:
     import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
     from rfbench.models.embedded import smollm2_folder
 
     folder, model = loaded
-    plain = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32)
-    if model.flag_id is not None:
-        plain.resize_token_embeddings(len(model.tokenizer), mean_resizing=False)
-    adapted = PeftModel.from_pretrained(plain, folder)
+    left = run_card(folder, smollm2_folder())
+    adapted, tokenizer = left["model"], left["tokenizer"]
+    assert tokenizer.backend_tokenizer.to_str() == model.tokenizer.backend_tokenizer.to_str()
+    assert tokenizer.chat_template == model.tokenizer.chat_template
     ids = model.encode([{"role": "user", "content": "How do I boil an egg?"}], "Put it").ids
     batch = torch.tensor([[*ids, *([] if model.flag_id is None else [model.flag_id]), ids[-1]]])
     with torch.no_grad():

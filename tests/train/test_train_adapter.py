@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +17,14 @@ from rfbench.models.hf.model import HFModel
 from rfbench.models.load import load_model
 from rfbench.train import adapter
 from rfbench.train.adapter import export, read_facts, save_adapter, write_facts
-from rfbench.train.network import Network
+from rfbench.train.network import Network, add_flag
+from rfbench.train.recipe import FlagSettings, LoraSettings
 
 MakeNetwork = Callable[..., tuple[Network, Any]]
 TinyModel = Callable[..., Path]
-FACTS = {"flag_token": "<rf>", "calibration": {"flag_bias": -1.5}}
+FLAG = 330
+"""The id of a flag that is added to the tiny base."""
+FACTS = {"flag_token": "<rf>", "flag_id": FLAG, "calibration": {"flag_bias": -1.5}}
 IDS = torch.tensor([[5, 9, 200, 33, 7, 41]])
 
 
@@ -49,9 +53,9 @@ def with_flag(net: Network) -> torch.Tensor:
 def test_what_is_saved_is_what_loads_and_merges(
     tied: bool, flag: bool, make_network: MakeNetwork, tiny_model: TinyModel, tmp_path: Path
 ) -> None:
-    net, tokenizer = make_network(tied=tied, flag=flag, first_layer=1)
+    net, _ = make_network(tied=tied, flag=flag, first_layer=1)
     trained(net)
-    size = save_adapter(net, tokenizer, tmp_path, FACTS if flag else {"flag_token": None}, base_name="b")
+    size = save_adapter(net, tmp_path, FACTS if flag else {"flag_token": None}, base_name="b")
     assert size == sum(path.stat().st_size for path in tmp_path.iterdir())
     weights = (tmp_path / "adapter_model.safetensors").stat().st_size
     # Rows, LoRA and headers only: the embedding alone would be 330 * 32 * 4 bytes.
@@ -70,25 +74,124 @@ def test_plain_peft_code_loads_it_after_resizing(
     tied: bool, make_network: MakeNetwork, tiny_model: TinyModel, tmp_path: Path
 ) -> None:
     from peft import PeftModel
-    from transformers import AutoTokenizer
 
     net, tokenizer = make_network(tied=tied)
-    save_adapter(trained(net), tokenizer, tmp_path, FACTS, base_name="b")
+    save_adapter(trained(net), tmp_path, FACTS, base_name="b")
     base, _ = load_base(tiny_model(flag=False, tied=tied))
-    base.resize_token_embeddings(len(AutoTokenizer.from_pretrained(tmp_path)), mean_resizing=False)
+    base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     loaded = PeftModel.from_pretrained(base, tmp_path)
     with torch.no_grad():
         torch.testing.assert_close(loaded(with_flag(net)).logits, logits_of(net, with_flag(net)), atol=1e-5, rtol=1e-5)
 
 
-def test_halved_files_load_near_what_was_trained(
+# --- the tokenizer: the base's and the flag, or what the adapter brings -------------------------------------------
+
+
+def test_the_tokenizer_is_that_of_the_training_though_none_is_saved(
     make_network: MakeNetwork, tiny_model: TinyModel, tmp_path: Path
 ) -> None:
     net, tokenizer = make_network()
+    save_adapter(trained(net), tmp_path, FACTS, base_name="b")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "rfbench.json",
+    }
+    with load_model(f"{tiny_model(flag=False)}+{tmp_path}") as model:
+        assert isinstance(model, HFModel)
+        assert model.flag_id == FLAG
+        assert model.tokenizer.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+        assert model.tokenizer("a<rf> b", add_special_tokens=False)["input_ids"][1] == FLAG
+
+
+def test_a_flag_that_the_base_has_is_only_looked_up(
+    make_network: MakeNetwork, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    base = tiny_model(flag=True)
+    module, tokenizer = load_base(base)
+    flag_id = add_flag(module, tokenizer, FlagSettings(source="existing"))
+    net = trained(Network(module, LoraSettings(rank=2, alpha=4, targets=("q_proj",)), flag_id=flag_id))
+    save_adapter(net, tmp_path, {**FACTS, "flag_id": flag_id}, base_name="b")
+    with load_model(f"{base}+{tmp_path}") as model:
+        assert isinstance(model, HFModel)
+        assert (model.flag_id, len(model.tokenizer)) == (flag_id, len(load_base(base)[1]))
+    (tmp_path / "rfbench.json").write_text(json.dumps({**FACTS, "flag_id": 7}))
+    with pytest.raises(ModelError, match=rf"trained with id 7 as its flag '<rf>', which is id {flag_id} in"):
+        load_model(f"{base}+{tmp_path}")
+
+
+def test_a_base_with_another_vocabulary_is_one_line_with_the_remedy(
+    make_network: MakeNetwork, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    base, out = tmp_path / "base", tmp_path / "adapter"
+    net, _ = make_network()
+    save_adapter(trained(net), out, FACTS, base_name="b")
+    shutil.copytree(tiny_model(flag=False), base)
+    longer = load_base(base)[1]
+    longer.add_tokens(["<more>"], special_tokens=True)
+    longer.save_pretrained(base)
+    with pytest.raises(ModelError) as error:
+        load_model(f"{base}+{out}")
+    assert str(error.value) == (
+        f"{base}+{out}: adapter {out} was trained with id 330 as its flag '<rf>', which is id 331 in the tokenizer of "
+        "this base; name the base of its training, which its rfbench.json names, or put the tokenizer of its training "
+        "beside the adapter"
+    )
+
+
+@pytest.mark.parametrize("left", [None, {"flag_token": "<rf>"}], ids=["no rfbench.json", "no flag_id"])
+def test_a_flag_that_nothing_names_is_one_line_with_the_remedy(
+    left: dict[str, Any] | None, make_network: MakeNetwork, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    net, _ = make_network()
+    save_adapter(trained(net), tmp_path, FACTS, base_name="b")
+    (tmp_path / "rfbench.json").unlink()
+    if left is not None:
+        (tmp_path / "rfbench.json").write_text(json.dumps(left))
+    with pytest.raises(ModelError, match=r"trains token 330, which neither .* put its rfbench\.json \(flag_token"):
+        load_model(f"{tiny_model(flag=False)}+{tmp_path}")
+
+
+def test_a_tokenizer_beside_an_adapter_is_read_as_before(
+    make_network: MakeNetwork, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    net, tokenizer = make_network()
+    save_adapter(trained(net), tmp_path, {**FACTS, "flag_id": 7}, base_name="b")  # nothing is added, so none is checked
+    tokenizer.chat_template = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% endfor %} >"
+    tokenizer.save_pretrained(tmp_path)
+    with load_model(f"{tiny_model(flag=False)}+{tmp_path}") as model:
+        assert isinstance(model, HFModel)
+        assert model.flag_id == FLAG
+        assert model.encoder.template == tokenizer.chat_template
+        torch.testing.assert_close(model.module(IDS).logits, logits_of(net), atol=1e-4, rtol=1e-4)
+
+
+def test_a_tokenizer_that_an_earlier_version_saved_goes_when_the_adapter_is_trained_anew(
+    make_network: MakeNetwork, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    net, _ = make_network()
+    save_adapter(trained(net), tmp_path / "adapter", FACTS, base_name="b")
+    for out in (tmp_path / "adapter", tmp_path / "no adapter yet"):
+        load_base(tiny_model(flag=False))[1].save_pretrained(out)
+        save_adapter(net, out, FACTS, base_name="b")
+    assert not (tmp_path / "adapter" / "tokenizer.json").exists()
+    assert not (tmp_path / "adapter" / "chat_template.jinja").exists()
+    assert (tmp_path / "no adapter yet" / "tokenizer.json").exists()
+    with load_model(f"{tiny_model(flag=False)}+{tmp_path / 'adapter'}") as model:
+        assert model.flag_id == FLAG
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def test_halved_files_load_near_what_was_trained(
+    make_network: MakeNetwork, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    net, _ = make_network()
     trained(net)
     sizes = {}
     for dtype in ("float32", "float16"):
-        save_adapter(net, tokenizer, tmp_path / dtype, FACTS, base_name="b", dtype=dtype)  # type: ignore[arg-type]
+        save_adapter(net, tmp_path / dtype, FACTS, base_name="b", dtype=dtype)  # type: ignore[arg-type]
         sizes[dtype] = (tmp_path / dtype / "adapter_model.safetensors").stat().st_size
     assert sizes["float16"] < 0.7 * sizes["float32"]
     with load_model(f"{tiny_model(flag=False)}+{tmp_path / 'float16'}") as model:
@@ -97,8 +200,8 @@ def test_halved_files_load_near_what_was_trained(
 
 
 def test_no_file_names_where_the_base_lay(make_network: MakeNetwork, tiny_model: TinyModel, tmp_path: Path) -> None:
-    net, tokenizer = make_network()
-    save_adapter(net, tokenizer, tmp_path, FACTS, base_name="someone/base")
+    net, _ = make_network()
+    save_adapter(net, tmp_path, FACTS, base_name="someone/base")
     base = str(tiny_model(flag=False))
     assert all(base.encode() not in path.read_bytes() for path in tmp_path.iterdir())
     assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == "someone/base"
@@ -115,15 +218,15 @@ def largest_file(n_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("room", [100, 2_000, 8_000], ids=["first file", "weights", "tokenizer"])
+@pytest.mark.parametrize("room", [100, 2_000, 9_000], ids=["first file", "weights", "facts"])
 def test_a_full_disk_leaves_the_adapter_that_was_there(room: int, make_network: MakeNetwork, tmp_path: Path) -> None:
-    net, tokenizer = make_network()
-    save_adapter(trained(net), tokenizer, tmp_path, FACTS, base_name="b")
+    net, _ = make_network()
+    save_adapter(trained(net), tmp_path, FACTS, base_name="b")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert len(before["adapter_model.safetensors"]) < 8_000 < len(before["tokenizer.json"])
+    assert 2_000 < len(before["adapter_model.safetensors"]) < 9_000
     with largest_file(room):
         with pytest.raises(StorageError, match="what lay there before is whole"):
-            save_adapter(trained(net), tokenizer, tmp_path, {**FACTS, "changed": True}, base_name="b")
+            save_adapter(trained(net), tmp_path, {**FACTS, "more": "x" * 10_000}, base_name="b")
         with pytest.raises(StorageError, match="cannot be written"):
             write_facts(tmp_path, {"large": "x" * 10_000})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -141,16 +244,19 @@ def test_damaged_facts_are_one_line(tmp_path: Path) -> None:
 def test_an_export_is_the_merged_model_and_says_what_engines_must_know(
     tied: bool, make_network: MakeNetwork, tiny_model: TinyModel, tmp_path: Path
 ) -> None:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     net, tokenizer = make_network(tied=tied)
-    save_adapter(trained(net), tokenizer, tmp_path / "adapter", FACTS, base_name="b")
+    save_adapter(trained(net), tmp_path / "adapter", FACTS, base_name="b")
     done = export(f"{tiny_model(flag=False, tied=tied)}+{tmp_path / 'adapter'}", tmp_path / "merged")
     assert (done.flag_token, done.flag_bias, done.baked) == ("<rf>", -1.5, False)
     assert "flag_bias -1.500 is not part of the weights" in done.note
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     with torch.no_grad():
         torch.testing.assert_close(plain(with_flag(net)).logits, logits_of(net, with_flag(net)), atol=1e-4, rtol=1e-4)
+    whole = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert whole.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+    assert whole.chat_template == tokenizer.chat_template
     with load_model(str(tmp_path / "merged")) as model:
         assert (model.flag_id, model.flag_bias) == (net.flag_id, -1.5)
     with pytest.raises(ConfigError, match="not empty"):
@@ -186,8 +292,8 @@ def test_a_bias_is_baked_in_where_the_head_has_one(tiny_model: TinyModel) -> Non
 def test_controls_and_untrained_flags_are_not_exported(
     make_network: MakeNetwork, tiny_model: TinyModel, tmp_path: Path
 ) -> None:
-    net, tokenizer = make_network(tied=False)  # its flag row is still the mean of all rows
-    save_adapter(net, tokenizer, tmp_path / "adapter", FACTS, base_name="b")
+    net, _ = make_network(tied=False)  # its flag row is still the mean of all rows
+    save_adapter(net, tmp_path / "adapter", FACTS, base_name="b")
     with pytest.raises(CanaryError, match="mean of all rows"):
         export(f"{tiny_model(flag=False, tied=False)}+{tmp_path / 'adapter'}", tmp_path / "merged")
     assert not (tmp_path / "merged").exists()

@@ -30,7 +30,7 @@ FACTS: dict[str, Any] = {
     "base": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "base_merged": False,
     "command": "rfbench train redflag --base smollm2 --recipe smollm2-redflag --out DIR",
-    "recipe": {"kind": "redflag", "seed": 5, "data": {"answers": "self"}},
+    "recipe": {"kind": "redflag", "seed": 5, "flag": {"source": "added"}, "data": {"answers": "self"}},
     "data": [
         {
             "use": "data.harmful",
@@ -163,6 +163,18 @@ def test_the_card_of_a_refusal_adapter_has_no_flag_in_it() -> None:
     assert "<rf>" not in card
     assert "Answers to harmful requests are refusals." in card
     assert "resize_token_embeddings" not in python_of(card)
+
+
+def test_plain_peft_code_adds_the_flag_that_the_base_lacks_and_no_other() -> None:
+    added = python_of(model_card(FACTS))
+    assert 'tokenizer.add_tokens("<rf>", special_tokens=True)' in added
+    assert "id 49152" in added
+    existing = python_of(model_card({**FACTS, "recipe": {**FACTS["recipe"], "flag": {"source": "existing"}}}))
+    assert {line.split("(")[0] for line in set(added.splitlines()) - set(existing.splitlines())} == {
+        "# The flag, which the base lacks, becomes its last token, id 49152; the adapter brings the row of weights.",
+        "tokenizer.add_tokens",
+        "model.resize_token_embeddings",
+    }
 
 
 def test_the_card_of_an_adapter_for_a_merged_base() -> None:

@@ -207,7 +207,6 @@ def test_refusal_and_a_red_flag_on_top_of_it(make_recipe: MakeRecipe, base: str,
     facts = json.loads((tmp_path / "refusal" / "rfbench.json").read_text())
     assert facts["flag_token"] is None
     assert "calibration" not in facts
-    assert not (tmp_path / "refusal" / "tokenizer.json").exists()
     both = train(make_recipe(), refusal.model, tmp_path / "both")
     assert both.model == f"{tmp_path / 'both' / 'base'}+{tmp_path / 'both'}"
     # Of the refusal adapter trained anew the base is merged anew.
@@ -242,6 +241,7 @@ def test_a_reserved_token_of_the_base(make_recipe: MakeRecipe, tiny_model: TinyM
     result = train(recipe, with_token, tmp_path / "out")
     with load_model(result.model) as model:
         assert model.flag_token == "<rf>"
+    assert not (tmp_path / "out" / "tokenizer.json").exists()
     with pytest.raises(ModelError, match="already; set flag"):
         train(make_recipe(), with_token, tmp_path / "other")
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rfbench.errors import ModelError
+from rfbench.models.flag import FLAG_FILE
+from rfbench.models.folders import ADAPTER_CONFIG, read_object
 from rfbench.models.hf.sameness import Observation, probe_ids
 
 _PREFIX = "base_model.model."
@@ -218,7 +220,7 @@ def _fit_vocabulary(module: Any, tokenizer: Any, adapter: Path) -> None:
     away where the training did: a base with a padded vocabulary, resized to the length of its tokenizer.
 
     Raises:
-        ModelError: the adapter brings fewer rows than its tokenizer has tokens.
+        ModelError: the adapter brings fewer rows than its tokenizer has tokens, or trains a token that it lacks.
     """
     import torch
 
@@ -230,12 +232,23 @@ def _fit_vocabulary(module: Any, tokenizer: Any, adapter: Path) -> None:
             "the tokenizer of its training beside it"
         )
     rows = max(brought or known, len(tokenizer))
+    if beyond := sorted(i for i in _named_tokens(adapter) if i >= rows):
+        raise ModelError(
+            f"adapter {adapter} trains token {beyond[0]}, which neither its base nor its tokenizer has; put its "
+            f"{FLAG_FILE} (flag_token, flag_id) or the tokenizer of its training beside it"
+        )
     if rows == known:
         return
     module.resize_token_embeddings(rows, mean_resizing=False)
     with torch.no_grad():
         for matrix in (module.get_input_embeddings(), module.get_output_embeddings()):
             matrix.weight[known:] = 0.0
+
+
+def _named_tokens(adapter: Path) -> set[int]:
+    """Ids whose rows an adapter trains one by one, by its configuration."""
+    named = read_object(adapter / ADAPTER_CONFIG).get("trainable_token_indices") or []
+    return {i for ids in (named.values() if isinstance(named, dict) else [named]) for i in ids}
 
 
 def _saved_rows(module: Any, adapter: Path) -> int:
