@@ -153,6 +153,7 @@ def _execute(
 def _with_tables(suite: Suite, folder: RunFolder, *, gate: bool) -> Run:
     """The run, its tables written beside it; with ``gate`` also what the gate says about it, under the same marks."""
     from rfbench.analysis.gate.results import junit_xml, markdown_summary
+    from rfbench.analysis.marks import ACCEPTED
     from rfbench.analysis.render import write_tables
     from rfbench.analysis.tables import RunInfo
     from rfbench.files.text import write_text
@@ -162,11 +163,12 @@ def _with_tables(suite: Suite, folder: RunFolder, *, gate: bool) -> Run:
     if gate:
         folder.annotate({"gate": [rule.model_dump(mode="json", exclude_none=True) for rule in suite.gate]})
     result = load_run(folder.path)
-    write_tables(result.summary(), result.path, run_info=RunInfo.of_run(result))
+    info = RunInfo.of_run(result)
+    write_tables(result.summary(), result.path, run_info=info)
     if gate:
         outcomes = result.gate()
-        marks = [f"canary accepted: {model}" for model in result.provenance.get("canary_accepted", [])]
-        texts = junit_xml(outcomes, marks), markdown_summary(outcomes, marks)
+        marked = [f"{ACCEPTED}: {model}" for model in info.canary_accepted]
+        texts = junit_xml(outcomes, marked), markdown_summary(outcomes, marked)
         for name, text in zip(GATE_FILES, texts, strict=True):
             write_text(result.path / name, text)
     return result
