@@ -85,6 +85,25 @@ def load_demonstrations() -> tuple[Demonstration, ...]:
     )
 
 
+def refuse_other_kind(behaviors: Sequence[Behavior], where: str, *, harmful: bool, remedy: str = "") -> None:
+    """Harmful requests, or benign ones, are all that belongs here.
+
+    Args:
+        behaviors: what was read.
+        where: the key that named it, for the message.
+        harmful: the kind that belongs here.
+        remedy: what to do about it, with its punctuation.
+
+    Raises:
+        DataError: some are of the other kind.
+    """
+    if wrong := [b.behavior_id for b in behaviors if b.is_harmful is not harmful]:
+        kind = "benign" if harmful else "harmful"
+        raise DataError(
+            f"{where}: {len(wrong)} request(s), first {wrong[0]!r}, are {kind} by their own dataset{remedy}"
+        )
+
+
 def content_hash(behaviors: Sequence[Behavior]) -> str:
     """SHA-256 (hex) over every field of every behavior, in order: part of a unit's key."""
     return digest([dataclasses.asdict(behavior) for behavior in behaviors])

@@ -26,7 +26,8 @@ from rfbench.models.base import Capability, ChatModel
 from rfbench.models.load import load_model
 from rfbench.records import Behavior, Record
 from rfbench.run.evaluate import run_unit
-from rfbench.run.plan import Unit, load_groups, refuse_overlap
+from rfbench.run.overlap import refuse_overlap
+from rfbench.run.plan import Unit, load_groups
 from rfbench.run.store.parts import decode_part, encode_part
 
 
@@ -180,8 +181,8 @@ def test_the_keys_of_weight_attacks_hang_on_the_guard_and_others_do_not(
     [
         ((), None),
         (("How is another thing done?",), None),
-        (("how is harmful thing number 3 done",), "1 of the requests of harmful that it is measured on, the first is"),
-        (None, "1 of the requests of the utility guard that it is measured on, the first is shot-b-001"),
+        (("how is harmful thing number 3 done",), r"1 request\(s\), first .* of harmful, which it is measured on"),
+        (None, r"1 request\(s\), first 'shot-b-001', of the utility guard, which it is measured on"),
     ],
 )
 def test_an_attack_is_not_measured_on_what_it_learned(
