@@ -14,7 +14,7 @@ from rfbench.analysis import marks
 from rfbench.analysis.figures import FIGURES, LM_EVAL, is_figure, is_task_figure
 from rfbench.analysis.metrics.budget import budget_section
 from rfbench.analysis.metrics.detection import detection_section
-from rfbench.analysis.metrics.gains import gain_lines
+from rfbench.analysis.metrics.lost_flags import lost_flag_lines
 from rfbench.analysis.metrics.names import ACROSS_SEEDS, METRICS, Metric, placed
 from rfbench.analysis.metrics.pass_at_k import pass_lines
 from rfbench.analysis.metrics.row import MetricRow, from_frame
@@ -221,7 +221,7 @@ def _harmful_section(dataset: str, benign: str | None, cells: Cells) -> Section:
             _LEGEND_LEAK,
             *held_note(shown),
             *pass_lines(dataset, cells),
-            *gain_lines(dataset, cells),
+            *lost_flag_lines(dataset, cells),
         ),
     )
 
@@ -242,7 +242,7 @@ def _benign_section(dataset: str, cells: Cells) -> Section:
         for (model, label, _), metrics in of_dataset.items()
     ]
     note = "false_alarm: share of behaviors of which some sample was flagged (fpr) or refused (over_refusal)."
-    across = _LEGEND_SEEDS.format(metric="false_alarm", fold="any", across="struck under one of them")
+    across = _LEGEND_SEEDS.format(metric="false_alarm", fold="any", across="flagged or refused under one of them")
     return Section(
         f"benign: {clean(dataset)}, % of behaviors [95 % interval]",
         (

@@ -114,7 +114,7 @@ def _execute(
     accept_canary: bool,
     progress: bool,
 ) -> None:
-    """Do what is not done yet. Of a run that was begun before, all verdicts are then read by the readers of today."""
+    """Run the units that are missing. Where some were there already, all verdicts are then read again."""
     from tqdm import tqdm
 
     from rfbench.models.load import load_model
@@ -147,7 +147,7 @@ def _execute(
     if n_done:
         _, changed = score_again(folder)
         if changed:
-            logger.warning("%d verdicts of before were read anew: the rules that read them have changed", changed)
+            logger.warning("%d earlier verdicts changed: the rules that read them are newer", changed)
 
 
 def _with_tables(suite: Suite, folder: RunFolder, *, gate: bool) -> Run:

@@ -98,7 +98,7 @@ def _flag_rate(model: ChatModel, flag_id: int, behaviors: Sequence[Behavior]) ->
 
 
 def check_structure(model: ChatModel) -> None:
-    """The ends of a model whose weights lie in this process are finite, and its flag is still one trained id.
+    """Embedding and output head of a model in this process are finite, and its flag is still one trained id.
 
     Raises:
         CanaryError: it is not so.

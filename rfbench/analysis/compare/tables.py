@@ -51,13 +51,13 @@ def sections(comparison: Comparison) -> list[Section]:
     return [
         *(_section("harmful", dataset, companion(dataset, list(benign)), comparison) for dataset in harmful),
         *(_section("benign", dataset, None, comparison) for dataset in benign),
-        *(_together(dataset, companion(dataset, list(benign)), comparison) for dataset in harmful),
+        *(_complementarity(dataset, companion(dataset, list(benign)), comparison) for dataset in harmful),
         *_leaks(comparison),
         *_measures(comparison),
     ]
 
 
-def _together(dataset: str, beside: str | None, comparison: Comparison) -> Section:
+def _complementarity(dataset: str, beside: str | None, comparison: Comparison) -> Section:
     """The two as two layers: what either stops, what that costs, and whether they miss the same."""
     rows = {tuple(row[key] for key in ("metric", "dataset", "attack_label")): row for row in _rows(comparison.together)}
     lines = []

@@ -100,7 +100,7 @@ class RunFolder:
                 logger.warning("the run that was in %s is now in %s", root, _set_aside(root, clock()))
             root.mkdir(parents=True, exist_ok=True)
             if not (root / RUN_FILE).exists():
-                _refuse_strangers(root)
+                _refuse_foreign_folder(root)
                 write_atomically(root / RUN_FILE, _json_bytes(wanted))
             # Read back even when just written: another worker may have started a run here at the same moment.
             _refuse_changes(root, read_header(root), wanted)
@@ -321,7 +321,7 @@ def _refuse_changes(root: Path, old: Mapping[str, Any], new: Mapping[str, Any]) 
         )
 
 
-def _refuse_strangers(root: Path) -> None:
+def _refuse_foreign_folder(root: Path) -> None:
     # A worker that starts a run here at this moment shows its temporary file, or has written run.json by now.
     names = sorted(path.name for path in root.iterdir() if not path.name.startswith(TEMPORARY))
     if names and RUN_FILE not in names:
