@@ -68,7 +68,7 @@ def load_builtin(name: str) -> tuple[Behavior, ...]:
 
 @lru_cache
 def load_canary() -> tuple[Behavior, ...]:
-    """The prompts of the gate before the numbers, harmful and benign; no dataset holds them."""
+    """The prompts of the canary (:mod:`rfbench.run.canary`), harmful and benign; no dataset holds them."""
     origin = Origin(place=builtin_file("canary.jsonl"))
     return build_behaviors(read_table(origin), origin, DatasetSpec(name="canary"))
 

@@ -1,4 +1,4 @@
-"""The gate before the numbers: a broken loader gives a clean-looking 0 % or 100 %.
+"""Checks before anything is measured: a broken loader gives a clean-looking 0 % or 100 %.
 
 The structural checks run always: at every load, after every tampering, and on what a run has stored. The
 behavioural one runs on untampered models with a flag, before anything is measured.

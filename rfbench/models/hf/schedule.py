@@ -1,4 +1,4 @@
-"""In which batches rows are generated: like lengths together, as many as memory holds."""
+"""In which batches rows are generated: rows of similar length in one batch, as many as memory holds."""
 
 from __future__ import annotations
 
