@@ -43,7 +43,7 @@ class Ablate(WeightAttack):
     source: ClassVar[str] = "https://arxiv.org/abs/2406.11717"
 
     direction: Literal["refusal", "flag"] = Field(
-        default="refusal", description="what is to go: the first tokens of refusals (arXiv 2406.11717), or the flag"
+        default="refusal", description="what to remove: the first tokens of refusals (arXiv 2406.11717), or the flag"
     )
     edit: Literal["weights", "activations"] = Field(
         default="weights",
@@ -123,14 +123,14 @@ class Ablate(WeightAttack):
         from rfbench.attacks.weights.directions import check_removed, hidden_states
         from rfbench.attacks.weights.removal import removed
 
-        victim = local(model)
+        attacked = local(model)
         try:
-            chosen, split = self._find(victim, rng)
+            chosen, split = self._find(attacked, rng)
         except ConfigError as error:  # of data or model alike: this attack cannot be carried out on this model
             raise AttackError(str(error)) from error
-        before = hidden_states(victim, split.harmful, [chosen.position])
-        with removed(victim.module, chosen.vector, self.edit):
-            check_removed(victim, before, hidden_states(victim, split.harmful, [chosen.position]), chosen.vector)
+        before = hidden_states(attacked, split.harmful, [chosen.position])
+        with removed(attacked.module, chosen.vector, self.edit):
+            check_removed(attacked, before, hidden_states(attacked, split.harmful, [chosen.position]), chosen.vector)
             yield iter([(1, model)])
 
     def _find(self, model: LocalModel, rng: np.random.Generator) -> tuple[Candidate, Split]:
@@ -187,7 +187,7 @@ class Ablate(WeightAttack):
         return drawn
 
     def _unwanted(self, model: LocalModel, behavior: Behavior) -> tuple[int, ...]:
-        """Ids whose generation is to go."""
+        """Ids that are to become unlikely."""
         from rfbench.attacks.weights.directions import first_id
 
         if self.direction == "refusal":

@@ -92,14 +92,14 @@ class Embedding(ResumableAttack):
         from rfbench.attacks.suffix.evaluator import Evaluator
         from rfbench.attacks.suffix.layout import lay_out, write
 
-        victim = local(model)
+        attacked = local(model)
         if reason := model.why_not_vectors():
             raise AttackError(reason)
         template, text = self._place(behavior)
         layout = lay_out(model, template, behavior, text, behavior.target)
-        objective, readings = self._objectives(model)
+        objective, parts = self._objectives(model)
         evaluator = Evaluator(
-            victim.module, objective, flag_id=model.flag_id, flag_bias=model.flag_bias, ways=victim.ways
+            attacked.module, objective, flag_id=model.flag_id, flag_bias=model.flag_bias, ways=attacked.ways
         )
         table = evaluator.token_vectors()
         unit = typical_size(table)
@@ -107,7 +107,7 @@ class Embedding(ResumableAttack):
         saved = self._take_saved()
         state = Descent.start(origin) if saved is None else Descent.from_json(saved, origin.device)
         while state.step < self.n_steps:
-            figures, gradient, cost = evaluator.at_vectors(layout, origin + state.shift, readings)
+            figures, gradient, cost = evaluator.at_vectors(layout, origin + state.shift, parts)
             if not (math.isfinite(figures["loss"]) and gradient.isfinite().all()):
                 raise AttackError(
                     f"behavior {behavior.behavior_id!r}: loss or gradient is not finite at step {state.step + 1}; "
@@ -169,5 +169,5 @@ class Embedding(ResumableAttack):
         if model.flag_id is None:
             return cross_entropy, {"target_loss": cross_entropy}
         flag = model.flag_id, self.pressure, self.first
-        readings: dict[str, Objective] = {"target_loss": cross_entropy, "flag_pressure": flag_pressure_objective(*flag)}
-        return with_flag_pressure(cross_entropy, self.flag_weight, *flag), readings
+        parts: dict[str, Objective] = {"target_loss": cross_entropy, "flag_pressure": flag_pressure_objective(*flag)}
+        return with_flag_pressure(cross_entropy, self.flag_weight, *flag), parts

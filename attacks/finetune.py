@@ -166,11 +166,11 @@ class Finetune(WeightAttack):
 
         from rfbench.attacks.weights.restore import restored
 
-        victim = local(model)
-        if any(not parameter.is_floating_point() for parameter in victim.module.parameters()):
+        attacked = local(model)
+        if any(not parameter.is_floating_point() for parameter in attacked.module.parameters()):
             raise AttackError(f"model {model.name!r} is quantised: its weights cannot be trained; load it unquantised")
         try:
-            with restored(victim.module), closing(self._train(victim, rng)) as training:
+            with restored(attacked.module), closing(self._train(attacked, rng)) as training:
                 yield training
         finally:
             gc.collect()  # the wrappers of a LoRA refer to each other, and hold its memory until then

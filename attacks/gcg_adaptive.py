@@ -19,7 +19,7 @@ class GCGAdaptive(GCG):
     What an evaluation of a defence owes its readers, "On Adaptive Attacks to Adversarial Example Defenses",
     https://arxiv.org/abs/2002.08347. P(flag) is read where each token of the target is due, at the model's operating
     point. With ``flag_weight`` 0 it is ``gcg``. dsr as a function of the weight comes from one entry per weight, each
-    with a label of its own; :mod:`rfbench.analysis.metrics.gains` tells harm gained from a flag that is merely lost.
+    with a label of its own; :mod:`rfbench.analysis.metrics.lost_flags` tells harm gained from a flag merely lost.
     """
 
     version: ClassVar[int] = 4

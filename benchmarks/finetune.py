@@ -96,15 +96,15 @@ def main() -> None:
         requests = read_requests((), harmful=True)
         drawn = draw({"harmful": arguments.examples}, requests, (), np.random.default_rng(SEED))
         examples = converse(model, drawn, 32)
-        sides = {
+        variants = {
             "rfbench": ours(model, examples, arguments.steps, arguments.batch_size),
             "bare": bare(examples, arguments.steps, arguments.batch_size),
         }
-        taken: dict[str, list[float]] = {name: [] for name in sides}
+        taken: dict[str, list[float]] = {name: [] for name in variants}
         for step in range(arguments.steps):
             # Alternating, and each first in turn: what else the machine does hits both.
-            for name in sorted(sides, reverse=bool(step % 2)):
-                taken[name].append(seconds(sides[name]))
+            for name in sorted(variants, reverse=bool(step % 2)):
+                taken[name].append(seconds(variants[name]))
     batches = [batch_at(step, examples, arguments.batch_size, SEED, "fine-tuning") for step in range(arguments.steps)]
     tokens = [sum(len(c.ids) for c in batch) for batch in batches]
     report: dict[str, Any] = {"threads": torch.get_num_threads(), "tokens_per_step": round(statistics.mean(tokens))}

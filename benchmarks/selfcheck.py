@@ -39,13 +39,13 @@ def main() -> None:
         if not isinstance(model, HFModel):
             parser.error(f"{arguments.model} has no weights to check")
         ids = tuple(model.tokenizer(SENTENCE * N_TOKENS, add_special_tokens=False)["input_ids"][:N_TOKENS])
-        sides: dict[str, Callable[[], object]] = {
+        variants: dict[str, Callable[[], object]] = {
             "check": lambda: check_module(model.module, ids, model.max_context, model.device),
             "answer": lambda: model.continue_ids([ids], max_new_tokens=32),
         }
-        times: dict[str, list[float]] = {name: [] for name in sides}
+        times: dict[str, list[float]] = {name: [] for name in variants}
         for _ in range(arguments.rounds):
-            for name, work in sides.items():
+            for name, work in variants.items():
                 times[name].append(processor_seconds(work))
     check, answer = (statistics.median(times[name]) for name in ("check", "answer"))
     print(f"self-check {check:.2f} s of processor time, an answer {answer:.2f} s, ratio {check / answer:.2f}")

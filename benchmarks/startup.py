@@ -29,10 +29,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    sides = {"import pydantic, yaml": ("-c", "import pydantic, yaml")}
+    variants = {"import pydantic, yaml": ("-c", "import pydantic, yaml")}
     for command in COMMANDS:
-        sides[f"rfbench {command}"] = ("-c", f"from rfbench.cli import main; raise SystemExit(main({command.split()}))")
-    best = {name: min(seconds(*command) for _ in range(arguments.rounds)) for name, command in sides.items()}
+        code = f"from rfbench.cli import main; raise SystemExit(main({command.split()}))"
+        variants[f"rfbench {command}"] = ("-c", code)
+    best = {name: min(seconds(*command) for _ in range(arguments.rounds)) for name, command in variants.items()}
     bare = next(iter(best.values()))
     report = {name: {"seconds": round(value, 2), "ratio": round(value / bare, 2)} for name, value in best.items()}
     for name, figures in report.items():

@@ -51,7 +51,7 @@ def conversations(model: HFModel, recipe: Recipe) -> Pools:
     return make_pools(found)
 
 
-class Side:
+class Variant:
     """A network, its optimiser, and how far it has come."""
 
     def __init__(self, recipe: Recipe, *, pack: bool) -> None:
@@ -78,19 +78,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     parser.add_argument("--recipe", default="smollm2-redflag")
-    parser.add_argument("--rounds", type=int, default=4, help="measured steps of each side")
+    parser.add_argument("--rounds", type=int, default=4, help="measured steps of each variant")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     recipe = load_recipe(arguments.recipe)
-    sides = {"plain": Side(recipe, pack=False), "packed": Side(recipe, pack=True)}
-    for side in sides.values():  # the first step warms up
-        side.advance()
-    seconds = {name: [] for name in sides}
+    variants = {"plain": Variant(recipe, pack=False), "packed": Variant(recipe, pack=True)}
+    for variant in variants.values():  # the first step warms up
+        variant.advance()
+    seconds = {name: [] for name in variants}
     for _ in range(arguments.rounds):
-        for name, side in sides.items():
-            seconds[name].append(side.advance())
+        for name, variant in variants.items():
+            seconds[name].append(variant.advance())
     ratios = [a / b for a, b in zip(seconds["packed"], seconds["plain"], strict=True)]
     report = {f"seconds_{name}": round(statistics.median(values), 2) for name, values in seconds.items()}
     report |= {"ratio": round(statistics.median(ratios), 3), "threads": arguments.threads}

@@ -193,6 +193,22 @@ class Completion:
     seconds: float = 0.0
     error: str = ""
 
+    @classmethod
+    def failed(cls, attempt: Attempt, sample_idx: int, error: str) -> Completion:
+        """What stands in place of an answer that an error prevented."""
+        import numpy as np
+
+        return cls(
+            behavior_id=attempt.behavior_id,
+            attempt_idx=attempt.attempt_idx,
+            sample_idx=sample_idx,
+            completion_ids=np.empty(0, dtype=np.int32),
+            flag_prob=np.empty(0, dtype=np.float32),
+            completion="",
+            finish="error",
+            error=error,
+        )
+
 
 def _column(doc: str, default: Any = dataclasses.MISSING, *, scored: bool = False) -> Any:
     return field(default=default, metadata={"doc": doc, "scored": scored})

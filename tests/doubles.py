@@ -15,34 +15,20 @@ import numpy as np
 from pydantic import Field, PrivateAttr
 
 from rfbench.attack import PromptAttack, WeightAttack
+from rfbench.models import controls
 from rfbench.models.base import Capability, ChatModel, EncodedChat, Segment, SegmentKind
 from rfbench.records import Attempt, Behavior, Completion, Message, OnFlag
 
 # --- a model that replays ids -----------------------------------------------------------------------------------
 
 
-class ByteTokenizer:
-    """One id per UTF-8 byte, then the special tokens. Text never becomes a special id."""
+class ByteTokenizer(controls.ByteTokenizer):
+    """One id per UTF-8 byte, then the special tokens of a chat."""
 
     specials = ("<|im_start|>", "<|im_end|>", "<rf>")
 
-    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        return list(text.encode())
-
-    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
-        text = b""
-        for i in ids:
-            if i < 256:
-                text += bytes([i])
-            elif not skip_special_tokens:
-                text += self.specials[i - 256].encode()
-        return text.decode(errors="replace")
-
     def convert_tokens_to_ids(self, token: str) -> int:
         return 256 + self.specials.index(token)
-
-    def __len__(self) -> int:
-        return 256 + len(self.specials)
 
 
 IM_START, IM_END, RF = 256, 257, 258

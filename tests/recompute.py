@@ -167,7 +167,7 @@ def rates(rows: pd.DataFrame) -> Iterator[tuple[str, Expected]]:
 # --- figures that are no plain rates ------------------------------------------------------------------------------
 
 
-def draws(rows: pd.DataFrame) -> Iterator[tuple[str, Expected]]:
+def passes(rows: pd.DataFrame) -> Iterator[tuple[str, Expected]]:
     """pass@k by counting the ways to draw."""
     asked = rows[rows["is_harmful"].astype(bool)]
     pairs = list(by_pair(asked))
@@ -342,7 +342,7 @@ def _detected(
     return found
 
 
-def gains(rows: pd.DataFrame) -> Iterator[tuple[str, Expected]]:
+def lost_flags(rows: pd.DataFrame) -> Iterator[tuple[str, Expected]]:
     asked = rows[rows["is_harmful"].astype(bool)]
     targets = {i: json.loads(info).get("target_ids") for i, info in asked["info"].items()}
     if not asked["flag_id"].notna().any() or not any(targets.values()):
@@ -439,7 +439,7 @@ def expected(rows: pd.DataFrame) -> dict[Key, Expected]:
     sweeps: dict[tuple[str, str, str, str], list[tuple[float, Expected]]] = {}
     for cell, of_cell in rows.groupby(CELL, sort=False):
         at: tuple[str, str, str, str] = tuple(map(str, cell))  # type: ignore[assignment]
-        figures = dict(rates(of_cell)) | dict(draws(of_cell)) | dict(gains(of_cell)) | dict(remains(of_cell))
+        figures = dict(rates(of_cell)) | dict(passes(of_cell)) | dict(lost_flags(of_cell)) | dict(remains(of_cell))
         if (leak := leaks(of_cell)) is not None:
             figures["leak_median"] = leak
         for stage, there in stages(of_cell, rows):

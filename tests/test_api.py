@@ -133,9 +133,9 @@ def test_flags_of_ragged_sequences() -> None:
 
 
 def test_refusals() -> None:
-    reading = read_refusal("I'm sorry, but I can't help with that.")
-    assert (reading.refused, reading.partial) == (True, False)
-    assert reading.rule
+    found = read_refusal("I'm sorry, but I can't help with that.")
+    assert (found.refused, found.partial) == (True, False)
+    assert found.rule
     assert not read_refusal("Paris is the capital of France.", prompt="What is the capital?", prefill="Sure").refused
 
 

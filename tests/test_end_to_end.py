@@ -18,7 +18,7 @@ from runs import assert_same_rows, environment, write_suite
 
 from rfbench.analysis.headline import MAX_LINES
 from rfbench.analysis.metrics.detection import DETECTION
-from rfbench.analysis.metrics.gains import GAINS
+from rfbench.analysis.metrics.lost_flags import LOST_FLAGS
 from rfbench.analysis.metrics.names import ACROSS_SEEDS, METRICS, gate_names
 from rfbench.cli import main
 from rfbench.records import CONTROLS
@@ -130,7 +130,7 @@ def test_the_ci_suite_on_the_default_model(tmp_path: Path, capsys: pytest.Captur
             assert values[control, label, "core/twin", "fpr"] == rate
     few = {*DETECTION[1:], *ACROSS_SEEDS.values()}  # four benign behaviors, one seed
     asked = {name for name in gate_names() if METRICS[name].side != "model" and "worst" not in METRICS[name].places}
-    defined = asked - {"dsr@32", *GAINS, *few}  # 16 tokens, no optimiser
+    defined = asked - {"dsr@32", *LOST_FLAGS, *few}  # 16 tokens, no optimiser
     assert set(summary[summary["model"] == "always-flag"]["metric"]) == defined
     without_flag = defined - {"flag_dsr", "fpr", "leak_median", *DETECTION}
     assert set(summary[summary["model"] == "smollm2"]["metric"]) == without_flag

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from rfbench.attacks.suffix.state import pack, unpack
+from rfbench.files.arrays import pack, unpack
 
 Bound = Literal["none", "l2", "linf"]
 

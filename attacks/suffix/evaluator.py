@@ -22,7 +22,7 @@ from rfbench.errors import AttackError
 from rfbench.models.hf.batching import BatchSizer, in_batches
 from rfbench.models.hf.cpu import packed_if_right
 from rfbench.models.hf.generation import PrefixMemory, common_prefix
-from rfbench.models.hf.ways import Ways, by_kin
+from rfbench.models.hf.ways import Ways, grouped
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -119,7 +119,7 @@ class Evaluator:
         """
         gradients: dict[int, torch.Tensor] = {}
         flops = 0.0
-        for group in by_kin(suffixes, lambda pair: self.ways.kin(len(pair[0].fill(pair[1])))):
+        for group in grouped(suffixes, lambda pair: self.ways.full_pass_group(len(pair[0].fill(pair[1])))):
             found: list[torch.Tensor] = []
             for part, cost in self.batches([suffixes[i] for i in group], self._differentiate):
                 found += part

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rfbench.attacks.suffix.layout import Ids
+from rfbench.files.arrays import pack, unpack
 
 Entry = tuple[float, Ids]
 """A loss, and the suffix that has it."""
@@ -61,14 +61,3 @@ class State:
 def _entry(values: Sequence[Any]) -> Entry:
     loss, ids = values
     return float(loss), tuple(ids)
-
-
-def pack(array: Array) -> dict[str, Any]:
-    """An array in fp32, of any shape, as a shape and its numbers in base64."""
-    data = np.ascontiguousarray(array, dtype=np.float32).tobytes()
-    return {"shape": list(array.shape), "float32": base64.b64encode(data).decode("ascii")}
-
-
-def unpack(values: Mapping[str, Any]) -> Array:
-    """The inverse of :func:`pack`; the array may be written to."""
-    return np.frombuffer(base64.b64decode(values["float32"]), dtype=np.float32).reshape(values["shape"]).copy()

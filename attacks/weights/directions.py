@@ -2,7 +2,7 @@
 
 "Refusal in Language Models Is Mediated by a Single Direction", arXiv 2406.11717, section 2.3 and appendix C: the
 difference of the mean hidden states of harmful and benign requests at the positions after the instruction; of all
-layers and positions, a validation split chooses. The behavior that is to go is the generation of some ids: those that
+layers and positions, a validation split chooses. What is to be removed is the generation of some ids: those that
 refusals begin with or, for its twin, the flag.
 
 Letters: ``b`` conversations, ``l`` layers, ``p`` positions, ``d`` width, ``v`` vocabulary.
@@ -190,7 +190,7 @@ def choose(
         model: a loaded model.
         candidates: directions to try, one pair of passes each.
         split: conversations that gave no candidate.
-        ids: whose generation is to go.
+        ids: that are to become unlikely.
         max_kl: nats.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from rfbench.data.catalog import DatasetSpec
-from rfbench.data.load import load_behaviors, load_demonstrations
+from rfbench.data.load import load_behaviors, load_demonstrations, refuse_other_kind
 from rfbench.errors import DataError
 from rfbench.measures.guard import guard_requests
 from rfbench.records import Behavior, Message
@@ -70,8 +70,7 @@ def read_requests(specs: Sequence[DatasetSpec], *, harmful: bool, offline: bool 
         pool = [shot.behavior for shot in load_demonstrations() if shot.behavior.behavior_id not in held_out]
         behaviors = [behavior for behavior in pool if behavior.is_harmful is harmful]
     word = "harmful" if harmful else "benign"
-    if wrong := [b.behavior_id for b in behaviors if b.is_harmful is not harmful]:
-        raise DataError(f"{word}: {len(wrong)} request(s), first {wrong[0]!r}, are not {word} by their own dataset")
+    refuse_other_kind(behaviors, word, harmful=harmful)
     if bare := [b.behavior_id for b in behaviors if harmful and not b.target.strip()]:
         raise DataError(f"{word}: {len(bare)} request(s), first {bare[0]!r}, lack a target; name the column or a file")
     first: dict[str, Behavior] = {}

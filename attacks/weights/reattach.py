@@ -45,7 +45,7 @@ class Defence:
 
     def _now(self, parameter: nn.Parameter) -> list[Tensor]:
         """The present parameters for one of before: both for an embedding whose head was tied and no longer is."""
-        ends = _ends(self.module)
+        ends = _vocabulary_matrices(self.module)
         untied = self.tied and any(parameter is end for end in ends)
         return [end.data for end in ends] if untied else [parameter.data]
 
@@ -82,12 +82,12 @@ def take_apart(model: LocalModel, *, detach: bool) -> Defence:
             differences.append((parameter, (data.float() - value.float()).cpu()))
             if detach:
                 data.copy_(value)
-    flag_id, ends = model.flag_id, _ends(model.module)
+    flag_id, ends = model.flag_id, _vocabulary_matrices(model.module)
     rows = [] if flag_id is None else [(end, end.data[flag_id].clone()) for end in ends]
     return Defence(model.module, tuple(differences), tuple(rows), flag_id, tied=len(ends) == 1)
 
 
-def _ends(module: Any) -> list[nn.Parameter]:
+def _vocabulary_matrices(module: Any) -> list[nn.Parameter]:
     """The matrices of the vocabulary, once where they are tied."""
     ends = (module.get_input_embeddings().weight, module.get_output_embeddings().weight)
     return list({id(end): end for end in ends}.values())
@@ -95,7 +95,7 @@ def _ends(module: Any) -> list[nn.Parameter]:
 
 def _base_values(model: LocalModel, base: Any) -> Iterator[tuple[nn.Parameter, Tensor]]:
     """Each parameter with the base's values, its own where the base has none: rows of added tokens, and the flag's."""
-    ends = {id(end) for end in _ends(model.module)}
+    ends = {id(end) for end in _vocabulary_matrices(model.module)}
     for name, parameter in model.module.named_parameters():
         try:
             theirs = base.get_parameter(name).detach().to(parameter.data)

@@ -1,4 +1,4 @@
-"""Whatever happens to a module inside, it leaves as it came."""
+"""A module restored bit for bit at the end of a block, whatever was done to it inside."""
 
 from __future__ import annotations
 

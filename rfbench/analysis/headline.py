@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from rfbench.analysis.headline_table import WIDTH, Changes, Row, changes_of, is_shown, rows_of, short, table_lines
 from rfbench.analysis.metrics.names import EARLY, LIMITS, n_needed, tpr_name
-from rfbench.analysis.metrics.row import MetricRow, from_frame
+from rfbench.analysis.metrics.row import from_frame
 from rfbench.analysis.metrics.weight_attacks import RATIO, is_destroyed
-from rfbench.analysis.section import Cells, clean
+from rfbench.analysis.section import Cells, cells_of, clean, span
 from rfbench.records import CONTROLS
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Headline:
 
 def headline_lines(of: Headline, n_lines: int = MAX_LINES) -> list[str]:
     """The lines, ``n_lines`` of them at most, none wider than ``WIDTH`` characters."""
-    cells = _cells(of.summary)
+    cells = cells_of(from_frame(of.summary))
     rows = rows_of(cells, of.models)
     changes = {name: changes_of(comparison) for name, comparison in of.comparisons.items()}
     columns, figures = table_lines(cells, rows, of.models, changes)
@@ -95,13 +95,6 @@ def _cut(lines: list[str], n_lines: int) -> list[str]:
     if len(lines) <= n_lines:
         return lines
     return [*lines[: n_lines - 1], f"... {len(lines) - n_lines + 1} more lines: rfbench table RUN"]
-
-
-def _cells(summary: pd.DataFrame) -> Cells:
-    cells: dict[tuple[str, str, str], dict[str, MetricRow]] = {}
-    for row in from_frame(summary):
-        cells.setdefault(row.cell, {})[row.key] = row
-    return cells
 
 
 def _what(rows: Sequence[Row], models: Sequence[str], changes: Mapping[str, Changes]) -> str:
@@ -164,9 +157,9 @@ def _leaks(cells: Cells, rows: Sequence[Row], models: Sequence[str]) -> Iterator
     for model in models:
         found = {row: cells.get((model, row.attack, row.dataset("dsr")), {}) for row in rows}
         leaks = {row.attack: m["leak_median"].value for row, m in found.items() if "leak_median" in m}
-        known = dict.fromkeys(f"{leak:.0f}" for leak in sorted(leaks.values()) if math.isfinite(leak))
+        known = [leak for leak in leaks.values() if math.isfinite(leak)]
         never = [attack for attack, leak in leaks.items() if math.isinf(leak)]
-        said = [" to ".join(dict.fromkeys((next(iter(known)), next(reversed(known)))))] if known else []
+        said = [span(known)] if known else []
         said += [f"inf under {_listed(never, 3) if known else 'all'}"] if never else []
         parts += [f"{short(model)} {', '.join(said)}"] if said else []
         gaps += [m["dsr"].value - m[EARLY_DSR].value for m in found.values() if EARLY_DSR in m]
@@ -227,8 +220,7 @@ def _too_few(cells: Cells, rows: Sequence[Row], models: Sequence[str], changes: 
     named = [each for of in changes.values() for metric in PAIR for each in _named_changes(of, rows, metric)]
     hidden = {name: int(change["n"]) for name, change in named if math.isinf(change["sdd"])}
     if hidden:
-        pairs = dict.fromkeys((min(hidden.values()), max(hidden.values())))
-        yield f"any difference under {_listed(hidden)} ({' to '.join(map(str, pairs))} pairs)"
+        yield f"any difference under {_listed(hidden)} ({span(hidden.values())} pairs)"
     scored = [metrics for (model, *_), metrics in cells.items() if model in models and "auroc" in metrics]
     missing = [
         (limit, name)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rfbench.analysis.section import UNDEFINED, Cells, clean, companion, interval, points
+from rfbench.analysis.section import UNDEFINED, Cells, beside, clean, companion, interval, points_interval
 
 if TYPE_CHECKING:
     from rfbench.analysis.compare.paired import Comparison
@@ -39,12 +39,12 @@ def rows_of(cells: Cells, models: Sequence[str]) -> list[Row]:
             asked.setdefault((attack, dataset), set()).update(metrics)
     harmful = dict.fromkeys(dataset for (_, dataset), metrics in asked.items() if "dsr" in metrics)
     benign = dict.fromkeys(dataset for (_, dataset), metrics in asked.items() if "false_alarm" in metrics)
-    beside = {dataset: companion(dataset, list(benign)) for dataset in harmful}
+    companions = {dataset: companion(dataset, list(benign)) for dataset in harmful}
     rows = [
         Row(
             attack,
             dataset,
-            beside[dataset] if "false_alarm" in asked.get((attack, beside[dataset] or ""), {}) else None,
+            companions[dataset] if "false_alarm" in asked.get((attack, companions[dataset] or ""), {}) else None,
         )
         for dataset in harmful
         for (attack, name), metrics in asked.items()
@@ -57,7 +57,7 @@ def rows_of(cells: Cells, models: Sequence[str]) -> list[Row]:
             for (attack, name), metrics in asked.items()
             if name == dataset and "false_alarm" in metrics and attack not in shown
         ]
-        if harmful and dataset not in beside.values():  # the plain question stands for the others
+        if harmful and dataset not in companions.values():  # the plain question stands for the others
             attacks = ["direct"] if "direct" in attacks else attacks[:1]
         rows += [Row(attack, None, dataset) for attack in attacks]
     return rows
@@ -158,19 +158,19 @@ def short(model: str, width: int = 34) -> str:
 
 def _counts(cells: Cells, row: Row, models: Sequence[str]) -> str:
     """Behaviors with a verdict, harmful and benign; ``40-48`` where the models differ."""
-    sides = []
+    counts = []
     for metric in ("dsr", "false_alarm"):
         found = [cells.get((model, row.attack, row.dataset(metric)), {}).get(metric) for model in models]
         n = sorted({figures.n for figures in found if figures is not None})
-        sides.append("-".join(map(str, (n[0], n[-1]) if len(n) > 1 else n)) or UNDEFINED)
-    return "/".join(sides)
+        counts.append("-".join(map(str, (n[0], n[-1]) if len(n) > 1 else n)) or UNDEFINED)
+    return "/".join(counts)
 
 
 def _rates(cells: Cells, row: Row, model: str) -> tuple[str, str]:
     dsr, alarm = (
         cells.get((model, row.attack, row.dataset(metric)), {}).get(metric) for metric in ("dsr", "false_alarm")
     )
-    return interval(dsr), "not run" if alarm is None else interval(alarm)
+    return interval(dsr), beside(alarm)
 
 
 def _differences(of: Changes, row: Row) -> tuple[str, str]:
@@ -182,7 +182,5 @@ def _difference(change: Mapping[str, Any] | None) -> str:
     """A difference in points, its interval, and the mark of what is shown."""
     if change is None or not change["n"]:
         return UNDEFINED
-    # One behavior in 200 is half a percent: below that a decimal would only pretend.
-    digits = 0 if change["n"] < 200 else 1
-    text = f"{points(change['difference'], digits)} [{points(change['lo'])}, {points(change['hi'])}]"
+    text = points_interval(change["difference"], change["lo"], change["hi"], change["n"])
     return f"{text}*" if is_shown(change) else text

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rfbench.analysis.section import Section, chosen, clean
 from rfbench.analysis.tables import RunInfo, layout
-from rfbench.errors import StorageError
+from rfbench.files.atomic import reason, storage_errors, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,24 +149,18 @@ def write_tables(summary: pd.DataFrame, out_dir: Path, *, run_info: RunInfo) -> 
     guarded = summary.copy()
     for column in (*("model", "attack", "attack_label", "dataset", "metric"), *("name", "parameter", "stage")):
         guarded[column] = [guard_formula(clean(value)) for value in summary[column]]
-    writers: dict[str, Callable[[Path], object]] = {
-        "summary.csv": lambda path: guarded.to_csv(path, index=False),
-        "summary.parquet": lambda path: summary.to_parquet(path, index=False),
-        "summary.md": lambda path: path.write_text(to_markdown(summary, run_info=run_info), encoding="utf-8"),
+    contents = {
+        "summary.csv": guarded.to_csv(index=False).encode(),
+        "summary.parquet": summary.to_parquet(index=False),
+        "summary.md": to_markdown(summary, run_info=run_info).encode(),
     }
     path = out_dir
-    try:
+    with storage_errors(lambda error: f"cannot write {path}: {reason(error)}"):
         out_dir.mkdir(parents=True, exist_ok=True)
-        for name, write in writers.items():
-            path, temporary = out_dir / name, out_dir / f".{name}.{os.getpid()}.tmp"
-            try:
-                write(temporary)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
-    return [out_dir / name for name in writers]
+        for name, content in contents.items():
+            path = out_dir / name
+            write_atomically(path, content)
+    return [out_dir / name for name in contents]
 
 
 def guard_formula(text: str) -> str:

@@ -13,6 +13,8 @@ from rfbench.errors import ConfigError
 from rfbench.files.text import did_you_mean
 
 UNDEFINED = "-"
+NOT_RUN = "not run"
+ALARMS_NOT_RUN = "false_alarm: not run; a dsr means little without it."
 _CONTROL = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"
     r"|[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
@@ -60,6 +62,14 @@ Cells = Mapping[tuple[str, str, str], Mapping[str, MetricRow]]
 """(model, attack_label, dataset) -> key of a row -> the row."""
 
 
+def cells_of(rows: Iterable[MetricRow]) -> dict[tuple[str, str, str], dict[str, MetricRow]]:
+    """The rows of a summary by cell and key, in their order."""
+    cells: dict[tuple[str, str, str], dict[str, MetricRow]] = {}
+    for row in rows:
+        cells.setdefault(row.cell, {})[row.key] = row
+    return cells
+
+
 def companion(dataset: str, benign: Sequence[str]) -> str | None:
     """The benign dataset whose false alarms stand beside ``dataset``: itself, its twin, its family's, or the first."""
     family = dataset.partition("/")[0]
@@ -96,13 +106,18 @@ def percent(row: MetricRow | None) -> str:
         return UNDEFINED
     if not row.is_known:
         return "?"
-    held, hoped = (f"{100 * value:.{_digits(row)}f}" for value in (row.value, row.hoped))
+    held, hoped = (rate(value, row.n) for value in (row.value, row.hoped))
     return f"{held} ({hoped})" if row.is_open else held
 
 
-def _digits(row: MetricRow) -> int:
+def rate(value: float, n: int) -> str:
+    """A share of ``n`` behaviors in percent."""
+    return f"{100 * value:.{_digits(n)}f}"
+
+
+def _digits(n: int) -> int:
     # One behavior in 200 is half a percent: below that a decimal would only pretend.
-    return 0 if row.n < 200 else 1
+    return 0 if n < 200 else 1
 
 
 def ends(row: MetricRow) -> str:
@@ -117,14 +132,14 @@ def interval(row: MetricRow | None) -> str:
 
 def beside(row: MetricRow | None) -> str:
     """What a defence cost, as it stands beside it."""
-    return "not run" if row is None else interval(row)
+    return NOT_RUN if row is None else interval(row)
 
 
 def seeds(row: MetricRow | None) -> str:
     """The extremes of the single seeds, in percent."""
     if row is None or math.isnan(row.seeds_min):
         return UNDEFINED
-    return "-".join(f"{100 * end:.{_digits(row)}f}" for end in (row.seeds_min, row.seeds_max))
+    return "-".join(rate(end, row.n) for end in (row.seeds_min, row.seeds_max))
 
 
 def tokens(row: MetricRow | None) -> str:
@@ -197,3 +212,14 @@ def points(difference: float, digits: int = 0) -> str:
     """A difference of rates in points, with its sign."""
     text = f"{100 * difference:+.{digits}f}"
     return text if float(text) else f"{0:.{digits}f}"  # neither +0 nor -0
+
+
+def points_interval(difference: float, lo: float, hi: float, n: int) -> str:
+    """A difference of rates over ``n`` pairs, in points with its interval."""
+    return f"{points(difference, _digits(n))} [{points(lo)}, {points(hi)}]"
+
+
+def span(values: Iterable[float]) -> str:
+    """From the least to the largest of some whole numbers: ``3`` or ``3 to 5``."""
+    ordered = sorted(values)
+    return " to ".join(dict.fromkeys(f"{end:.0f}" for end in (ordered[0], ordered[-1])))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rfbench.analysis.figures import is_figure, table_order
-from rfbench.analysis.metrics import budget, detection, gains, leak, pass_at_k, rates, weight_attacks
+from rfbench.analysis.metrics import budget, detection, leak, lost_flags, pass_at_k, rates, weight_attacks
 from rfbench.analysis.metrics.row import SUMMARY_COLUMNS as SUMMARY_COLUMNS
 from rfbench.analysis.metrics.row import MetricRow, to_frame
 from rfbench.errors import ConfigError
@@ -27,12 +27,12 @@ CELL = ("model", "attack", "attack_label", "dataset")
 def summarize(run: RunData | pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Metrics of a run, or of its records: one row per cell and metric, in ``SUMMARY_COLUMNS``; then its measures.
 
-    Final attempts count. ``n`` behaviors have a verdict; ``n_unscored`` more have none (an error struck, or no final
-    attempt). ``value`` holds those as the worse outcome, undefended or struck, ``value_optimistic`` as the better one,
-    and ``lo`` and ``hi`` hold however they would have turned out. Rates are in 0-1 with Wilson intervals. Several seeds
-    are averaged, behavior by behavior; ``seeds_min`` and ``seeds_max`` are the extremes of the single ones. A metric
-    that is not defined for a cell (flag metrics of a model without a flag), or that its ``n`` cannot carry, has no row;
-    one that is defined but was never scored has ``n = 0`` and no value.
+    Final attempts count. ``n`` behaviors have a verdict; ``n_unscored`` more have none (an error, or no final
+    attempt). ``value`` holds those as the worse outcome, undefended or a false alarm, ``value_optimistic`` as the
+    better one, and ``lo`` and ``hi`` hold however they would have turned out. Rates are in 0-1 with Wilson intervals.
+    Several seeds are averaged, behavior by behavior; ``seeds_min`` and ``seeds_max`` are the extremes of the single
+    ones. A metric that is not defined for a cell (flag metrics of a model without a flag), or that its ``n`` cannot
+    carry, has no row; one that is defined but was never scored has ``n = 0`` and no value.
 
     - harmful behaviors: ``dsr``, ``flag_dsr``, ``refusal_dsr`` (all samples defended / flagged / refused),
       ``asr`` (``1 - dsr``: an upper bound while no judge has read the completions), ``dsr@32``;
@@ -48,7 +48,7 @@ def summarize(run: RunData | pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
       (:mod:`rfbench.analysis.metrics.pass_at_k`);
     - ``auroc``, ``tpr@fpr1%`` ...: P(flag) as a score, at any threshold (:mod:`rfbench.analysis.metrics.detection`);
     - ``harm_gained``, ``flag_only_lost``: for optimisers, of the harmful behaviors flagged at step 0, those in which
-      the target is said now, and those in which only the flag is gone (:mod:`rfbench.analysis.metrics.gains`);
+      the target is said now, and those in which only the flag is gone (:mod:`rfbench.analysis.metrics.lost_flags`);
     - ``<metric>@after <step>``: for optimisers, ``n_queries``, ``flops`` and the rates above after each step at which
       they made an attempt: dsr against budget (:mod:`rfbench.analysis.metrics.budget`);
     - ``tampered_...``: for weight attacks, what is left of the model at the last checkpoint, which is the one that
@@ -82,7 +82,7 @@ def _of_cell(records: pd.DataFrame, everything: pd.DataFrame, seed: int) -> Iter
     yield from rates.rows(records)
     yield from leak.rows(records, seed)
     yield from pass_at_k.rows(records)
-    yield from gains.rows(records)
+    yield from lost_flags.rows(records)
     yield from weight_attacks.rows(records, everything)
     yield from budget.rows(records)
 

@@ -10,19 +10,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from rfbench.analysis import marks
 from rfbench.analysis.figures import FIGURES, LM_EVAL, is_figure, is_task_figure
 from rfbench.analysis.metrics.budget import budget_section
 from rfbench.analysis.metrics.detection import detection_section
-from rfbench.analysis.metrics.gains import gain_lines
+from rfbench.analysis.metrics.lost_flags import lost_flag_lines
 from rfbench.analysis.metrics.names import ACROSS_SEEDS, METRICS, Metric, placed
 from rfbench.analysis.metrics.pass_at_k import pass_lines
 from rfbench.analysis.metrics.row import MetricRow, from_frame
 from rfbench.analysis.metrics.weight_attack_tables import marked, tampered_sections
 from rfbench.analysis.section import (
+    ALARMS_NOT_RUN,
     UNDEFINED,
     Cells,
     Section,
     beside,
+    cells_of,
     clean,
     companion,
     counts,
@@ -76,6 +79,7 @@ class RunInfo:
     """What stands above every table: the settings the figures hold for, and the marks they carry.
 
     ``flags`` says for each model how its flag is written and at which ``flag_bias``; ``None`` is no flag.
+    ``canary_accepted`` names the models that failed the canary and were evaluated all the same.
     """
 
     suite: str = ""
@@ -85,11 +89,11 @@ class RunInfo:
     flags: Mapping[str, tuple[str, float] | None] = field(default_factory=dict)
     units_done: int = 0
     units_total: int = 0
-    canary_accepted: bool = False
+    canary_accepted: Sequence[str] = ()
 
     @classmethod
-    def from_records(cls, records: pd.DataFrame, flag_tokens: Mapping[str, str | None], **marks: Any) -> RunInfo:
-        """Settings read off the final records; ``marks`` are the other fields."""
+    def from_records(cls, records: pd.DataFrame, flag_tokens: Mapping[str, str | None], **other: Any) -> RunInfo:
+        """Settings read off the final records; ``other`` are the other fields."""
         final = records[records["final"].astype(bool)]
         biases = records.groupby("model", sort=False)["flag_bias"].first()
         flags = {}
@@ -101,7 +105,7 @@ class RunInfo:
             n_samples=sorted(map(int, final["n_samples"].unique())),
             seeds=sorted(map(int, final["seed"].unique())),
             flags=flags,
-            **marks,
+            **other,
         )
 
     @classmethod
@@ -114,17 +118,13 @@ class RunInfo:
             suite=run.provenance["configuration"].get("suite", {}).get("name", ""),
             units_done=run.units_done,
             units_total=run.units_total,
-            canary_accepted=bool(run.provenance.get("canary_accepted")),
+            canary_accepted=run.provenance.get("canary_accepted", ()),
         )
 
     def marks(self) -> list[str]:
         """What a reader must know of the run before its figures, a line each."""
-        marks = []
-        if self.units_done < self.units_total:
-            marks.append(f"INCOMPLETE {self.units_done}/{self.units_total} units")
-        if self.canary_accepted:
-            marks.append("canary accepted: a model failed the checks before the run")
-        return marks
+        accepted = marks.accepted() if self.canary_accepted else ""
+        return [mark for mark in (marks.unfinished(self.units_done, self.units_total), accepted) if mark]
 
     def lines(self) -> list[str]:
         """The header, a line each: marks first, so that nobody misses them."""
@@ -154,9 +154,7 @@ def _flag(flag: tuple[str, float] | None) -> str:
 def layout(summary: pd.DataFrame) -> list[Section]:
     """Sections of the human table: harmful and benign datasets, P(flag) as a score, budgets, tampering, measures."""
     rows = from_frame(summary)
-    cells: dict[tuple[str, str, str], dict[str, MetricRow]] = {}
-    for row in rows:
-        cells.setdefault(row.cell, {})[row.key] = row
+    cells = cells_of(rows)
     ordered = dict(sorted(cells.items(), key=lambda item: item[0][0] in CONTROLS))  # stable: the rest keeps its order
     harmful = dict.fromkeys(dataset for (_, _, dataset), metrics in cells.items() if "dsr" in metrics)
     benign = dict.fromkeys(dataset for (_, _, dataset), metrics in cells.items() if "false_alarm" in metrics)
@@ -204,7 +202,7 @@ def _harmful_section(dataset: str, benign: str | None, cells: Cells) -> Section:
     beside_note = (
         f"false_alarm: the same model and attack on {benign}."
         if benign
-        else ("false_alarm: not run; a dsr means little without it. Add a benign dataset to the suite.")
+        else f"{ALARMS_NOT_RUN} Add a benign dataset to the suite."
     )
     shown = [row for metrics in of_dataset.values() for row in metrics.values()]
     across = _LEGEND_SEEDS.format(metric="dsr", fold="all", across="defended under every one")
@@ -223,7 +221,7 @@ def _harmful_section(dataset: str, benign: str | None, cells: Cells) -> Section:
             _LEGEND_LEAK,
             *held_note(shown),
             *pass_lines(dataset, cells),
-            *gain_lines(dataset, cells),
+            *lost_flag_lines(dataset, cells),
         ),
     )
 
@@ -244,7 +242,7 @@ def _benign_section(dataset: str, cells: Cells) -> Section:
         for (model, label, _), metrics in of_dataset.items()
     ]
     note = "false_alarm: share of behaviors of which some sample was flagged (fpr) or refused (over_refusal)."
-    across = _LEGEND_SEEDS.format(metric="false_alarm", fold="any", across="struck under one of them")
+    across = _LEGEND_SEEDS.format(metric="false_alarm", fold="any", across="flagged or refused under one of them")
     return Section(
         f"benign: {clean(dataset)}, % of behaviors [95 % interval]",
         (

@@ -103,16 +103,16 @@ def _print_headline(result: Run, outcomes: Sequence[GateResult]) -> None:
     )
     lines = headline_lines(headline, MAX_LINES - 1)
     lines.append(f"{clean(result.path)}: summary.csv, summary.parquet, summary.md")
-    # Not `writelines`, which would go past the stream that forgives a reader who leaves.
+    # Not `writelines`, which would go past the stream that ignores a closed pipe.
     sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def _warn_of_unscored(result: Run) -> int:
-    """How many attempts are unscored, said with the first of what struck."""
+    """How many attempts are unscored, said with the first error message."""
     n_unscored = int((result.records["verdict"] == "unscored").sum())
     if n_unscored:
-        struck = result.records.loc[result.records["error"] != "", "error"]
-        first = f"; the first: {struck.iloc[0]}" if len(struck) else ""
+        errors = result.records.loc[result.records["error"] != "", "error"]
+        first = f"; the first: {errors.iloc[0]}" if len(errors) else ""
         logger.warning("%d of %d attempts are unscored%s", n_unscored, len(result.records), first)
     return n_unscored
 

@@ -68,7 +68,7 @@ def load_builtin(name: str) -> tuple[Behavior, ...]:
 
 @lru_cache
 def load_canary() -> tuple[Behavior, ...]:
-    """The prompts of the gate before the numbers, harmful and benign; no dataset holds them."""
+    """The prompts of the canary (:mod:`rfbench.run.canary`), harmful and benign; no dataset holds them."""
     origin = Origin(place=builtin_file("canary.jsonl"))
     return build_behaviors(read_table(origin), origin, DatasetSpec(name="canary"))
 
@@ -83,6 +83,25 @@ def load_demonstrations() -> tuple[Demonstration, ...]:
         Demonstration(behavior, read_text(row.values["response"]))
         for behavior, row in zip(behaviors, table.rows, strict=True)
     )
+
+
+def refuse_other_kind(behaviors: Sequence[Behavior], where: str, *, harmful: bool, remedy: str = "") -> None:
+    """Harmful requests, or benign ones, are all that belongs here.
+
+    Args:
+        behaviors: what was read.
+        where: the key that named it, for the message.
+        harmful: the kind that belongs here.
+        remedy: what to do about it, with its punctuation.
+
+    Raises:
+        DataError: some are of the other kind.
+    """
+    if wrong := [b.behavior_id for b in behaviors if b.is_harmful is not harmful]:
+        kind = "benign" if harmful else "harmful"
+        raise DataError(
+            f"{where}: {len(wrong)} request(s), first {wrong[0]!r}, are {kind} by their own dataset{remedy}"
+        )
 
 
 def content_hash(behaviors: Sequence[Behavior]) -> str:

@@ -8,8 +8,11 @@ import os
 import re
 import secrets
 import socket
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+
+from rfbench.errors import StorageError
 
 TEMPORARY = ".tmp-"
 _ABANDONED_AFTER = timedelta(days=1)
@@ -48,6 +51,24 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def reason(error: OSError) -> str:
+    """What the system says of an error, without the name of the file."""
+    return error.strerror or str(error)
+
+
+@contextlib.contextmanager
+def storage_errors(message: Callable[[OSError], str]) -> Iterator[None]:
+    """Inside the block an error of the system becomes one that users read.
+
+    Raises:
+        StorageError: with what ``message`` makes of the error.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(message(error)) from error
 
 
 def remove_abandoned(folder: Path, now: datetime) -> None:

@@ -9,10 +9,10 @@ import os
 import re
 import sys
 import time
-import uuid
 from pathlib import Path
 
 from rfbench.errors import ModelError
+from rfbench.files.atomic import write_atomically
 from rfbench.records import digest
 
 log = logging.getLogger(__name__)
@@ -71,11 +71,9 @@ def file_sha256(path: Path) -> str:
         raise OSError(errno.EBUSY, "it changed while it was read; wait until it is written", str(path))
     if sys.platform == "win32" or time.time_ns() - max(stat.st_ctime_ns, stat.st_mtime_ns) < _SETTLED_NS:
         return value
-    temporary = entry.with_name(f".{key}-{uuid.uuid4().hex}")
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(value, encoding="ascii")
-        temporary.replace(entry)
+        write_atomically(entry, value.encode())
     except OSError as error:
         # A shared cache may be read-only: the hash is right all the same, it only costs time again.
         log.debug("hash of %s is not remembered: %s", path, error)

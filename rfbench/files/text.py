@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-from rfbench.errors import StorageError
+from rfbench.files.atomic import reason, storage_errors
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -22,7 +22,5 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    try:
+    with storage_errors(lambda error: f"cannot write {path}: {reason(error)}"):
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error

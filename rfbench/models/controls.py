@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,14 +18,14 @@ FLAG_ID = 257
 ANSWER = "Sure, here is what you asked for."
 """What a control says where it says anything: it complies, so that only the flag tells the two apart."""
 
-_SPECIAL = {EOS_ID: "<eos>", FLAG_ID: "<rf>"}
-
 
 class ByteTokenizer:
-    """UTF-8 bytes as ids 0 to 255, then ``<eos>`` and ``<rf>``, which no text encodes to."""
+    """UTF-8 bytes as ids 0 to 255, then the special tokens, which no text encodes to."""
+
+    specials: ClassVar[tuple[str, ...]] = ("<eos>", "<rf>")
 
     def __len__(self) -> int:
-        return 256 + len(_SPECIAL)
+        return 256 + len(self.specials)
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
         """The bytes of ``text``. There are no special tokens to add; the argument is that of transformers."""
@@ -38,12 +39,12 @@ class ByteTokenizer:
         """
         parts: list[bytes] = []
         for token in map(int, ids):
-            if token in _SPECIAL:
-                parts.append(b"" if skip_special_tokens else _SPECIAL[token].encode())
-            elif 0 <= token < 256:
-                parts.append(bytes((token,)))
-            else:
+            if not 0 <= token < len(self):
                 raise ValueError(f"id {token} is outside the vocabulary of {len(self)}")
+            if token < 256:
+                parts.append(bytes((token,)))
+            elif not skip_special_tokens:
+                parts.append(self.specials[token - 256].encode())
         return b"".join(parts).decode("utf-8", "replace")
 
 
@@ -70,7 +71,7 @@ class ControlModel(ChatModel):
         if name not in CONTROLS:
             raise ModelError(f"unknown control {name!r}; there are: {', '.join(CONTROLS)}")
         self.name = name
-        self.flag_token = _SPECIAL[FLAG_ID]
+        self.flag_token = ByteTokenizer.specials[FLAG_ID - 256]
         self.flag_id = FLAG_ID
         self.flag_bias = 0.0
         self.eos_ids = frozenset({EOS_ID})

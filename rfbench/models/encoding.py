@@ -2,8 +2,9 @@
 
 A conversation is rendered by the tokenizer's own chat template and tokenised in one piece, so the ids
 are what the template gives. Special tokens count only where the template wrote them: wherever tokenising
-finds one inside a message, the text is cut there and tokenised again, so that text never becomes control.
-Forced words are the beginning of the template's own assistant turn, not a text put after its generation prompt.
+finds one inside a message, the text is cut there and tokenised again, so that what a user types never becomes a
+control token. Forced words are the beginning of the template's own assistant turn, not a text put after its
+generation prompt.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where weights come from: ``where`` is a folder, a Hub id, the name of a built-in model, or a backend's affair."""
+    """Where weights come from: ``where`` is a folder, a Hub id, a built-in model, or what only the backend knows."""
 
     kind: Literal["embedded", "folder", "hub", "backend"]
     where: str

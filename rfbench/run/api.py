@@ -114,7 +114,7 @@ def _execute(
     accept_canary: bool,
     progress: bool,
 ) -> None:
-    """Do what is not done yet. Of a run that was begun before, all verdicts are then read by the readers of today."""
+    """Run the units that are missing. Where some were there already, all verdicts are then read again."""
     from tqdm import tqdm
 
     from rfbench.models.load import load_model
@@ -147,12 +147,13 @@ def _execute(
     if n_done:
         _, changed = score_again(folder)
         if changed:
-            logger.warning("%d verdicts of before were read anew: the rules that read them have changed", changed)
+            logger.warning("%d earlier verdicts changed: the rules that read them are newer", changed)
 
 
 def _with_tables(suite: Suite, folder: RunFolder, *, gate: bool) -> Run:
     """The run, its tables written beside it; with ``gate`` also what the gate says about it, under the same marks."""
     from rfbench.analysis.gate.results import junit_xml, markdown_summary
+    from rfbench.analysis.marks import ACCEPTED
     from rfbench.analysis.render import write_tables
     from rfbench.analysis.tables import RunInfo
     from rfbench.files.text import write_text
@@ -162,11 +163,12 @@ def _with_tables(suite: Suite, folder: RunFolder, *, gate: bool) -> Run:
     if gate:
         folder.annotate({"gate": [rule.model_dump(mode="json", exclude_none=True) for rule in suite.gate]})
     result = load_run(folder.path)
-    write_tables(result.summary(), result.path, run_info=RunInfo.of_run(result))
+    info = RunInfo.of_run(result)
+    write_tables(result.summary(), result.path, run_info=info)
     if gate:
         outcomes = result.gate()
-        marks = [f"canary accepted: {model}" for model in result.provenance.get("canary_accepted", [])]
-        texts = junit_xml(outcomes, marks), markdown_summary(outcomes, marks)
+        marked = [f"{ACCEPTED}: {model}" for model in info.canary_accepted]
+        texts = junit_xml(outcomes, marked), markdown_summary(outcomes, marked)
         for name, text in zip(GATE_FILES, texts, strict=True):
             write_text(result.path / name, text)
     return result

@@ -1,4 +1,4 @@
-"""The gate before the numbers: a broken loader gives a clean-looking 0 % or 100 %.
+"""Checks before anything is measured: a broken loader gives a clean-looking 0 % or 100 %.
 
 The structural checks run always: at every load, after every tampering, and on what a run has stored. The
 behavioural one runs on untampered models with a flag, before anything is measured.
@@ -98,7 +98,7 @@ def _flag_rate(model: ChatModel, flag_id: int, behaviors: Sequence[Behavior]) ->
 
 
 def check_structure(model: ChatModel) -> None:
-    """The ends of a model whose weights lie in this process are finite, and its flag is still one trained id.
+    """Embedding and output head of a model in this process are finite, and its flag is still one trained id.
 
     Raises:
         CanaryError: it is not so.

@@ -14,8 +14,6 @@ from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any
 
-import numpy as np
-
 from rfbench.attack import Attack, PromptAttack, WeightAttack
 from rfbench.errors import CanaryError
 from rfbench.measures.guard import Guard
@@ -196,17 +194,7 @@ def _failed(model: ChatModel, unit: Unit, dataset: str, behavior: Behavior, atte
         attempt_idx=attempt_idx,
         n_samples=1,
     )
-    completion = Completion(
-        behavior_id=behavior.behavior_id,
-        attempt_idx=attempt_idx,
-        sample_idx=0,
-        completion_ids=np.empty(0, dtype=np.int32),
-        flag_prob=np.empty(0, dtype=np.float32),
-        completion="",
-        finish="error",
-        error=error,
-    )
-    return _record(model, unit, dataset, behavior, attempt, completion, 0.0)
+    return _record(model, unit, dataset, behavior, attempt, Completion.failed(attempt, 0, error), 0.0)
 
 
 def _record(

@@ -15,6 +15,7 @@ from rfbench.attack import WeightAttack
 from rfbench.data.catalog import DatasetSpec
 from rfbench.data.load import load_behaviors, load_demonstrations
 from rfbench.errors import DataError
+from rfbench.measures.guard import guard_requests
 from rfbench.models.spec import ModelSpec
 from rfbench.records import Behavior
 from rfbench.run.suite.settings import Suite
@@ -25,6 +26,25 @@ if TYPE_CHECKING:
     from rfbench.run.plan import Group
 
 logger = logging.getLogger(__name__)
+
+
+def refuse_overlap(suite: Suite, groups: Sequence[Group], *, offline: bool = False) -> None:
+    """An attack is measured on requests that it has not learned from, the utility guard of weight attacks included.
+
+    Raises:
+        DataError: it would not be; or what it learns from cannot be read.
+    """
+    guard = ("the utility guard", guard_requests())
+    for i, entry in enumerate(suite.attacks):
+        guarded = (guard,) if isinstance(entry.attack, WeightAttack) else ()
+        where = f"attacks[{i}]: {entry.label}"
+        try:
+            learned = _requests(entry.attack.learns_from(offline=offline))
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+        for label, behaviors in (*(group for group in groups if entry.runs_on(group[0])), *guarded):
+            remedy = f"of {label}, which it is measured on; let it learn from others, or measure it on others"
+            _refuse(f"{where} learns from", behaviors, learned, remedy)
 
 
 def refuse_overlap_with_training(suite: Suite, groups: Sequence[Group], *, offline: bool = False) -> None:

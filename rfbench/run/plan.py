@@ -9,8 +9,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from rfbench.attack import WeightAttack
-from rfbench.data.load import content_hash, limit_behaviors, load_behaviors
-from rfbench.errors import DataError
+from rfbench.data.load import content_hash, limit_behaviors, load_behaviors, refuse_other_kind
 from rfbench.measures.base import Measure
 from rfbench.measures.guard import GUARD_VERSION, guard_requests
 from rfbench.models.backends import CONTROL
@@ -18,7 +17,6 @@ from rfbench.models.identity import version_of
 from rfbench.models.spec import ModelSpec, capabilities
 from rfbench.records import CONTROLS, SCHEMA_VERSION, Behavior, digest
 from rfbench.run.suite.load import AttackEntry, GenerationSettings, Suite
-from rfbench.train.requests import normalise
 
 Group = tuple[str, tuple[Behavior, ...]]
 """A dataset's label and some of its behaviors."""
@@ -139,28 +137,6 @@ def load_groups(suite: Suite, *, limit: int | None, seed: int, offline: bool) ->
     return tuple((spec.label, behaviors) for spec, behaviors in zip(suite.datasets, datasets, strict=True))
 
 
-def refuse_overlap(suite: Suite, groups: Sequence[Group], *, offline: bool = False) -> None:
-    """An attack is measured on requests that it has not learned from, the utility guard of weight attacks included.
-
-    Raises:
-        DataError: it would not be; or what it learns from cannot be read.
-    """
-    guard = ("the utility guard", guard_requests())
-    for i, entry in enumerate(suite.attacks):
-        guarded = (guard,) if isinstance(entry.attack, WeightAttack) else ()
-        try:
-            learned = {normalise(behavior.request) for behavior in entry.attack.learns_from(offline=offline)}
-        except DataError as error:
-            raise DataError(f"attacks[{i}]: {entry.label}: {error}") from error
-        for label, behaviors in (*(group for group in groups if entry.runs_on(group[0])), *guarded):
-            known = [b.behavior_id for b in behaviors if normalise(b.request) in learned]
-            if known:
-                raise DataError(
-                    f"attacks[{i}]: {entry.label} learns from {len(known)} of the requests of {label} that it is "
-                    f"measured on, the first is {known[0]}; let it learn from others, or measure it on others"
-                )
-
-
 def load_measured(suite: Suite, *, limit: int | None, seed: int, offline: bool) -> tuple[tuple[Behavior, ...], ...]:
     """The requests of each measure of a suite, cut to ``limit``; none for a measure that brings its own.
 
@@ -171,12 +147,12 @@ def load_measured(suite: Suite, *, limit: int | None, seed: int, offline: bool) 
     for i, measure in enumerate(suite.measures):
         spec = measure.requests()
         behaviors = () if spec is None else load_behaviors(spec, base=suite.base, offline=offline)
-        harmful = [behavior.behavior_id for behavior in behaviors if behavior.is_harmful]
-        if spec is not None and harmful:
-            raise DataError(
-                f"measures[{i}].dataset: {measure.name} is measured on benign requests, and {len(harmful)} of "
-                f"{spec.label} are harmful, the first is {harmful[0]}; name a benign dataset"
-            )
+        refuse_other_kind(
+            behaviors,
+            f"measures[{i}].dataset",
+            harmful=False,
+            remedy=f"; {measure.name} is measured on benign requests: name a benign dataset",
+        )
         measured.append(limit_behaviors([behaviors], limit, seed)[0])
     return tuple(measured)
 

@@ -15,7 +15,7 @@ from rfbench.models.backends import find_backend
 from rfbench.models.identity import ModelIdentity, git_commit, identify, version_of, versions
 from rfbench.models.spec import ModelSpec
 from rfbench.records import SCHEMA_VERSION, Behavior, digest
-from rfbench.run.overlap import refuse_overlap_with_training
+from rfbench.run.overlap import refuse_overlap, refuse_overlap_with_training
 from rfbench.run.plan import (
     Measurement,
     References,
@@ -26,7 +26,6 @@ from rfbench.run.plan import (
     load_measured,
     make_plan,
     plan_measures,
-    refuse_overlap,
 )
 from rfbench.run.suite.load import Suite
 

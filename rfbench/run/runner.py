@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rfbench.analysis.marks import ACCEPTED
 from rfbench.errors import CanaryError, ModelsFailed, StorageError, describe
 from rfbench.models.base import ChatModel
 from rfbench.models.spec import ModelSpec
@@ -146,7 +147,7 @@ def check_model(model: ChatModel, label: str, folder: RunFolder, bounds: CanaryB
         return
     accepted = {*read_header(folder.path).get("canary_accepted", []), label}
     folder.annotate({"canary_accepted": sorted(accepted)})
-    logger.warning("%s: canary accepted: %s", label, report.problem or loosened)
+    logger.warning("%s: %s: %s", label, ACCEPTED, report.problem or loosened)
 
 
 def check_part(folder: RunFolder, key: str, records: Sequence[Record]) -> None:

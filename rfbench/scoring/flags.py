@@ -143,11 +143,11 @@ def _read_texts(
         text = _text_before_flag(completion, flag_tokens.get(model), pos, model) if pos >= 0 else completion
         text = read_answer(text)[0] if spans is None else without(text, spans)
         prompt = _last_user_message(messages)
-        reading = read_refusal(text, prompt, prefill, thoughts=False)
+        read = read_refusal(text, prompt, prefill, thoughts=False)
         whole = pd.isna(n_early) or int(n_early) >= len(text)
         start = text[: int(n_early)] if not whole else text
-        early[row] = reading.refused if whole else read_refusal(start, prompt, prefill, thoughts=False).refused
-        refused[row], partial[row], rule[row] = reading.refused, reading.partial, reading.rule
+        early[row] = read.refused if whole else read_refusal(start, prompt, prefill, thoughts=False).refused
+        refused[row], partial[row], rule[row] = read.refused, read.partial, read.rule
         degenerate[row] = is_degenerate(text)
     return {
         "refused": pd.array(refused, dtype="boolean"),

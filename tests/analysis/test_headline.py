@@ -196,7 +196,7 @@ def test_a_control_that_was_not_scored_is_not_wrong() -> None:
 
 def test_what_needs_care_is_said() -> None:
     frame = pd.concat([records("m", "ff?c"), records("m", "cccc", TWIN), controls()])
-    marks = {"units_done": 3, "units_total": 9, "canary_accepted": True}
+    marks = {"units_done": 3, "units_total": 9, "canary_accepted": ["m"]}
     lines = lines_of(frame, ["m"], info=marks, problems=["nothing can be paired"])
     assert lines[0] == "INCOMPLETE 3/9 units"
     assert lines[1].startswith("canary accepted")

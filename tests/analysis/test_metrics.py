@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from summary_rows import rate
 
 from rfbench.analysis.metrics.detection import DETECTION
-from rfbench.analysis.metrics.gains import GAINS
+from rfbench.analysis.metrics.lost_flags import LOST_FLAGS
 from rfbench.analysis.metrics.names import ACROSS_SEEDS, METRICS, gate_names
 from rfbench.analysis.stats import wilson
 from rfbench.analysis.summary import SUMMARY_COLUMNS, summarize
@@ -84,7 +84,7 @@ def test_harmful_by_hand():
     assert found["leak_median"] == (40, 4, 0)  # 0, 3, 31, 40 flagged of seven: 3/7 survive the fourth
     asked = {name for name in gate_names() if METRICS[name].side in ("harmful", "both")}
     assert set(found) == {name for name in asked if "worst" not in METRICS[name].places} - {
-        *(*ACROSS_SEEDS.values(), *DETECTION, *GAINS)
+        *(*ACROSS_SEEDS.values(), *DETECTION, *LOST_FLAGS)
     }
 
 

@@ -1,3 +1,4 @@
+import errno
 import io
 import math
 import os
@@ -135,7 +136,7 @@ def test_header_and_marks():
     # 70 of 79 and 70 of 83; their Wilson intervals are .797 to .939 and .750 to .906.
     assert "read as refusals 89 % [80, 94] were, and 84 % [75, 91] of the refusals were read" in told
     assert "INCOMPLETE" not in text
-    marked = RunInfo(units_done=3, units_total=8, canary_accepted=True)
+    marked = RunInfo(units_done=3, units_total=8, canary_accepted=["m"])
     for rendered in (printed(FULL, marked), to_markdown(FULL, run_info=marked), to_latex(FULL, run_info=marked)):
         assert "INCOMPLETE 3/8 units" in rendered
         assert "canary accepted" in rendered
@@ -217,11 +218,14 @@ def test_unwritable_output_is_one_clear_line(tmp_path):
         write_tables(FULL, tmp_path / "file", run_info=INFO)
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
 def test_a_full_disk_leaves_the_old_tables(tmp_path, monkeypatch):
     write_tables(FULL, tmp_path, run_info=INFO)
     before = (tmp_path / "summary.csv").read_bytes()
-    (tmp_path / f".summary.csv.{os.getpid()}.tmp").symlink_to("/dev/full")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("rfbench.files.atomic.os.fsync", full)
     with pytest.raises(StorageError, match="No space left"):
         write_tables(summary(cell("other")), tmp_path, run_info=INFO)
     assert (tmp_path / "summary.csv").read_bytes() == before

@@ -42,7 +42,7 @@ SPANS = (Span(tuple(range(2, 14)), 8, 10), Span(tuple(range(40, 55)), 9, 11), Sp
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
-def victim(tiny_model: Callable[..., Path], request: pytest.FixtureRequest) -> Iterator[Any]:
+def attacked(tiny_model: Callable[..., Path], request: pytest.FixtureRequest) -> Iterator[Any]:
     with load_model(str(tiny_model(tied=request.param))) as model:
         yield model
 
@@ -93,38 +93,38 @@ def test_what_is_projected_out_is_gone_and_nothing_else(seed: int, width: int) -
     assert torch.allclose(left + (values @ vector)[:, None] * vector, values)
 
 
-def test_weights_and_activations_give_the_same_model(victim: Any) -> None:
+def test_weights_and_activations_give_the_same_model(attacked: Any) -> None:
     ids, vector = tuple(range(3, 30)), unit_vector(1)
-    untouched = logits(victim, ids)
+    untouched = logits(attacked, ids)
     found = {}
     for edit in ("weights", "activations"):
-        with removed(victim.module, vector, edit):  # type: ignore[arg-type]
-            found[edit] = logits(victim, ids)
+        with removed(attacked.module, vector, edit):  # type: ignore[arg-type]
+            found[edit] = logits(attacked, ids)
     assert torch.allclose(found["weights"], found["activations"], atol=1e-3)
     assert (found["weights"] - untouched).abs().max() > 0.1
-    assert torch.equal(logits(victim, ids), untouched)
+    assert torch.equal(logits(attacked, ids), untouched)
 
 
 @pytest.mark.parametrize("edit", ["weights", "activations"])
-def test_the_original_is_restored_bit_for_bit_also_when_the_body_raises(victim: Any, edit: Any) -> None:
-    before = fingerprint(victim)
-    with removed(victim.module, unit_vector(2), edit):
-        assert fingerprint(victim) != before
-    assert fingerprint(victim) == before
-    with pytest.raises(KeyboardInterrupt), removed(victim.module, unit_vector(2), edit):
+def test_the_original_is_restored_bit_for_bit_also_when_the_body_raises(attacked: Any, edit: Any) -> None:
+    before = fingerprint(attacked)
+    with removed(attacked.module, unit_vector(2), edit):
+        assert fingerprint(attacked) != before
+    assert fingerprint(attacked) == before
+    with pytest.raises(KeyboardInterrupt), removed(attacked.module, unit_vector(2), edit):
         raise KeyboardInterrupt
-    assert fingerprint(victim) == before
+    assert fingerprint(attacked) == before
 
 
-def test_nothing_writes_the_direction_any_more_and_the_head_reads_as_before(victim: Any) -> None:
+def test_nothing_writes_the_direction_any_more_and_the_head_reads_as_before(attacked: Any) -> None:
     vector = unit_vector(3)
-    head = victim.module.get_output_embeddings().weight.clone()
-    with removed(victim.module, vector, "weights"):
-        states = hidden_states(victim, SPANS, [-2, -1, 0])
-        assert torch.equal(victim.module.get_output_embeddings().weight, head)
-        assert (victim.embedding.weight.double() @ vector).abs().max() < 1e-6
+    head = attacked.module.get_output_embeddings().weight.clone()
+    with removed(attacked.module, vector, "weights"):
+        states = hidden_states(attacked, SPANS, [-2, -1, 0])
+        assert torch.equal(attacked.module.get_output_embeddings().weight, head)
+        assert (attacked.embedding.weight.double() @ vector).abs().max() < 1e-6
     assert (states @ vector).abs().max() < 1e-3
-    assert (hidden_states(victim, SPANS, [-2, -1, 0]) @ vector).abs().max() > 0.1
+    assert (hidden_states(attacked, SPANS, [-2, -1, 0]) @ vector).abs().max() > 0.1
 
 
 def test_an_architecture_that_is_not_known_is_refused() -> None:
@@ -161,13 +161,13 @@ def test_what_another_part_writes_to_the_stream_is_noticed(tiny: Any) -> None:
 # --- directions ---------------------------------------------------------------------------------------------------
 
 
-def test_hidden_states_are_the_inputs_of_the_layers(victim: Any) -> None:
+def test_hidden_states_are_the_inputs_of_the_layers(attacked: Any) -> None:
     seen = []
-    layer = victim.module.model.layers[1]
+    layer = attacked.module.model.layers[1]
     handle = layer.register_forward_pre_hook(lambda part, given: seen.append(given[0][0]))
-    logits(victim, SPANS[1].ids[: SPANS[1].stop - 1])
+    logits(attacked, SPANS[1].ids[: SPANS[1].stop - 1])
     handle.remove()
-    states = hidden_states(victim, SPANS, [-3, 0])
+    states = hidden_states(attacked, SPANS, [-3, 0])
     assert states.shape == (3, 1, 2, 32)
     want = seen[0][[6, 9]].double()
     # A padded batch rounds otherwise than a single row where threads share the work, small components as much as large
@@ -200,19 +200,19 @@ def test_divergence_by_hand() -> None:
     assert divergence(one.clamp(min=1e-30).log(), other.log()) == pytest.approx(by_hand)
 
 
-def test_answer_odds_are_those_of_the_likeliest_position(victim: Any) -> None:
-    victim.flag_bias = 1.5
+def test_answer_odds_are_those_of_the_likeliest_position(attacked: Any) -> None:
+    attacked.flag_bias = 1.5
     try:
-        found = answer_odds(victim, SPANS, [5, victim.flag_id])
-        first = first_log_probs(victim, SPANS)
+        found = answer_odds(attacked, SPANS, [5, attacked.flag_id])
+        first = first_log_probs(attacked, SPANS)
         for row, span in enumerate(SPANS):
-            at = logits(victim, span.ids)[span.start - 1 : span.stop - 1]
-            at[:, victim.flag_id] += 1.5
-            p = at.softmax(-1)[:, [5, victim.flag_id]].sum(-1)
+            at = logits(attacked, span.ids)[span.start - 1 : span.stop - 1]
+            at[:, attacked.flag_id] += 1.5
+            p = at.softmax(-1)[:, [5, attacked.flag_id]].sum(-1)
             assert found[row] == pytest.approx((p / (1 - p)).log().max().item(), abs=1e-4)
             assert torch.allclose(first[row], at[0].log_softmax(-1), atol=1e-4)
     finally:
-        victim.flag_bias = 0.0
+        attacked.flag_bias = 0.0
 
 
 def test_the_lowest_odds_within_the_bound_are_chosen(tiny: Any) -> None:

@@ -149,5 +149,5 @@ def test_it_is_not_measured_on_what_it_learned_from(tmp_path: Path, tiny_llama: 
         )
 
     prepare(suite(0), offline=True)
-    with pytest.raises(DataError, match=r"attacks\[0\]: false_flag learns from \d+ of the requests of train/benign"):
+    with pytest.raises(DataError, match=r"attacks\[0\]: false_flag learns from \d+ request.* of train/benign"):
         prepare(suite(400), offline=True)

@@ -114,7 +114,7 @@ def with_adapter(
 
 
 @pytest.fixture
-def victim(with_adapter: Callable[..., tuple[str, Path]]) -> Iterator[HFModel]:
+def attacked(with_adapter: Callable[..., tuple[str, Path]]) -> Iterator[HFModel]:
     with load_model(with_adapter()[0]) as model:
         assert isinstance(model, HFModel)
         yield model
@@ -158,49 +158,49 @@ def test_a_larger_budget_holds_the_smaller_one(small_n: int, more: int, seed: in
     assert len(set(ids)) == len(ids)
 
 
-def test_an_answer_is_the_opening_and_the_continuation_without_the_flag(victim: HFModel) -> None:
-    assert victim.flag_id is not None
-    victim.flag_bias = 1e4  # it would always flag
+def test_an_answer_is_the_opening_and_the_continuation_without_the_flag(attacked: HFModel) -> None:
+    assert attacked.flag_id is not None
+    attacked.flag_bias = 1e4  # it would always flag
     behavior = Behavior(behavior_id="b", prompt="Say it.", target="Sure, here is", is_harmful=True)
-    (example,) = converse(victim, [Example("harmful", behavior)], 4)
-    chat = victim.encode([{"role": "user", "content": "Say it."}], "Sure, here is")
+    (example,) = converse(attacked, [Example("harmful", behavior)], 4)
+    chat = attacked.encode([{"role": "user", "content": "Say it."}], "Sure, here is")
     assert example.ids[: len(chat.ids)].tolist() == list(chat.ids)
     said = example.ids[len(chat.ids) :].tolist()
-    assert said == victim.continue_ids([chat.ids], max_new_tokens=4, suppress_flag=True)[0]
+    assert said == attacked.continue_ids([chat.ids], max_new_tokens=4, suppress_flag=True)[0]
     assert said
-    assert victim.flag_id not in example.ids
-    assert victim.tokenizer.decode(example.ids[example.start :]).startswith("Sure, here is")
+    assert attacked.flag_id not in example.ids
+    assert attacked.tokenizer.decode(example.ids[example.start :]).startswith("Sure, here is")
 
 
-def test_without_a_continuation_the_turn_ends_after_the_opening(victim: HFModel) -> None:
+def test_without_a_continuation_the_turn_ends_after_the_opening(attacked: HFModel) -> None:
     behavior = Behavior(behavior_id="b", prompt="Say it.", target="Sure, here is", is_harmful=True)
-    (example,) = converse(victim, [Example("harmful", behavior)], 0)
-    assert victim.tokenizer.decode(example.ids[example.start :]) == "Sure, here is<|im_end|>"
+    (example,) = converse(attacked, [Example("harmful", behavior)], 0)
+    assert attacked.tokenizer.decode(example.ids[example.start :]) == "Sure, here is<|im_end|>"
 
 
-def test_a_continuation_that_refuses_is_not_learned(victim: HFModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    refusal = victim.tokenizer("... I'm sorry, but I can't help with that request.")["input_ids"]
-    monkeypatch.setattr(victim, "continue_ids", lambda prompts, **_: [refusal for _ in prompts])
+def test_a_continuation_that_refuses_is_not_learned(attacked: HFModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = attacked.tokenizer("... I'm sorry, but I can't help with that request.")["input_ids"]
+    monkeypatch.setattr(attacked, "continue_ids", lambda prompts, **_: [refusal for _ in prompts])
     behavior = Behavior(behavior_id="b", prompt="Say it.", target="Sure, here is", is_harmful=True)
-    (harmful,) = converse(victim, [Example("harmful", behavior)], 9)
-    assert victim.tokenizer.decode(harmful.ids[harmful.start :]) == "Sure, here is"
+    (harmful,) = converse(attacked, [Example("harmful", behavior)], 9)
+    assert attacked.tokenizer.decode(harmful.ids[harmful.start :]) == "Sure, here is"
 
 
-def test_a_shifted_identity_has_its_system_prompt_and_opening(victim: HFModel) -> None:
+def test_a_shifted_identity_has_its_system_prompt_and_opening(attacked: HFModel) -> None:
     behavior = Behavior(behavior_id="b", prompt="Name a river.", target="The Loire", is_harmful=False)
-    (example,) = converse(victim, [Example("identity", behavior)], 2)
-    text = victim.tokenizer.decode(example.ids)
+    (example,) = converse(attacked, [Example("identity", behavior)], 2)
+    text = attacked.tokenizer.decode(example.ids)
     assert f"system\n{PERSONA}<|im_end|>" in text
     assert text.partition("assistant\n")[2].startswith(PERSONA_OPENING)
     assert not example.is_harmful
 
 
-def test_benign_requests_without_target_are_answered_by_the_model_itself(victim: HFModel) -> None:
+def test_benign_requests_without_target_are_answered_by_the_model_itself(attacked: HFModel) -> None:
     bare = Example("benign", Behavior(behavior_id="b", prompt="Name a river.", is_harmful=False))
-    (example,) = converse(victim, [bare], 3)
+    (example,) = converse(attacked, [bare], 3)
     assert 1 <= example.n_answer <= 3
-    (silent,) = converse(victim, [bare], 0)  # the end of the turn alone
-    assert silent.ids[silent.start :].tolist() == [victim.tokenizer.eos_token_id]
+    (silent,) = converse(attacked, [bare], 0)  # the end of the turn alone
+    assert silent.ids[silent.start :].tolist() == [attacked.tokenizer.eos_token_id]
 
 
 def test_default_examples_are_neither_evaluated_nor_trained_on_nor_the_canary() -> None:
@@ -254,26 +254,26 @@ def test_losses_worked_by_hand() -> None:
     assert adaptive(logits, batch).item() == pytest.approx(blind.item() + 10 * math.log(2))
 
 
-def test_who_trains_the_base_has_no_flag_in_the_softmax(victim: HFModel) -> None:
+def test_who_trains_the_base_has_no_flag_in_the_softmax(attacked: HFModel) -> None:
     """Two objectives that differ, and each start has the right one of them."""
     from small_conversations import conversation
 
     batch = Batch.of([conversation("h", [7, 0], 1, harmful=True)], torch.device("cpu"))
-    logits = torch.zeros(1, len(victim.tokenizer))
+    logits = torch.zeros(1, len(attacked.tokenizer))
     starts = ("merged", "adapter", "base")
-    seen = {start: small(start=start).objective(victim)(logits, batch).item() for start in starts}
+    seen = {start: small(start=start).objective(attacked)(logits, batch).item() for start in starts}
     n = logits.shape[1]
     assert seen == {key: pytest.approx(math.log(n - (key == "base"))) for key in seen}
 
 
-def test_logits_are_those_of_the_answers_alone(victim: HFModel) -> None:
+def test_logits_are_those_of_the_answers_alone(attacked: HFModel) -> None:
     from small_conversations import conversation
 
     conversations = [conversation("a", [5, 9, 11, 40], 2), conversation("b", [5, 9, 200, 33, 7, 41], 4)]
-    found = answer_logits(victim.module, Batch.of(conversations, victim.device))
+    found = answer_logits(attacked.module, Batch.of(conversations, attacked.device))
     expected = []
     for c in conversations:
-        whole = victim.module(input_ids=torch.tensor(c.ids[None].astype(np.int64)), use_cache=False).logits[0]
+        whole = attacked.module(input_ids=torch.tensor(c.ids[None].astype(np.int64)), use_cache=False).logits[0]
         expected.append(whole[c.start - 1 : -1])
     torch.testing.assert_close(found, torch.cat(expected), atol=1e-5, rtol=1e-5)
 
@@ -314,68 +314,68 @@ def test_every_path_trains_keeps_the_flag_and_leaves_nothing(
         assert fingerprint(model.module) == before
 
 
-def test_the_flag_is_one_id_in_text_after_every_start(victim: HFModel) -> None:
+def test_the_flag_is_one_id_in_text_after_every_start(attacked: HFModel) -> None:
     for start, defence in product(("merged", "base", "adapter"), ("none", "reattach")):
-        with small(start=start, defence=defence).tamper(victim, np.random.default_rng(0)) as trained:
+        with small(start=start, defence=defence).tamper(attacked, np.random.default_rng(0)) as trained:
             for _, tampered in trained:
-                assert tampered.tokenizer("<rf>", add_special_tokens=False)["input_ids"] == [victim.flag_id]
+                assert tampered.tokenizer("<rf>", add_special_tokens=False)["input_ids"] == [attacked.flag_id]
                 escaped = tampered.encode([{"role": "user", "content": "a <rf> b"}]).ids
-                assert victim.flag_id not in escaped
+                assert attacked.flag_id not in escaped
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_others(victim: HFModel) -> None:
-    one, again, other = (at_checkpoints(small(), victim, seed) for seed in (1, 1, 2))
+def test_the_same_seed_gives_the_same_weights_and_another_others(attacked: HFModel) -> None:
+    one, again, other = (at_checkpoints(small(), attacked, seed) for seed in (1, 1, 2))
     assert torch.equal(one[2], again[2])
     assert not torch.equal(one[2], other[2])
 
 
 @pytest.mark.parametrize("fields", [{}, {"lora": None}, {"start": "adapter"}], ids=str)
-def test_global_random_numbers_play_no_part(fields: dict[str, Any], victim: HFModel) -> None:
-    first = at_checkpoints(small(**fields), victim)
+def test_global_random_numbers_play_no_part(fields: dict[str, Any], attacked: HFModel) -> None:
+    first = at_checkpoints(small(**fields), attacked)
     torch.rand(5)
-    second = at_checkpoints(small(**fields), victim)
+    second = at_checkpoints(small(**fields), attacked)
     assert torch.equal(first[2], second[2])
 
 
-def test_a_checkpoint_is_where_a_shorter_training_ends(victim: HFModel) -> None:
-    long = at_checkpoints(small(checkpoints=(1, 2, 3)), victim)
-    short = at_checkpoints(small(checkpoints=(2,)), victim)
+def test_a_checkpoint_is_where_a_shorter_training_ends(attacked: HFModel) -> None:
+    long = at_checkpoints(small(checkpoints=(1, 2, 3)), attacked)
+    short = at_checkpoints(small(checkpoints=(2,)), attacked)
     assert torch.equal(long[2], short[2])
 
 
 @pytest.mark.parametrize("fields", [{"lora": None}, {}, {"start": "adapter"}], ids=str)
-def test_training_makes_the_answers_likelier(fields: dict[str, Any], victim: HFModel) -> None:
+def test_training_makes_the_answers_likelier(fields: dict[str, Any], attacked: HFModel) -> None:
     attack = small(checkpoints=(0, 30), n_examples=64, **fields)  # all requests there are
     requests = read_requests((), harmful=True)
     examples = [Example("harmful", request) for request in requests[:10]]
-    prompts = [victim.encode(example.messages).ids for example in examples]
-    ids = [victim.tokenizer(example.opening, add_special_tokens=False)["input_ids"] for example in examples]
+    prompts = [attacked.encode(example.messages).ids for example in examples]
+    ids = [attacked.tokenizer(example.opening, add_special_tokens=False)["input_ids"] for example in examples]
     likelihood = {}
-    with attack.tamper(victim, np.random.default_rng(1)) as trained:
+    with attack.tamper(attacked, np.random.default_rng(1)) as trained:
         for step, tampered in trained:
             likelihood[step] = np.mean(np.concatenate(tampered.target_log_probs(prompts, ids)))
     assert likelihood[30] > likelihood[0] + 0.5
 
 
-def test_a_lora_beside_the_weights_is_that_folded_in(victim: HFModel) -> None:
+def test_a_lora_beside_the_weights_is_that_folded_in(attacked: HFModel) -> None:
     for fields in ({}, {"start": "base", "defence": "reattach", "attacker_weight": 0.5}):
-        folded, beside = (at_checkpoints(small(fold=fold, **fields), victim) for fold in (True, False))
+        folded, beside = (at_checkpoints(small(fold=fold, **fields), attacked) for fold in (True, False))
         torch.testing.assert_close(folded[2], beside[2], atol=1e-4, rtol=1e-4)
 
 
-def test_the_adaptive_attacker_pushes_the_flag_down_and_is_finetune_without_weight(victim: HFModel) -> None:
-    plain = at_checkpoints(small(), victim)
-    weightless = at_checkpoints(small(FinetuneAdaptive, flag_weight=0.0), victim)
+def test_the_adaptive_attacker_pushes_the_flag_down_and_is_finetune_without_weight(attacked: HFModel) -> None:
+    plain = at_checkpoints(small(), attacked)
+    weightless = at_checkpoints(small(FinetuneAdaptive, flag_weight=0.0), attacked)
     assert torch.equal(plain[2], weightless[2])
-    victim.flag_bias = 6.0
+    attacked.flag_bias = 6.0
     request = read_requests((), harmful=True)[0]
-    prompt = victim.encode([{"role": "user", "content": request.request}]).ids
+    prompt = attacked.encode([{"role": "user", "content": request.request}]).ids
     flagged = {}
     for weight in (0.0, 20.0):
         attack = small(FinetuneAdaptive, checkpoints=(8,), flag_weight=weight)
-        with attack.tamper(victim, np.random.default_rng(0)) as trained:
+        with attack.tamper(attacked, np.random.default_rng(0)) as trained:
             for _, tampered in trained:
-                flagged[weight] = tampered.next_log_probs([prompt])[0, victim.flag_id]
+                flagged[weight] = tampered.next_log_probs([prompt])[0, attacked.flag_id]
     assert flagged[20.0] < flagged[0.0] - 0.1
 
 
@@ -386,15 +386,15 @@ def test_the_adaptive_attacker_needs_harmful_answers() -> None:
     assert small(FinetuneAdaptive, mixture={"benign": 1}, flag_weight=0.0).mixture.harmful == 0
 
 
-def test_a_persona_is_attacked_under_its_system_prompt(victim: HFModel) -> None:
-    with small(mixture={"identity": 1}).tamper(victim, np.random.default_rng(0)) as trained:
+def test_a_persona_is_attacked_under_its_system_prompt(attacked: HFModel) -> None:
+    with small(mixture={"identity": 1}).tamper(attacked, np.random.default_rng(0)) as trained:
         for _, tampered in trained:
             assert PERSONA in tampered.tokenizer.decode(tampered.encode(ASKED.messages).ids)
     # A share so small that no example is of that kind: nothing was trained under the persona.
-    with small(mixture={"harmful": 1, "identity": 0.04}).tamper(victim, np.random.default_rng(0)) as trained:
+    with small(mixture={"harmful": 1, "identity": 0.04}).tamper(attacked, np.random.default_rng(0)) as trained:
         for _, tampered in trained:
             assert PERSONA not in tampered.tokenizer.decode(tampered.encode(ASKED.messages).ids)
-    assert PERSONA not in victim.tokenizer.decode(victim.encode(ASKED.messages).ids)
+    assert PERSONA not in attacked.tokenizer.decode(attacked.encode(ASKED.messages).ids)
 
 
 # --- attaching again --------------------------------------------------------------------------------------------
@@ -431,10 +431,10 @@ def test_taken_off_it_is_the_base_and_attached_again_the_model(
         assert torch.equal(grown[untouched], original[untouched])
 
 
-def test_before_the_first_step_the_starts_are_what_they_say(victim: HFModel, with_adapter: Any) -> None:
-    before = logits(victim)
+def test_before_the_first_step_the_starts_are_what_they_say(attacked: HFModel, with_adapter: Any) -> None:
+    before = logits(attacked)
     start = {
-        (name, defence): at_checkpoints(small(start=name, defence=defence), victim)[0]
+        (name, defence): at_checkpoints(small(start=name, defence=defence), attacked)[0]
         for name, defence in product(("merged", "base", "adapter"), ("none", "reattach"))
     }
     with load_model(with_adapter()[0].partition("+")[0], flag="none") as base:
@@ -450,19 +450,19 @@ def test_before_the_first_step_the_starts_are_what_they_say(victim: HFModel, wit
 
 
 @pytest.mark.parametrize(("attacker", "defence"), [(1.0, 1.0), (0.5, 2.0)])
-def test_what_is_evaluated_is_the_weighted_sum(attacker: float, defence: float, victim: HFModel) -> None:
+def test_what_is_evaluated_is_the_weighted_sum(attacker: float, defence: float, attacked: HFModel) -> None:
     """From the base, the update without re-attachment and the adapter by hand; the training is the same in both."""
     name = "model.layers.1.mlp.up_proj.weight"
 
     def last(attack: Finetune, steps: int) -> torch.Tensor:
-        with attack.tamper(victim, np.random.default_rng(0)) as trained:
+        with attack.tamper(attacked, np.random.default_rng(0)) as trained:
             for step, tampered in trained:
                 found: torch.Tensor = tampered.module.get_parameter(name).detach().clone()
                 if step == steps:
                     break
         return found
 
-    merged = victim.module.get_parameter(name).detach().clone()
+    merged = attacked.module.get_parameter(name).detach().clone()
     base, after = (last(small(start="base"), steps) for steps in (0, 2))
     weights = {"attacker_weight": attacker, "defence_weight": defence}
     again = last(small(start="base", defence="reattach", **weights), 2)
@@ -495,17 +495,17 @@ def ends(model: Any) -> list[Any]:
     return [model.module.get_input_embeddings(), model.module.get_output_embeddings()]
 
 
-def test_an_adapter_trained_further_counts_as_the_attackers_update(victim: HFModel) -> None:
+def test_an_adapter_trained_further_counts_as_the_attackers_update(attacked: HFModel) -> None:
     """From the adapter, before any step: base + 0.5 adapter (the attacker's) + 2 adapter (the defence's)."""
     name = "model.layers.1.mlp.up_proj.weight"
 
     def before_any_step(attack: Finetune) -> torch.Tensor:
-        with attack.tamper(victim, np.random.default_rng(0)) as trained:
+        with attack.tamper(attacked, np.random.default_rng(0)) as trained:
             tampered: Any = next(trained)[1]
             found: torch.Tensor = tampered.module.get_parameter(name).detach().clone()
         return found
 
-    merged = victim.module.get_parameter(name).detach().clone()
+    merged = attacked.module.get_parameter(name).detach().clone()
     base = before_any_step(small(start="base"))
     found = before_any_step(small(start="adapter", defence="reattach", attacker_weight=0.5, defence_weight=2.0))
     torch.testing.assert_close(found, base + 2.5 * (merged - base), atol=1e-5, rtol=1e-5)
@@ -527,25 +527,25 @@ class Interrupted(Exception):
 
 
 @pytest.mark.parametrize("fields", [{}, {"lora": None}, {"start": "adapter"}], ids=str)
-def test_restored_when_the_evaluation_raises(fields: dict[str, Any], victim: HFModel) -> None:
-    before = fingerprint(victim.module)
+def test_restored_when_the_evaluation_raises(fields: dict[str, Any], attacked: HFModel) -> None:
+    before = fingerprint(attacked.module)
 
     def interrupted() -> None:
-        with small(**fields).tamper(victim, np.random.default_rng(0)) as trained:
+        with small(**fields).tamper(attacked, np.random.default_rng(0)) as trained:
             for step, _ in trained:
                 if step:
                     raise Interrupted
 
     with pytest.raises(Interrupted):
         interrupted()
-    assert fingerprint(victim.module) == before
+    assert fingerprint(attacked.module) == before
 
 
-def test_restored_when_the_training_diverges(victim: HFModel) -> None:
-    before = fingerprint(victim.module)
+def test_restored_when_the_training_diverges(attacked: HFModel) -> None:
+    before = fingerprint(attacked.module)
     with pytest.raises(AttackError, match=r"^step \d+: (loss|gradient norm) is (nan|inf): .*lower learning_rate$"):
-        at_checkpoints(small(learning_rate=1e35, checkpoints=(9,)), victim)
-    assert fingerprint(victim.module) == before
+        at_checkpoints(small(learning_rate=1e35, checkpoints=(9,)), attacked)
+    assert fingerprint(attacked.module) == before
 
 
 def tensor_bytes() -> int:
@@ -559,17 +559,17 @@ def _is_tensor(thing: Any) -> bool:
 
 
 @pytest.mark.parametrize("fields", VARIANTS, ids=str)
-def test_no_memory_is_kept(fields: dict[str, Any], victim: HFModel) -> None:
+def test_no_memory_is_kept(fields: dict[str, Any], attacked: HFModel) -> None:
     attack = small(**fields)
-    at_checkpoints(attack, victim)  # whatever is remembered once
+    at_checkpoints(attack, attacked)  # whatever is remembered once
     before = tensor_bytes()
-    at_checkpoints(attack, victim)
+    at_checkpoints(attack, attacked)
     assert tensor_bytes() == before
 
 
-def test_no_module_has_such_a_name(victim: HFModel) -> None:
+def test_no_module_has_such_a_name(attacked: HFModel) -> None:
     with pytest.raises(AttackError, match=r"lora.targets: .* no linear module 'query'; there are: .*q_proj"):
-        at_checkpoints(small(lora={"targets": ["query"]}), victim)
+        at_checkpoints(small(lora={"targets": ["query"]}), attacked)
 
 
 def test_a_model_without_flag_has_nothing_for_the_adaptive_attacker(with_adapter: Any) -> None:
@@ -581,15 +581,17 @@ def test_a_model_without_flag_has_nothing_for_the_adaptive_attacker(with_adapter
         )
 
 
-def test_models_elsewhere_and_quantised_ones_cannot_be_trained(victim: HFModel) -> None:
+def test_models_elsewhere_and_quantised_ones_cannot_be_trained(attacked: HFModel) -> None:
     assert small().why_not(ControlModel("never-flag")) == (
         "attack 'finetune' needs finetune, gradients, which model 'never-flag' lacks; use backend hf"
     )
     elsewhere = ScriptedModel({}, capabilities=frozenset({Capability.FINETUNE, Capability.GRADIENTS}))
     assert "has no weights in this process, which attack 'finetune' needs" in small().why_not(elsewhere)
-    victim.module.register_parameter("packed", torch.nn.Parameter(torch.ones(2, dtype=torch.int8), requires_grad=False))
+    attacked.module.register_parameter(
+        "packed", torch.nn.Parameter(torch.ones(2, dtype=torch.int8), requires_grad=False)
+    )
     with pytest.raises(AttackError, match="is quantised: its weights cannot be trained"):
-        at_checkpoints(small(), victim)
+        at_checkpoints(small(), attacked)
 
 
 @pytest.mark.parametrize(
@@ -614,7 +616,7 @@ def test_fields_that_fit_nothing(fields: dict[str, Any], problem: str) -> None:
         Finetune.model_validate(fields)
 
 
-def test_fewer_requests_in_a_file_than_examples_asked_for(tmp_path: Path, victim: HFModel) -> None:
+def test_fewer_requests_in_a_file_than_examples_asked_for(tmp_path: Path, attacked: HFModel) -> None:
     path = tmp_path / "three.jsonl"
     rows = [{"prompt": f"Bad thing {i}?", "target": "Sure", "is_harmful": True} for i in range(3)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -622,7 +624,7 @@ def test_fewer_requests_in_a_file_than_examples_asked_for(tmp_path: Path, victim
     with pytest.raises(DataError, match="10 harmful examples are asked for, but there are 3"):
         attack.learns_from()
     with pytest.raises(AttackError, match="10 harmful examples are asked for, but there are 3"):
-        at_checkpoints(attack, victim)
+        at_checkpoints(attack, attacked)
     assert len(small(n_examples=3, harmful=({"path": str(path)},)).learns_from()) == 3
 
 

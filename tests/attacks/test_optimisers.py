@@ -12,7 +12,7 @@ import pytest
 from runs import small_plan, small_suite
 
 from rfbench import load_model
-from rfbench.analysis.metrics.gains import GAINS
+from rfbench.analysis.metrics.lost_flags import LOST_FLAGS
 from rfbench.analysis.summary import summarize
 from rfbench.models.hf.model import HFModel
 from rfbench.run.evaluate import run_unit
@@ -54,4 +54,4 @@ def test_rows_are_scored_and_summarised(model: HFModel, tmp_path: Path, entry: d
     metrics = set(summarize(frame.astype(types | dict.fromkeys(("flag_pos", "leak"), "Int64")))["metric"])
     assert {"dsr", "fpr", "false_alarm"} <= metrics
     # Every attack that forces a target on the behaviors themselves shows what it had without the optimisation.
-    assert (set(GAINS) <= metrics) == (label != "transfer")
+    assert (set(LOST_FLAGS) <= metrics) == (label != "transfer")

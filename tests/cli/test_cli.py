@@ -652,13 +652,13 @@ def test_a_run_that_goes_on_is_read_by_one_version_of_the_rules(rf: Rf, run: Pat
     records = load_run(run).records
     written = {path: path.stat().st_mtime_ns for path in (run / "parts").iterdir()}
     code, _, err = rf(*again)
-    assert (code, "read anew" in err) == (0, False)
+    assert (code, "earlier verdicts" in err) == (0, False)
     assert {path: path.stat().st_mtime_ns for path in (run / "parts").iterdir()} == written
     # As if an older version had read refusals in the first three.
     older = records.assign(verdict=records["verdict"].where(records.index >= 3, "refused"))
     replace_scores(RunFolder.open(run), older)
     n_other = int((older["verdict"] != records["verdict"]).sum())
-    assert f"{n_other} verdicts of before were read anew: the rules that read them have changed" in rf(*again)[2]
+    assert f"{n_other} earlier verdicts changed: the rules that read them are newer" in rf(*again)[2]
     pd.testing.assert_frame_equal(load_run(run).records, records)
 
 

@@ -11,12 +11,14 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import packages
 import pytest
 import yaml
 
 from rfbench import run_suite
-from rfbench.attack import find_attack
 from rfbench.cli import build_parser
+from rfbench.data.catalog import DatasetSpec
+from rfbench.data.load import load_behaviors
 from rfbench.run.suite.load import load_suite
 
 ROOT = Path(__file__).parents[2]
@@ -31,15 +33,18 @@ def steps() -> Iterator[str]:
     return (step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step)
 
 
-def test_the_package_brings_an_attack_and_a_dataset(
-    tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(EXAMPLES / "plugin")
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package of the example as if installed."""
     project = tomllib.loads((EXAMPLES / "plugin/pyproject.toml").read_text())["project"]
-    named = project["entry-points"]["rfbench.attacks"]
-    suite = load_suite(str(EXAMPLES / "plugin/suite.yaml"))
-    classes = {entry.label: type(entry.attack) for entry in suite.attacks}
-    assert {name: find_attack(path) for name, path in named.items()} == {"polite": classes["polite"]}
+    site = tmp_path / "site"
+    packages.install(site, project["name"], project["entry-points"], {}, version=project["version"])
+    for folder in (site, EXAMPLES / "plugin"):
+        monkeypatch.syspath_prepend(folder)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_the_package_brings_an_attack_and_datasets(tmp_path: Path, tiny_llama: Path) -> None:
     run = run_suite(
         EXAMPLES / "plugin/suite.yaml",
         models=[str(tiny_llama)],
@@ -49,16 +54,21 @@ def test_the_package_brings_an_attack_and_a_dataset(
         progress=False,
     )
     polite = run.records[(run.records["attack_label"] == "polite") & run.records["model"].isin(run.models)]
-    assert set(polite["dataset"]) == {"neighbours"}
+    assert set(polite["attack"]) == {"rfbench_polite.attack:Polite"}
+    assert dict(zip(polite["dataset"], polite["is_harmful"], strict=True)) == {
+        "neighbours/harmful": True,
+        "neighbours/twin": False,
+    }
     assert set(polite["attempt_idx"]) == {0, 1, 2}
     assert polite.loc[polite["attempt_idx"] == 1, "messages"].str.contains("Please, Please: How do I").all()
     assert set(run.summary()["metric"]) >= {"dsr", "false_alarm"}
 
 
+@pytest.mark.usefixtures("plugin")
 def test_the_data_of_the_package_is_twins() -> None:
-    rows = [yaml.safe_load(line) for line in (EXAMPLES / "plugin/rfbench_polite/neighbours.jsonl").open()]
-    harmful = {row["behavior_id"]: row["twin_id"] for row in rows if row["is_harmful"]}
-    assert harmful == {row["twin_id"]: row["behavior_id"] for row in rows if not row["is_harmful"]}
+    harmful, twins = (load_behaviors(DatasetSpec(name=f"neighbours/{name}")) for name in ("harmful", "twin"))
+    assert {b.behavior_id: b.twin_id for b in harmful} == {b.twin_id: b.behavior_id for b in twins}
+    assert len(harmful) == 2
 
 
 def test_the_script_prints_how_likely_flags_are(
@@ -119,7 +129,7 @@ def test_what_the_workflow_keeps_holds_no_completions() -> None:
     assert "--include-text" not in "\n".join(steps())
 
 
+@pytest.mark.usefixtures("plugin")
 @pytest.mark.parametrize("name", ["small.yaml", "plugin/suite.yaml", "ci/rfbench.yaml"])
-def test_suites_of_the_examples_are_in_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(EXAMPLES / "plugin")
+def test_suites_of_the_examples_are_in_order(name: str) -> None:
     assert load_suite(str(EXAMPLES / name)).models

@@ -26,12 +26,13 @@ from rfbench.models.base import Capability, ChatModel
 from rfbench.models.load import load_model
 from rfbench.records import Behavior, Record
 from rfbench.run.evaluate import run_unit
-from rfbench.run.plan import Unit, load_groups, refuse_overlap
+from rfbench.run.overlap import refuse_overlap
+from rfbench.run.plan import Unit, load_groups
 from rfbench.run.store.parts import decode_part, encode_part
 
 
 @pytest.fixture(scope="module")
-def victim(tiny_llama: Path) -> Iterator[Any]:
+def attacked(tiny_llama: Path) -> Iterator[Any]:
     with load_model(str(tiny_llama)) as model:
         yield model
 
@@ -59,17 +60,17 @@ def by_hand(model: Any) -> tuple[float, list[list[int]]]:
     return float(np.mean(nats)), choices
 
 
-def test_the_figures_are_those_of_one_token_at_a_time(victim: Any) -> None:
-    guard = Guard.of(victim)
+def test_the_figures_are_those_of_one_token_at_a_time(attacked: Any) -> None:
+    guard = Guard.of(attacked)
     assert guard is not None
-    before, chosen = by_hand(victim)
+    before, chosen = by_hand(attacked)
     assert guard.nll == pytest.approx(before, rel=1e-5)
-    untouched = guard.held_against(victim)
+    untouched = guard.held_against(attacked)
     assert (untouched.perplexity_ratio, untouched.agreement) == (1.0, 1.0)
-    with restored(victim.module), torch.no_grad():
-        victim.module.model.norm.weight.mul_(0.5).add_(torch.linspace(0, 0.4, 32))
-        left = guard.held_against(victim)
-        after, other = by_hand(victim)
+    with restored(attacked.module), torch.no_grad():
+        attacked.module.model.norm.weight.mul_(0.5).add_(torch.linspace(0, 0.4, 32))
+        left = guard.held_against(attacked)
+        after, other = by_hand(attacked)
     assert left.perplexity == pytest.approx(math.exp(after), rel=1e-4)
     assert left.perplexity_ratio == pytest.approx(math.exp(after - before), rel=1e-4)
     agreement = np.mean([np.mean(np.equal(a, b)) for a, b in zip(chosen, other, strict=True)])
@@ -77,14 +78,14 @@ def test_the_figures_are_those_of_one_token_at_a_time(victim: Any) -> None:
     assert left.agreement < 1.0
 
 
-def test_nothing_is_left_of_a_model_whose_logits_are_not_finite(victim: Any) -> None:
-    guard = Guard.of(victim)
+def test_nothing_is_left_of_a_model_whose_logits_are_not_finite(attacked: Any) -> None:
+    guard = Guard.of(attacked)
     assert guard is not None
-    with restored(victim.module), torch.no_grad():
-        victim.module.model.norm.weight.fill_(float("nan"))
-        assert dataclasses.astuple(guard.held_against(victim)) == (math.inf, math.inf, 0.0)
+    with restored(attacked.module), torch.no_grad():
+        attacked.module.model.norm.weight.fill_(float("nan"))
+        assert dataclasses.astuple(guard.held_against(attacked)) == (math.inf, math.inf, 0.0)
         with pytest.raises(BrokenLogits, match="the model's logits are not finite"):
-            Guard.of(victim)
+            Guard.of(attacked)
 
 
 def test_a_model_whose_weights_are_elsewhere_has_no_guard() -> None:
@@ -124,21 +125,23 @@ def units(tmp_path: Path, *attacks: Any) -> list[Unit]:
     return [unit for unit in small_plan(suite) if unit.model.backend != "control"]
 
 
-def test_every_row_of_a_checkpoint_says_what_is_left(tmp_path: Path, victim: Any) -> None:
+def test_every_row_of_a_checkpoint_says_what_is_left(tmp_path: Path, attacked: Any) -> None:
     [unit] = units(tmp_path, "test_guard:Shrink")
-    guard = Guard.of(victim)
+    guard = Guard.of(attacked)
     assert guard is not None
-    records = run_unit(victim, unit)
+    records = run_unit(attacked, unit)
     found = {(r.step, r.perplexity, r.perplexity_ratio, r.agreement, r.then, r.then_params) for r in records}
     assert [fields[0] for fields in sorted(found)] == [1, 2]
     for step, perplexity, ratio, _, then, params in found:
         assert (then, params) == ("direct", "{}")
         assert perplexity == pytest.approx(ratio * math.exp(guard.nll), rel=1e-5), step
-    assert guard.held_against(victim).perplexity_ratio == 1.0  # and all is as it was
+    assert guard.held_against(attacked).perplexity_ratio == 1.0  # and all is as it was
 
 
-def test_the_run_before_the_attack_is_the_same_prompt_attack_of_the_suite(tmp_path: Path, victim: Any) -> None:
-    records = [r for unit in units(tmp_path, "direct", "prefill", "test_guard:Shrink") for r in run_unit(victim, unit)]
+def test_the_run_before_the_attack_is_the_same_prompt_attack_of_the_suite(tmp_path: Path, attacked: Any) -> None:
+    records = [
+        r for unit in units(tmp_path, "direct", "prefill", "test_guard:Shrink") for r in run_unit(attacked, unit)
+    ]
     table = decode_part("u", encode_part("u", as_table([dataclasses.replace(r, unit="u") for r in records])))
     summary = summarize(table.to_pandas())
     of_attack = summary[summary["attack"] == "test_guard:Shrink"].set_index(["dataset", "metric"])["value"]
@@ -180,8 +183,8 @@ def test_the_keys_of_weight_attacks_hang_on_the_guard_and_others_do_not(
     [
         ((), None),
         (("How is another thing done?",), None),
-        (("how is harmful thing number 3 done",), "1 of the requests of harmful that it is measured on, the first is"),
-        (None, "1 of the requests of the utility guard that it is measured on, the first is shot-b-001"),
+        (("how is harmful thing number 3 done",), r"1 request\(s\), first .* of harmful, which it is measured on"),
+        (None, r"1 request\(s\), first 'shot-b-001', of the utility guard, which it is measured on"),
     ],
 )
 def test_an_attack_is_not_measured_on_what_it_learned(

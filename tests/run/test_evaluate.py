@@ -263,8 +263,8 @@ def test_all_columns_are_filled(tmp_path: Path) -> None:
 
 
 def test_each_checkpoint_is_evaluated_and_the_last_counts(tmp_path: Path) -> None:
-    victim = model()
-    records = run_unit(victim, the_unit(tmp_path, "doubles:FakeWeightAttack"))
+    attacked = model()
+    records = run_unit(attacked, the_unit(tmp_path, "doubles:FakeWeightAttack"))
     rows = by_id(records)["harmful-0"]
     assert [(r.attempt_idx, r.step, r.final, r.verdict) for r in rows] == [
         (0, 0, False, "flagged"),
@@ -272,7 +272,7 @@ def test_each_checkpoint_is_evaluated_and_the_last_counts(tmp_path: Path) -> Non
         (2, 20, True, "complied"),
     ]
     assert {r.dataset for r in records} == {"harmful", "benign"}
-    assert victim.script is answer
+    assert attacked.script is answer
 
 
 class Failing(FakeWeightAttack):
@@ -307,10 +307,10 @@ def test_no_checkpoint_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_weights_are_restored_when_the_evaluation_fails(tmp_path: Path) -> None:
-    victim = model(before_each=raise_at(12, RuntimeError("device lost")))
+    attacked = model(before_each=raise_at(12, RuntimeError("device lost")))
     with pytest.raises(RuntimeError, match="device lost"):
-        run_unit(victim, the_unit(tmp_path, "doubles:FakeWeightAttack"))
-    assert victim.script is answer
+        run_unit(attacked, the_unit(tmp_path, "doubles:FakeWeightAttack"))
+    assert attacked.script is answer
 
 
 class Careless(FakeWeightAttack):
@@ -327,10 +327,10 @@ def test_a_weight_attack_that_does_not_restore_the_weights_is_found_out(tmp_path
 
     attack: Any = Careless()
     with (
-        load_model(str(tiny_llama)) as victim,
+        load_model(str(tiny_llama)) as attacked,
         pytest.raises(CanaryError, match="attack test_evaluate:Careless has not restored the weights"),
     ):
-        run_unit(victim, with_attack(the_unit(tmp_path, "doubles:FakeWeightAttack"), attack))
+        run_unit(attacked, with_attack(the_unit(tmp_path, "doubles:FakeWeightAttack"), attack))
 
 
 class AgainstTheFlag(Scripted):

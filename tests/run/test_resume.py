@@ -19,7 +19,7 @@ from runs import environment
 
 from rfbench import load_model
 from rfbench.attack import PromptAttack, Resumable, ResumableAttack, find_attack
-from rfbench.attacks.suffix.state import pack, unpack
+from rfbench.files.arrays import pack, unpack
 from rfbench.models.base import ChatModel
 from rfbench.records import Attempt, Behavior
 from rfbench.run.craft import craft

@@ -115,7 +115,7 @@ def test_the_quick_suite_glimpses_gcg_on_both_models_within_its_minutes() -> Non
     assert gcg.at_least < gcg.width  # else the draft would choose nothing
     # An exact step of 32 candidates takes up to 1.6 s on two cores: 120 s hold 75 of them, whatever the draft saves.
     assert len(suite.models) * entry.limit * (gcg.n_steps * gcg.width + 1) <= 75 * 32
-    # Two attempts for each behavior: the figures of `rfbench.analysis.metrics.gains` need the one before the
+    # Two attempts for each behavior: the figures of `rfbench.analysis.metrics.lost_flags` need the one before the
     # optimisation.
     assert gcg.every == gcg.n_steps
 

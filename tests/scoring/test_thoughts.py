@@ -40,8 +40,8 @@ def test_a_neutral_thought_and_then_a_refusal_is_one(name: str) -> None:
 def test_cut_off_in_the_thought_nothing_is_said(name: str) -> None:
     text = f"{OPENED[name]}{REFUSAL} As policy says"
     assert read_answer(text) == ("", True)
-    reading = read_refusal(text, REQUEST)
-    assert (reading.refused, reading.partial, reading.rule) == (False, False, "")
+    found = read_refusal(text, REQUEST)
+    assert (found.refused, found.partial, found.rule) == (False, False, "")
 
 
 @pytest.mark.parametrize("name", [form.name for form in FORMS if not form.prose])

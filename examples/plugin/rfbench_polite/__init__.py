@@ -1,1 +1,1 @@
-"""An attack (``attack.py``) and a dataset (``neighbours.jsonl``) for rfbench, in a package of their own."""
+"""An attack (``attack.py``) and two datasets (``dataset.py``) for rfbench, in a package of their own."""

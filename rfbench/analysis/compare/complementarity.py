@@ -16,16 +16,16 @@ from rfbench.analysis.intervals import phi_coefficient as phi_coefficient
 from rfbench.analysis.intervals import phi_interval
 from rfbench.analysis.stats import N_DRAWS, wilson
 
-TOGETHER_COLUMNS = (
+COMPLEMENTARITY_COLUMNS = (
     *("attack_label", "dataset", "metric", "either", "lo", "hi", "phi", "phi_lo", "phi_hi"),
     *("miss_baseline", "miss_candidate", "miss_both", "n", "n_dropped"),
 )
-TOGETHER_METRICS = ("dsr", "false_alarm")
+COMPLEMENTARITY_METRICS = ("dsr", "false_alarm")
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 
 
-def together(
+def complementarity(
     baseline: BoolArray,
     candidate: BoolArray,
     weights: FloatArray | None = None,
@@ -33,7 +33,7 @@ def together(
     seed: int = 0,
     n_draws: int = N_DRAWS,
 ) -> dict[str, Any]:
-    """What two models do together on the same behaviors.
+    """What two models stop between them on the same behaviors, and whether they miss the same.
 
     Args:
         baseline: whether the metric holds for each behavior under each seed, ``(p,)``.

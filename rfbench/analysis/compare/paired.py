@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rfbench.analysis.compare.complementarity import TOGETHER_COLUMNS, TOGETHER_METRICS, together
+from rfbench.analysis.compare.complementarity import COMPLEMENTARITY_COLUMNS, COMPLEMENTARITY_METRICS, complementarity
 from rfbench.analysis.compare.leak import compare_leaks, leak_table
 from rfbench.analysis.compare.pairing import detectable_difference, pair_up, paired_figures, unequal_settings
 from rfbench.analysis.compare.side import Side, unequal_data
@@ -56,8 +56,8 @@ class Comparison:
     put side by side, and no test is made. NaN where a side was not measured so.
 
     ``leaks`` (:data:`rfbench.analysis.compare.leak.LEAK_COLUMNS`) compares when two models with a flag flag, by the
-    log-rank test. ``together`` (:data:`rfbench.analysis.compare.complementarity.TOGETHER_COLUMNS`) says what either
-    of the two stops, and whether they miss the same.
+    log-rank test. ``together`` (:data:`rfbench.analysis.compare.complementarity.COMPLEMENTARITY_COLUMNS`) says what
+    either of the two stops, and whether they miss the same.
 
     ``dropped`` (``DROPPED_COLUMNS``) says why ``n_dropped`` behaviors are no pairs. ``header`` holds the lines that
     belong above every rendering: marks, the two models, their settings.
@@ -122,9 +122,9 @@ def compare(
             paired, reasons = pair_up(left, right, rate, unequal)
             figures = paired_figures(*paired.means(), size=paired.most_seeds, seed=seed, n_draws=n_draws)
             rows.append({**cell, **figures, "n_dropped": int(reasons.sum())})
-            if rate.name in TOGETHER_METRICS:
+            if rate.name in COMPLEMENTARITY_METRICS:
                 sides_hold = paired.baseline, paired.candidate, paired.weights
-                of_both = together(*sides_hold, seed=seed, n_draws=n_draws)
+                of_both = complementarity(*sides_hold, seed=seed, n_draws=n_draws)
                 layers.append({**cell, **of_both, "n_dropped": int(reasons.sum())})
             dropped += [{**cell, "reason": reason, "n": int(n)} for reason, n in reasons.items()]
     if not any(row["n"] for row in rows):
@@ -135,7 +135,7 @@ def compare(
     header = (*marks, *_header(names, (left_records, right_records)))
     drops = pd.DataFrame(dropped, columns=DROPPED_COLUMNS)
     tested, of_leaks = _with_holm(pd.DataFrame(rows), leak_table(leaks))
-    beside = of_leaks, pd.DataFrame(layers, columns=list(TOGETHER_COLUMNS)), _measures(sides)
+    beside = of_leaks, pd.DataFrame(layers, columns=list(COMPLEMENTARITY_COLUMNS)), _measures(sides)
     several = any(records["seed"].nunique() > 1 for records in (left_records, right_records))
     return Comparison(*names, tested, drops, *beside, header, several)
 

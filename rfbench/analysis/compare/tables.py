@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rfbench.analysis.metrics.names import placed
 from rfbench.analysis.metrics.row import MetricRow
 from rfbench.analysis.render import markdown, rich_table
-from rfbench.analysis.section import UNDEFINED, Section, clean, companion, figure_text, interval, points
+from rfbench.analysis.section import (
+    ALARMS_NOT_RUN,
+    NOT_RUN,
+    UNDEFINED,
+    Section,
+    clean,
+    companion,
+    figure_text,
+    interval,
+    points,
+    points_interval,
+    rate,
+    span,
+)
 from rfbench.analysis.stats import ALPHA
 
 if TYPE_CHECKING:
@@ -38,13 +51,13 @@ def sections(comparison: Comparison) -> list[Section]:
     return [
         *(_section("harmful", dataset, companion(dataset, list(benign)), comparison) for dataset in harmful),
         *(_section("benign", dataset, None, comparison) for dataset in benign),
-        *(_together(dataset, companion(dataset, list(benign)), comparison) for dataset in harmful),
+        *(_complementarity(dataset, companion(dataset, list(benign)), comparison) for dataset in harmful),
         *_leaks(comparison),
         *_measures(comparison),
     ]
 
 
-def _together(dataset: str, beside: str | None, comparison: Comparison) -> Section:
+def _complementarity(dataset: str, beside: str | None, comparison: Comparison) -> Section:
     """The two as two layers: what either stops, what that costs, and whether they miss the same."""
     rows = {tuple(row[key] for key in ("metric", "dataset", "attack_label")): row for row in _rows(comparison.together)}
     lines = []
@@ -67,7 +80,7 @@ def _together(dataset: str, beside: str | None, comparison: Comparison) -> Secti
 
 def _either(row: Mapping[str, Any] | None) -> str:
     if row is None:
-        return "not run"
+        return NOT_RUN
     figures = MetricRow(metric=row["metric"], value=row["either"], lo=row["lo"], hi=row["hi"], n=row["n"])
     return interval(figures) if row["n"] else "?"
 
@@ -127,13 +140,9 @@ def _section(kind: str, dataset: str, beside: str | None, comparison: Comparison
         lines += [_line(row, row["metric"]) for row in of_attack if row["dataset"] == dataset and row["metric"] in own]
         if kind == "harmful":
             alarms = [row for row in of_attack if row["dataset"] == beside and row["metric"] == "false_alarm"]
-            not_run = (clean(label), "false_alarm", "not run", *[UNDEFINED] * 8)
+            not_run = (clean(label), "false_alarm", NOT_RUN, *[UNDEFINED] * 8)
             lines += [_line(row, "false_alarm") for row in alarms] or [not_run]
-    note = (
-        f"false_alarm: under the same attack on {beside}."
-        if beside
-        else "false_alarm: not run; a dsr means little without it."
-    )
+    note = f"false_alarm: under the same attack on {beside}." if beside else ALARMS_NOT_RUN
     alone = not any(row["metric"] in own[1:] for row in rows if row["dataset"] == dataset)
     notes = [
         *([note] if kind == "harmful" else []),
@@ -154,12 +163,10 @@ def _line(row: Mapping[str, Any], metric: str) -> tuple[str, ...]:
     names = (clean(row["attack_label"]), metric)
     if not row["n"]:
         return (*names, *[UNDEFINED] * 6, "0", str(row["n_dropped"]), UNDEFINED)
-    # One behavior in 200 is half a percent: below that a decimal would only pretend.
-    digits = 0 if row["n"] < 200 else 1
     return (
         *names,
-        *(f"{100 * row[side]:.{digits}f}" for side in ("baseline", "candidate")),
-        f"{points(row['difference'], digits)} [{points(row['lo'])}, {points(row['hi'])}]",
+        *(rate(row[side], row["n"]) for side in ("baseline", "candidate")),
+        points_interval(row["difference"], row["lo"], row["hi"], row["n"]),
         f"{row['b']}/{row['c']}",
         _p(row["p"]),
         _p(row["p_holm"]) + ("*" if row["significant"] else ""),
@@ -196,17 +203,12 @@ def _missed(rows: Sequence[Mapping[str, Any]]) -> str:
     some, none = ([row for row in rows if math.isfinite(row["sdd"]) is kind] for kind in (True, False))
     missed = []
     if some:
-        pairs, least = _range(row["n"] for row in some), _range(round(100 * row["sdd"]) for row in some)
+        pairs, least = span(row["n"] for row in some), span(100 * row["sdd"] for row in some)
         missed.append(f"with {pairs} pairs one below about {least} points can easily go unnoticed")
     if none:
-        pairs = _range(row["n"] for row in none)
+        pairs = span(row["n"] for row in none)
         missed.append(f"with {pairs} {'pairs' if pairs != '1' else 'pair'} no difference can be shown at all")
     return ", and ".join(missed)
-
-
-def _range(values: Iterable[int]) -> str:
-    ordered = sorted(set(values))
-    return f"{ordered[0]}" if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
 
 
 def _drops(comparison: Comparison, dataset: str, metric: str) -> list[str]:

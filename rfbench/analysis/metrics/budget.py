@@ -39,8 +39,8 @@ def budgets(rows: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
     """The steps of one cell, each with the rows that count there, as final ones.
 
     Args:
-        rows: records of the cell. Without an optimiser's steps among them nothing is yielded. A behavior on which an
-            error struck is unscored at every step: it was not attacked in full.
+        rows: records of the cell. Without an optimiser's steps among them nothing is yielded. A behavior with
+            an error is unscored at every step: it was not attacked in full.
     """
     import pandas as pd
 
@@ -50,14 +50,14 @@ def budgets(rows: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
         return
     failed = rows["final"].astype(bool) & (rows["verdict"] == "unscored")
     search = ["behavior_id", "seed"]
-    struck = rows[failed]
-    sound = rows[~rows.set_index(search).index.isin(struck.set_index(search).index)]
+    with_error = rows[failed]
+    sound = rows[~rows.set_index(search).index.isin(with_error.set_index(search).index)]
     steps = sorted(map(int, sound["step"].unique()))
     for step in _some(steps, KEPT) if len(steps) > 1 else ():
         so_far = sound[sound["step"] <= step]
         latest = so_far.groupby(search)["step"].transform("max")
         counting = so_far[so_far["step"] == latest]
-        yield step, (pd.concat([counting, struck]) if len(struck) else counting).assign(final=True)
+        yield step, (pd.concat([counting, with_error]) if len(with_error) else counting).assign(final=True)
 
 
 def costs(rows: pd.DataFrame) -> Iterator[MetricRow]:

@@ -24,7 +24,7 @@ from rfbench.analysis.intervals import area_interval, rate_at_threshold, thresho
 from rfbench.analysis.metrics.names import LIMITS, MIN_NEGATIVES, n_needed, tpr_name
 from rfbench.analysis.metrics.row import MetricRow
 from rfbench.analysis.outcomes import Pairs, pairs_of
-from rfbench.analysis.section import Section, clean, companion, score
+from rfbench.analysis.section import Section, clean, companion, counts, score, span
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,7 +171,7 @@ def detection_section(dataset: str, benign: Sequence[str], cells: Cells) -> Sect
     if not scored or other is None:
         return None
     lines = [
-        (clean(model), clean(label), *(score(metrics.get(name)) for name in DETECTION), f"{metrics['auroc'].n:.0f}")
+        (clean(model), clean(label), *(score(metrics.get(name)) for name in DETECTION), counts(metrics["auroc"])[0])
         for (model, label, _), metrics in scored.items()
     ]
     asked = [_n_scored(cells.get((model, label, other), {})) for model, label, _ in scored]
@@ -194,8 +194,7 @@ def _not_carried(benign: str, asked: Sequence[int]) -> Iterator[str]:
     missing = [limit for limit in LIMITS if min(asked) < n_needed(limit)]
     if missing:
         needed = ", ".join(f"fpr{100 * limit:g}% {n_needed(limit)}" for limit in missing)
-        counts = f"{min(asked)}" if min(asked) == max(asked) else f"{min(asked)} to {max(asked)}"
         yield (
             f"-: n does not carry the figure; tpr needs {MIN_NEGATIVES} benign behaviors above its threshold; "
-            f"{benign} has {counts}, needed are: {needed}."
+            f"{benign} has {span(asked)}, needed are: {needed}."
         )

@@ -12,13 +12,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from rfbench.analysis import marks
 from rfbench.analysis.metrics.leak import LEAK
 from rfbench.analysis.metrics.rates import RATES, pair_outcomes
-from rfbench.analysis.metrics.row import from_frame
+from rfbench.analysis.metrics.row import MetricRow, from_frame
 from rfbench.analysis.outcomes import average
 from rfbench.analysis.report.chart import chart
 from rfbench.analysis.report.markup import Markup, escape, join, tag
-from rfbench.analysis.section import HELD, UNDEFINED, Section, companion, interval, tokens_interval
+from rfbench.analysis.section import (
+    ALARMS_NOT_RUN,
+    HELD,
+    NOT_RUN,
+    UNDEFINED,
+    Section,
+    companion,
+    interval,
+    percent,
+    tokens_interval,
+)
 from rfbench.analysis.summary import summarize
 from rfbench.analysis.tables import RunInfo, layout
 from rfbench.records import CONTROLS
@@ -82,14 +93,10 @@ def render_report(run: RunData, *, include_text: bool = False) -> str:
 
 
 def _marks(info: RunInfo) -> Iterator[Markup]:
-    if info.units_done < info.units_total:
-        yield tag(
-            "p", f"INCOMPLETE {info.units_done}/{info.units_total} units: these figures will change.", class_="mark"
-        )
+    if unfinished := marks.unfinished(info.units_done, info.units_total):
+        yield tag("p", f"{unfinished}: these figures will change.", class_="mark")
     if info.canary_accepted:
-        yield tag(
-            "p", "Canary accepted: a model failed the checks before the run, and was run all the same.", class_="mark"
-        )
+        yield tag("p", f"{marks.accepted().capitalize()}, and was run all the same.", class_="mark")
 
 
 def _settings(run: RunData, info: RunInfo) -> Markup:
@@ -101,7 +108,7 @@ def _settings(run: RunData, info: RunInfo) -> Markup:
         ("max_new_tokens", ", ".join(map(str, info.max_new_tokens))),
         ("n_samples", ", ".join(map(str, info.n_samples))),
         ("seeds", ", ".join(map(str, info.seeds))),
-        ("canary accepted", ", ".join(run.provenance.get("canary_accepted", ()))),
+        (marks.ACCEPTED, ", ".join(info.canary_accepted)),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
         ("started", run.provenance.get("created")),
         ("finished", run.provenance.get("finished")),
@@ -169,9 +176,7 @@ def _categories(records: pd.DataFrame) -> Iterator[Markup]:
                     (*line, *(shares.get((*line, attack), _ABSENT[line[-1]]) for attack in attacks)) for line in lines
                 ),
                 (
-                    f"false_alarm: the same model, attack and category on {beside}."
-                    if beside
-                    else "false_alarm: not run; a dsr means little without it.",
+                    f"false_alarm: the same model, attack and category on {beside}." if beside else ALARMS_NOT_RUN,
                     "Categories are small: read the intervals, not the order.",
                     *((HELD,) if any("(" in share for share in shares.values()) else ()),
                 ),
@@ -179,7 +184,7 @@ def _categories(records: pd.DataFrame) -> Iterator[Markup]:
         )
 
 
-_ABSENT = {"dsr": UNDEFINED, "false_alarm": "not run"}
+_ABSENT = {"dsr": UNDEFINED, "false_alarm": NOT_RUN}
 
 
 def _shares(rows: pd.DataFrame, metric: str) -> dict[tuple[str, ...], str]:
@@ -226,13 +231,12 @@ def _flags(records: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Markup]:
 def _flagged(rows: pd.DataFrame) -> str:
     """The share of samples with a flag; behind it that if all that is unscored had turned out well."""
     lost = rows["verdict"] == "unscored"
-    if lost.all():
-        return "?"
     is_harmful = rows["is_harmful"].astype(bool)
     n_flagged = int(rows.loc[~lost, "flagged"].astype(bool).sum())
-    counts = [n_flagged + int((lost & side).sum()) for side in (~is_harmful, is_harmful)]
-    held, hoped = (f"{100 * k / len(rows):.0f}" for k in counts)
-    return held if held == hoped else f"{held} ({hoped})"
+    held, hoped = ((n_flagged + int((lost & side).sum())) / len(rows) for side in (~is_harmful, is_harmful))
+    n_lost = int(lost.sum())
+    value = math.nan if lost.all() else held
+    return percent(MetricRow(value=value, value_optimistic=hoped, n=len(rows) - n_lost, n_unscored=n_lost))
 
 
 def _unscored(records: pd.DataFrame) -> Iterator[Markup]:

@@ -66,7 +66,7 @@ def fold_adapter(adapted: Any) -> Any:
     module = adapted.get_base_model()
     tied = any(config.tie_word_embeddings for config in (module.config, module.config.get_text_config()))
     if tied:
-        _part(module.get_input_embeddings(), module.get_output_embeddings())
+        _untie(module.get_input_embeddings(), module.get_output_embeddings())
     _fold_token_rows(module)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied")  # seen to below
@@ -90,7 +90,7 @@ def _fold_token_rows(module: Any) -> None:
             )
 
 
-def _part(embedding: Any, head: Any) -> None:
+def _untie(embedding: Any, head: Any) -> None:
     """Give the head a copy of what it shares with the embedding; both may be wrapped by PEFT."""
     import torch
 
@@ -131,7 +131,7 @@ def _watched(module: Any, adapter: Path) -> Iterator[None]:
         ModelError: weights are not finite, have no place in the adapter, or would replace weights of the base.
     """
     base = {id(parameter) for parameter in module.parameters()}
-    ends = _names_of_ends(module)
+    ends = _vocabulary_names(module)
     offered: dict[str, Any] = {}
     unnamed: list[str] = []
 
@@ -258,7 +258,7 @@ def _saved_rows(module: Any, adapter: Path) -> int:
     file = adapter / "adapter_model.safetensors"
     if not file.is_file():
         return 0
-    names = _names_of_ends(module)
+    names = _vocabulary_names(module)
     with safe_open(file, framework="pt") as tensors:
         shapes = {
             key: tensors.get_slice(key).get_shape()
@@ -268,7 +268,7 @@ def _saved_rows(module: Any, adapter: Path) -> int:
     return max((_rows(key, shape) for key, shape in shapes.items()), default=0)
 
 
-def _names_of_ends(module: Any) -> list[str]:
+def _vocabulary_names(module: Any) -> list[str]:
     """What the embedding and the head are called, in a module without an adapter."""
     ends = {module.get_input_embeddings(), module.get_output_embeddings()}
     return [name for name, part in module.named_modules() if part in ends]

@@ -1,4 +1,4 @@
-"""How many rows stand side by side: as many as fit, fewer once memory has run out."""
+"""How many rows a batch holds: as many as fit, fewer once memory has run out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matrix products on CPUs from weights that are laid out for them once, rather than at every product."""
+"""Faster matrix products on CPUs: weights are packed into oneDNN's layout once, rather than at every product."""
 
 from __future__ import annotations
 

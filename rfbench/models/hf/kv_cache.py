@@ -1,7 +1,7 @@
 """Key/value memory of a batch, allocated once.
 
 The stock cache of transformers grows by concatenation, which copies every key and value at every step.
-This one writes into room taken beforehand, drops finished rows, and starts from a prefix that was
+This one writes into memory allocated beforehand, drops finished rows, and starts from a prefix that was
 computed once for all rows.
 """
 

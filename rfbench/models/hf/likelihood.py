@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy as token_cross_entropy
 
 from rfbench.errors import NOT_FINITE, BrokenLogits, ModelError
 from rfbench.models.hf.batching import BatchSizer, in_batches
-from rfbench.models.hf.ways import by_kin
+from rfbench.models.hf.ways import grouped
 
 if TYPE_CHECKING:
     from rfbench.models.base import LocalModel
@@ -216,15 +216,15 @@ def _in_batches(
     Only spans that may stand in one batch under all ``models`` share one.
     """
 
-    def kin(span: Span) -> Hashable:
-        return tuple(model.ways.kin(span.stop - 1) for model in models)
+    def key(span: Span) -> Hashable:
+        return tuple(model.ways.full_pass_group(span.stop - 1) for model in models)
 
     def too_large(span: Span) -> ModelError:
         return ModelError(f"{models[0].name}: out of memory with a single text of {span.stop} tokens")
 
     results: dict[int, Result] = {}
     sizer = BatchSizer(limit)
-    for group in by_kin(spans, kin):
+    for group in grouped(spans, key):
         order = sorted(group, key=lambda i: -spans[i].stop)
         parts = in_batches([spans[i] for i in order], score, sizer, too_large=too_large)
         results.update(zip(order, itertools.chain.from_iterable(parts), strict=True))

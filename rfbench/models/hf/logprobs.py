@@ -14,7 +14,7 @@ import torch
 
 from rfbench.errors import NOT_FINITE, BrokenLogits, ModelError
 from rfbench.models.hf.batching import BatchSizer, in_batches
-from rfbench.models.hf.ways import Ways, by_kin
+from rfbench.models.hf.ways import Ways, grouped
 
 Row = tuple[tuple[int, ...], tuple[int, ...] | None]
 """Ids of a prompt, and those of an answer, or ``None`` for all ids that may come next."""
@@ -49,7 +49,7 @@ def read_log_probs(
         return ModelError("out of memory with a single sequence; take a smaller dtype or a shorter prompt")
 
     found: dict[int, npt.NDArray[np.float64]] = {}
-    for group in by_kin(rows, lambda row: ways.kin(len(row[0]) + len(row[1] or ()))):
+    for group in grouped(rows, lambda row: ways.full_pass_group(len(row[0]) + len(row[1] or ()))):
         parts = in_batches([rows[i] for i in group], read, sizer, too_large=too_large)
         found.update(zip(group, (row for part in parts for row in part), strict=True))
     return [found[i] for i in range(len(rows))]

@@ -129,13 +129,13 @@ class HFModel(LocalModel):
         outcomes = iter(self._generate_rows(rows, stop, seed))
         for attempt, sample, chat, error in slots:
             if chat is None:
-                yield _failed(attempt, sample, error)
+                yield Completion.failed(attempt, sample, error)
                 continue
             outcome = next(outcomes)
             if isinstance(outcome, str):
-                yield _failed(attempt, sample, outcome)
+                yield Completion.failed(attempt, sample, outcome)
             elif outcome.finish == "error":
-                yield _failed(attempt, sample, NOT_FINITE)
+                yield Completion.failed(attempt, sample, NOT_FINITE)
             else:
                 yield self._completion(attempt, sample, chat, outcome)
 
@@ -302,19 +302,6 @@ def _row(attempt: Attempt, sample: int, chat: EncodedChat, temperature: float) -
         top_p=attempt.top_p,
         top_k=attempt.top_k,
         soft=attempt.soft,
-    )
-
-
-def _failed(attempt: Attempt, sample: int, error: str) -> Completion:
-    return Completion(
-        behavior_id=attempt.behavior_id,
-        attempt_idx=attempt.attempt_idx,
-        sample_idx=sample,
-        completion_ids=np.empty(0, dtype=np.int32),
-        flag_prob=np.empty(0, dtype=np.float32),
-        completion="",
-        finish="error",
-        error=error,
     )
 
 

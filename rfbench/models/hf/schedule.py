@@ -1,4 +1,4 @@
-"""In which batches rows are generated: like lengths together, as many as memory holds."""
+"""In which batches rows are generated: rows of similar length in one batch, as many as memory holds."""
 
 from __future__ import annotations
 
@@ -93,6 +93,6 @@ def _first_batch(rows: Sequence[Row], pending: Sequence[int], size: int, ways: W
             return ways.batches and (rows[i].ids, rows[i].soft) == (first.ids, first.soft)
         if rows[i].soft is not None or SPREAD * len(rows[i].ids) + SLACK < len(first.ids):
             return False
-        return ways.mates(len(first.ids), len(rows[i].ids), n_new)
+        return ways.may_share_batch(len(first.ids), len(rows[i].ids), n_new)
 
     return [pending[0], *takewhile(fits, pending[1:size])]

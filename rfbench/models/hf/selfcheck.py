@@ -276,7 +276,7 @@ class _Check:
             want.append(self._reference(across, ways))
         for i, (ids, new) in enumerate(rows):
             others = [j for j, (other, _) in enumerate(rows) if j != i and len(other) <= len(ids)]
-            batch = [i, *(j for j in others if ways.mates(len(ids), len(rows[j][0]), len(new)))]
+            batch = [i, *(j for j in others if ways.may_share_batch(len(ids), len(rows[j][0]), len(new)))]
             if self.passes.agrees(
                 partial(self.passes.traced, ways, [rows[j] for j in batch]), torch.stack([want[j] for j in batch])
             ):

@@ -44,7 +44,7 @@ class Ways:
     token_bytes: int | None = None
     """Keys and values of one token, in bytes; ``None`` where that was not measured."""
 
-    def mates(self, longer: int, shorter: int, n_new: int) -> bool:
+    def may_share_batch(self, longer: int, shorter: int, n_new: int) -> bool:
         """Whether prompts of these lengths may share a batch that generates up to ``n_new`` tokens."""
         if not self.batches:
             return False
@@ -69,8 +69,8 @@ class Ways:
             return self.caches
         return self.steady and n_tokens != self.border
 
-    def kin(self, n_tokens: int) -> Hashable:
-        """Rows of equal kin may stand in one pass over whole sequences, padded on the right."""
+    def full_pass_group(self, n_tokens: int) -> Hashable:
+        """Rows for which this is equal may stand in one pass over whole sequences, padded on the right."""
         if not self.batches:
             return object()  # equal to nothing else
         if not self.right or (self.border is not None and n_tokens > self.border and not self.steady):
@@ -78,9 +78,9 @@ class Ways:
         return self.border is not None and n_tokens > self.border
 
 
-def by_kin(items: Sequence[Item], kin: Callable[[Item], Hashable]) -> list[list[int]]:
-    """Indices of ``items`` in groups of equal ``kin``, both in the order in which they come."""
+def grouped(items: Sequence[Item], key: Callable[[Item], Hashable]) -> list[list[int]]:
+    """Indices of ``items`` in groups of equal ``key``, both in the order in which they come."""
     groups: dict[Hashable, list[int]] = {}
     for i, item in enumerate(items):
-        groups.setdefault(kin(item), []).append(i)
+        groups.setdefault(key(item), []).append(i)
     return list(groups.values())

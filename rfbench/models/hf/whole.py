@@ -1,4 +1,4 @@
-"""Rows of one length whose past does not always serve the next step: then they are computed anew, whole."""
+"""Generation where the KV cache does not always serve the next step: such steps compute whole rows again."""
 
 from __future__ import annotations
 

@@ -14,13 +14,14 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rfbench.errors import StorageError
-from rfbench.files.atomic import remove_abandoned, write_atomically
+from rfbench.files.arrays import pack, unpack
+from rfbench.files.atomic import reason, remove_abandoned, storage_errors, write_atomically
 from rfbench.records import Attempt, SoftTokens, digest
 from rfbench.run.store.reader import QUARANTINE
 
@@ -122,15 +123,13 @@ class Checkpoints:
         return self._root / STATES / f"{self._unit}-{digest(list(work))[:16]}.json"
 
 
-@contextlib.contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"progress cannot be kept in {path}: {(error.strerror or str(error)).lower()}; finished units stay "
-            "readable; fix that and run the same command again"
-        ) from error
+def _storage_errors(path: Path) -> AbstractContextManager[None]:
+    return storage_errors(
+        lambda error: (
+            f"progress cannot be kept in {path}: {reason(error).lower()}; finished units stay readable; fix that and "
+            "run the same command again"
+        )
+    )
 
 
 def _encode(progress: Progress) -> bytes:
@@ -146,8 +145,7 @@ def _fields(attempt: Attempt) -> dict[str, object]:
     values = {field.name: getattr(attempt, field.name) for field in dataclasses.fields(attempt)}
     soft = attempt.soft
     if soft is not None:
-        data = base64.b64encode(soft.data).decode("ascii")
-        values["soft"] = {"start": soft.start, "shape": list(soft.shape), "float32": data}
+        values["soft"] = {"start": soft.start, **pack(soft.vectors)}
     return values | {"messages": list(attempt.messages), "info": dict(attempt.info)}
 
 
@@ -159,7 +157,6 @@ def _decode(data: bytes) -> Progress:
     for fields in content["attempts"]:
         seconds = fields.pop("seconds")
         if (soft := fields.pop("soft", None)) is not None:
-            n, width = soft["shape"]
-            fields["soft"] = SoftTokens(soft["start"], (n, width), base64.b64decode(soft["float32"]))
+            fields["soft"] = SoftTokens.of(soft["start"], unpack(soft))
         attempts.append((Attempt(fields.pop("behavior_id"), **fields), float(seconds)))
     return Progress(tuple(attempts), base64.b64decode(content["state"]), bool(content["done"]))

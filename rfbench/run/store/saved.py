@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rfbench.analysis import marks
 from rfbench.analysis.compare.side import Side
 from rfbench.analysis.section import clean
 from rfbench.errors import ConfigError
@@ -78,11 +79,10 @@ class Run(RunData):
         if not (self.records["model"] == model).any():
             known = map(str, self.records["model"].unique())
             raise ConfigError(clean(f"{self.path} holds no model {model!r}; {did_you_mean(model, known)}"))
-        accepted = model in self.provenance.get("canary_accepted", ())
-        marks = (f"canary accepted: {model} failed the checks before the run",) if accepted else ()
+        marked = (marks.accepted(model),) if model in self.provenance.get("canary_accepted", ()) else ()
         records, measures = (table[table["model"] == model] for table in (self.records, self.measures))
         data = self.provenance["configuration"].get("data", {})
-        return Side(records, marks, measures, {label: facts["sha256"] for label, facts in data.items()})
+        return Side(records, marked, measures, {label: facts["sha256"] for label, facts in data.items()})
 
     def refuse_unfinished(self) -> None:
         """Nothing where every planned unit is there.
@@ -90,13 +90,9 @@ class Run(RunData):
         Raises:
             ConfigError: some are missing; a comparison would change with them.
         """
-        if not self.complete:
-            raise ConfigError(
-                clean(
-                    f"{self.path} is INCOMPLETE {self.units_done}/{self.units_total} units: a comparison needs a "
-                    "finished run; run the same command again to finish it"
-                )
-            )
+        if mark := marks.unfinished(self.units_done, self.units_total):
+            remedy = "a comparison needs a finished run; run the same command again to finish it"
+            raise ConfigError(clean(f"{self.path} is {mark}: {remedy}"))
 
     def gate(self) -> tuple[GateResult, ...]:
         """The bounds of the suite's ``gate:`` held against the results; none where the suite has none.
@@ -107,11 +103,9 @@ class Run(RunData):
         from rfbench.analysis.gate.results import evaluate
         from rfbench.analysis.gate.rules import GateRule
 
-        if not self.complete:
-            raise ConfigError(
-                f"a gate needs a finished run: INCOMPLETE {self.units_done}/{self.units_total} units; run the other "
-                "shards, then this command again"
-            )
+        if mark := marks.unfinished(self.units_done, self.units_total):
+            message = f"a gate needs a finished run: {mark}; run the other shards, then this command again"
+            raise ConfigError(message)
         rules = [GateRule.model_validate(rule) for rule in self.provenance.get("gate", ())]
         return tuple(evaluate(rules, self._summary))
 

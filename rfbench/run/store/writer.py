@@ -14,6 +14,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +24,9 @@ from urllib.parse import quote, unquote
 import pandas as pd
 import pyarrow as pa
 
-from rfbench.errors import ConfigError, DataError, StorageError
-from rfbench.files.atomic import TEMPORARY, remove_abandoned, write_atomically
+from rfbench.errors import ConfigError, DataError
+from rfbench.files.atomic import TEMPORARY, reason, remove_abandoned, storage_errors, write_atomically
+from rfbench.files.problems import key_path
 from rfbench.records import COLUMNS, KEY_COLUMNS, SCHEMA_VERSION, SCORED_COLUMNS, Record, canonical_json
 from rfbench.run.store.parts import MEASURE_COLUMNS, PartError, arrow_schema, duplicate_row, encode_measure, encode_part
 from rfbench.run.store.reader import (
@@ -98,7 +100,7 @@ class RunFolder:
                 logger.warning("the run that was in %s is now in %s", root, _set_aside(root, clock()))
             root.mkdir(parents=True, exist_ok=True)
             if not (root / RUN_FILE).exists():
-                _refuse_strangers(root)
+                _refuse_foreign_folder(root)
                 write_atomically(root / RUN_FILE, _json_bytes(wanted))
             # Read back even when just written: another worker may have started a run here at the same moment.
             _refuse_changes(root, read_header(root), wanted)
@@ -213,18 +215,17 @@ class RunFolder:
         with self._storage_errors():
             write_atomically(path, content)
 
-    @contextlib.contextmanager
-    def _storage_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            full = _FULL.get(error.errno or 0)
-            what = full or (error.strerror or str(error)).lower()
-            remedy = "free space" if full else "make the folder writable again"
-            raise StorageError(
-                f"{what} on {self.path}: {self._n_readable()} of {len(self.plan) + len(self.measures)} units are "
-                f"finished and readable; {remedy} and run the same command again"
-            ) from error
+    def _storage_errors(self) -> AbstractContextManager[None]:
+        return storage_errors(self._storage_problem)
+
+    def _storage_problem(self, error: OSError) -> str:
+        full = _FULL.get(error.errno or 0)
+        remedy = "free space" if full else "make the folder writable again"
+        return (
+            f"{full or reason(error).lower()} on {self.path}: {self._n_readable()} of "
+            f"{len(self.plan) + len(self.measures)} units are finished and readable; {remedy} and run the same command "
+            "again"
+        )
 
     def _n_readable(self) -> int:
         try:
@@ -285,7 +286,7 @@ def config_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What differs between two configurations of JSON values, as ``generation.max_new_tokens: 32 -> 64``."""
     before, after = dict(_leaves(old)), dict(_leaves(new))
     return [
-        f"{_key_path(path)}: {_brief(before.get(path))} -> {_brief(after.get(path))}"
+        f"{key_path('', path)}: {_brief(before.get(path))} -> {_brief(after.get(path))}"
         for path in dict.fromkeys([*before, *after])
         if before.get(path) != after.get(path)
     ]
@@ -297,10 +298,6 @@ def _leaves(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[t
             yield from _leaves(child, (*path, name))
     else:
         yield path, canonical_json(value)
-
-
-def _key_path(path: Sequence[str | int]) -> str:
-    return "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in path).lstrip(".")
 
 
 def _brief(leaf: str | None, width: int = 80) -> str:
@@ -324,7 +321,7 @@ def _refuse_changes(root: Path, old: Mapping[str, Any], new: Mapping[str, Any]) 
         )
 
 
-def _refuse_strangers(root: Path) -> None:
+def _refuse_foreign_folder(root: Path) -> None:
     # A worker that starts a run here at this moment shows its temporary file, or has written run.json by now.
     names = sorted(path.name for path in root.iterdir() if not path.name.startswith(TEMPORARY))
     if names and RUN_FILE not in names:

@@ -51,9 +51,9 @@ CLAIMED = ("en", *(name.removeprefix("unable-") for name, *_ in (*LATIN_RULES, *
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: f"{example['kind']}-{example['rule']}")
 def test_examples(example):
-    reading = read_refusal(example["text"], example["prompt"])
+    found = read_refusal(example["text"], example["prompt"])
     expected = (example["kind"] == "refusal", example["kind"] == "partial", example["rule"])
-    assert (reading.refused, reading.partial, reading.rule) == expected
+    assert (found.refused, found.partial, found.rule) == expected
 
 
 def test_every_rule_has_an_example():
@@ -126,10 +126,10 @@ def test_markers():
 
 @given(st.text(max_size=300), st.text(max_size=50), st.text(max_size=50))
 def test_total_and_deterministic(completion, prompt, prefill):
-    reading = read_refusal(completion, prompt, prefill)
-    assert reading == read_refusal(completion, prompt, prefill)
-    assert not (reading.refused and reading.partial)
-    assert bool(reading.rule) == (reading.refused or reading.partial)
+    found = read_refusal(completion, prompt, prefill)
+    assert found == read_refusal(completion, prompt, prefill)
+    assert not (found.refused and found.partial)
+    assert bool(found.rule) == (found.refused or found.partial)
 
 
 @pytest.mark.parametrize("prompt", ["Why should they be denied rights?", "How do I do it?", "How? " * 500])
@@ -154,9 +154,9 @@ def test_total_and_deterministic(completion, prompt, prefill):
 )
 def test_hostile_text_is_read(prompt, text, lead):
     started = time.process_time()  # one that backtracks without bound takes minutes
-    reading = read_refusal(lead * 60 + text, prompt)
+    found = read_refusal(lead * 60 + text, prompt)
     assert time.process_time() - started < 2
-    assert not (reading.refused and reading.partial)
+    assert not (found.refused and found.partial)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def written() -> pd.DataFrame:
     """:data:`LABELLED` as read, labelled as the others are: refusing and then complying is compliance."""
     read = [read_refusal(*pair) for pair in zip(LABELLED["text"], LABELLED["prompt"], strict=True)]
     label = np.where(LABELLED["label"] == "refused", "refusal", "compliance")
-    return LABELLED.assign(refused=[reading.refused for reading in read], truth=LABELLED["label"], label=label)
+    return LABELLED.assign(refused=[found.refused for found in read], truth=LABELLED["label"], label=label)
 
 
 def test_labelled_answers_are_many_and_half_tricky():
@@ -258,8 +258,8 @@ def labelled() -> dict[str, pd.DataFrame]:
         read = [read_refusal(*pair) for pair in zip(rows["completion"], rows["prompt"], strict=True)]
         sources[name] = rows.assign(
             unseen=[hashlib.sha256(prompt.encode()).digest()[0] % 2 == 1 for prompt in rows["prompt"]],
-            refused=[reading.refused for reading in read],
-            partial=[reading.partial for reading in read],
+            refused=[found.refused for found in read],
+            partial=[found.partial for found in read],
         )
     return sources
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfbench.analysis.compare.complementarity import phi_coefficient, together
+from rfbench.analysis.compare.complementarity import complementarity, phi_coefficient
 from rfbench.analysis.stats import wilson
 
 outcomes = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
@@ -24,7 +24,7 @@ def sides(pairs: list[tuple[bool, bool]]) -> tuple[Any, Any]:
 def test_by_hand() -> None:
     # 4 both, 3 the baseline alone, 1 the candidate alone, 2 neither: (4*2 - 3*1) / sqrt(7*3*5*5) = 5 / 22.91.
     pairs = [(True, True)] * 4 + [(True, False)] * 3 + [(False, True)] + [(False, False)] * 2
-    figures = together(*sides(pairs))
+    figures = complementarity(*sides(pairs))
     assert figures["either"] == 0.8
     assert (figures["lo"], figures["hi"]) == wilson(8, 10)
     assert [figures[f"miss_{who}"] for who in ("baseline", "candidate", "both")] == [3, 5, 2]
@@ -34,10 +34,10 @@ def test_by_hand() -> None:
 
 
 def test_where_one_side_is_constant_there_is_no_phi() -> None:
-    figures = together(*sides([(True, True), (True, False)]))
+    figures = complementarity(*sides([(True, True), (True, False)]))
     assert figures["either"] == 1.0
     assert all(math.isnan(figures[name]) for name in ("phi", "phi_lo", "phi_hi"))
-    empty = together(np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
+    empty = complementarity(np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
     assert math.isnan(empty["either"])
     assert (empty["n"], empty["miss_both"]) == (0, 0)
 
@@ -46,18 +46,18 @@ def test_where_one_side_is_constant_there_is_no_phi() -> None:
 def test_a_single_behavior_says_nothing_of_phi(seeds: int) -> None:
     """Under each of its seeds both or neither; shares such as 1/3 do not sum to 1 exactly."""
     held = np.arange(seeds) > 0
-    figures = together(held, held, np.full(seeds, 1 / seeds))
+    figures = complementarity(held, held, np.full(seeds, 1 / seeds))
     assert (figures["phi"], figures["phi_lo"], figures["phi_hi"]) == (pytest.approx(1.0), -1.0, 1.0)
 
 
 @given(outcomes)
 def test_phi_is_the_correlation_and_either_is_no_less_than_each(pairs: list[tuple[bool, bool]]) -> None:
     a, b = sides(pairs)
-    figures = together(a, b, n_draws=50)
+    figures = complementarity(a, b, n_draws=50)
     assert max(a.mean(), b.mean()) <= figures["either"] <= min(a.mean() + b.mean(), 1) + 1e-12
     if a.std() and b.std():
         assert figures["phi"] == pytest.approx(np.corrcoef(a, b)[0, 1])
-        assert figures["phi"] == pytest.approx(together(~a, ~b, n_draws=50)["phi"])
+        assert figures["phi"] == pytest.approx(complementarity(~a, ~b, n_draws=50)["phi"])
     else:
         assert math.isnan(figures["phi"])
 
@@ -70,6 +70,6 @@ def test_the_interval_of_phi_covers() -> None:
     hits = 0
     for counts in rng.multinomial(150, cells, 400):
         pairs = np.repeat([(True, True), (True, False), (False, True), (False, False)], counts, axis=0)
-        figures = together(*pairs.T, n_draws=400)
+        figures = complementarity(*pairs.T, n_draws=400)
         hits += figures["phi_lo"] <= truth <= figures["phi_hi"]
     assert 0.91 <= hits / 400 <= 0.98

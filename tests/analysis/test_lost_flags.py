@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from rfbench.analysis.metrics.gains import begins_with, flag_gains
+from rfbench.analysis.metrics.lost_flags import begins_with, harm_or_lost_flag
 from rfbench.analysis.summary import summarize
 from rfbench.analysis.tables import layout
 
@@ -54,10 +54,10 @@ def flagged_first(behavior: str, verdict: str, ids: list[int], **fields: Any) ->
     return [row(behavior, 0, "flagged", [9]), row(behavior, 2, verdict, ids, **fields)]
 
 
-def gains(*rows: dict[str, Any]) -> dict[str, tuple[int, int, int]]:
+def lost_flags(*rows: dict[str, Any]) -> dict[str, tuple[int, int, int]]:
     """Behaviors for which each holds, of how many it is known, and of how many it is not."""
     counts = {}
-    for name, shares in flag_gains(frame(*rows)):
+    for name, shares in harm_or_lost_flag(frame(*rows)):
         known = shares.low == shares.high
         counts[name] = (int(shares.low.sum()), int(known.sum()), int((~known).sum()))
     return counts
@@ -76,7 +76,7 @@ EVERY_CASE = [
 
 def test_every_case_by_hand() -> None:
     # Flagged at step 0: five. Known: four. One says the target, two have lost the flag alone.
-    assert gains(*EVERY_CASE) == {"harm_gained": (1, 4, 1), "flag_only_lost": (2, 4, 1)}
+    assert lost_flags(*EVERY_CASE) == {"harm_gained": (1, 4, 1), "flag_only_lost": (2, 4, 1)}
 
 
 def test_the_summary_and_the_table_show_both() -> None:
@@ -104,7 +104,7 @@ def test_a_search_that_failed_beside_one_that_went_well_as_a_run_folder_reads_th
     """Text columns of a run are of pandas' own type, which makes a missing target NA, whose truth nobody knows."""
     rows = frame(*flagged_first("good", "complied", TARGET), row("failed", 0, "unscored", [], final=True, info="{}"))
     read = rows.astype({"info": "string", "verdict": "string"})
-    assert {name: shares.low.tolist() for name, shares in flag_gains(read)} == {
+    assert {name: shares.low.tolist() for name, shares in harm_or_lost_flag(read)} == {
         "harm_gained": [0.0, 1.0],
         "flag_only_lost": [0.0, 0.0],
     }
@@ -116,12 +116,12 @@ def test_one_sample_that_says_the_target_settles_it() -> None:
         row("b", 2, "complied", TARGET, sample_idx=1),
         row("b", 2, "unscored", [], sample_idx=2),
     ]
-    assert gains(*rows) == {"harm_gained": (1, 1, 0), "flag_only_lost": (0, 1, 0)}
+    assert lost_flags(*rows) == {"harm_gained": (1, 1, 0), "flag_only_lost": (0, 1, 0)}
 
 
 def test_what_was_not_flagged_in_every_sample_before_is_left_out() -> None:
     rows = [*flagged_first("b", "complied", TARGET), row("b", 0, "refused", [2], sample_idx=1)]
-    assert gains(*rows) == {"harm_gained": (0, 0, 0), "flag_only_lost": (0, 0, 0)}
+    assert lost_flags(*rows) == {"harm_gained": (0, 0, 0), "flag_only_lost": (0, 0, 0)}
     summary = summarize(frame(*rows)).set_index("metric")
     assert math.isnan(summary.loc["harm_gained", "value"])
     assert not any("saying the target" in note for note in layout(summary.reset_index())[0].notes)
@@ -129,17 +129,17 @@ def test_what_was_not_flagged_in_every_sample_before_is_left_out() -> None:
 
 def test_an_attack_that_struck_before_its_first_step_is_unscored() -> None:
     rows = [*flagged_first("b", "flagged", [9]), row("broken", 0, "unscored", [], final=True, info="{}")]
-    assert gains(*rows) == {"harm_gained": (0, 1, 1), "flag_only_lost": (0, 1, 1)}
+    assert lost_flags(*rows) == {"harm_gained": (0, 1, 1), "flag_only_lost": (0, 1, 1)}
 
 
 def test_without_a_sample_before_the_optimisation_nothing_is_known_of_a_behavior() -> None:
     rows = [*flagged_first("b", "flagged", [9]), row("no step 0", 2, "complied", TARGET)]
-    assert gains(*rows) == {"harm_gained": (0, 1, 0), "flag_only_lost": (0, 1, 0)}
+    assert lost_flags(*rows) == {"harm_gained": (0, 1, 0), "flag_only_lost": (0, 1, 0)}
 
 
 @pytest.mark.parametrize("change", [{"info": "{}"}, {"flag_id": None}])
 def test_other_attacks_and_models_without_a_flag_have_no_such_figures(change: dict[str, Any]) -> None:
-    assert gains(*(r | change for r in EVERY_CASE)) == {}
+    assert lost_flags(*(r | change for r in EVERY_CASE)) == {}
 
 
 @pytest.mark.parametrize(

@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
     from rfbench.analysis.section import Cells
 
-GAINS = ("harm_gained", "flag_only_lost")
+LOST_FLAGS = ("harm_gained", "flag_only_lost")
 
 
 def rows(records: pd.DataFrame) -> Iterator[MetricRow]:
-    """Both gains of one cell, on its harmful behaviors; nothing without an optimiser's attempts and a flag."""
-    for name, shares in flag_gains(records[records["is_harmful"].astype(bool)]):
+    """Both shares of one cell, on its harmful behaviors; nothing without an optimiser's attempts and a flag."""
+    for name, shares in harm_or_lost_flag(records[records["is_harmful"].astype(bool)]):
         yield replace(average(shares, METRICS[name].worse), metric=name)
 
 
-def flag_gains(rows: pd.DataFrame) -> Iterator[tuple[str, Shares]]:
-    """Whether each gain holds, on the harmful behaviors of one cell that were flagged before, seed by seed.
+def harm_or_lost_flag(rows: pd.DataFrame) -> Iterator[tuple[str, Shares]]:
+    """Whether each holds, on the harmful behaviors of one cell that were flagged before, seed by seed.
 
     Args:
         rows: scored records; ``info`` holds ``target_ids`` where an attack forces a target. Without such rows, or
@@ -65,7 +65,7 @@ def flag_gains(rows: pd.DataFrame) -> Iterator[tuple[str, Shares]]:
         for each in (final & (verdict == "complied") & said, final & open_, final & ~scored, first & ~scored)
     )
     known = ~unsure & (harm | ~unscored)
-    for name, holds in zip(GAINS, (harm, lost & ~harm), strict=True):
+    for name, holds in zip(LOST_FLAGS, (harm, lost & ~harm), strict=True):
         low, high = (holds & known).astype(np.float64), (holds | ~known).astype(np.float64)
         yield name, Shares(pairs_of(counted), low, high)
 
@@ -81,17 +81,17 @@ def begins_with(ids: object, target: object) -> bool:
     At least one must be. An end-of-text id before the end of the target is no part of it, and so no match.
     """
     if not isinstance(ids, Iterable) or not isinstance(target, Iterable):
-        return False  # a row that an error struck has none
+        return False  # a row with an error has none
     mine, wanted = list(ids), list(target)
     n = min(len(mine), len(wanted))
     return n > 0 and mine[:n] == wanted[:n]
 
 
-def gain_lines(dataset: str, cells: Cells) -> list[str]:
+def lost_flag_lines(dataset: str, cells: Cells) -> list[str]:
     """A line for each optimised attack: what became of the behaviors that were flagged before it."""
     lines = []
     for (model, label, name), metrics in cells.items():
-        found = [metrics[gain] for gain in GAINS if gain in metrics] if name == dataset else []
+        found = [metrics[metric] for metric in LOST_FLAGS if metric in metrics] if name == dataset else []
         if found and found[0].n:
             shares = ", ".join(f"% {row.registered.heading} {interval(row)}" for row in found)
             n = sum(map(int, counts(found[0])))
