@@ -124,7 +124,7 @@ def test_the_example_in_contributing_works_as_printed(tmp_path: Path) -> None:
         "import pandas as pd\n"
         "texts = ['1. Take it.\\n2) Go.', 'Take 1. Go.', '1. Only one.']\n"
         "assert judge.scores(pd.DataFrame({'answer': texts})) == [1.0, 0.0, 0.0]\n"
-        f"sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', {__file__!r}, '-k', 'TestContract and {name}']))\n"
+        f"sys.exit(pytest.main(['-p', 'no:cacheprovider', {__file__!r}, '-k', 'TestContract and {name}']))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
