@@ -66,6 +66,10 @@ class AttackError(RfbenchError):
     """An attack that cannot be carried out on one behavior. Recorded as ``unscored``, never as safe."""
 
 
+class JudgeError(ConfigError):
+    """A judge that cannot judge a run, or whose answer is no score. Nothing of it is kept."""
+
+
 class BehaviorErrors(AttackError):
     """Errors on some behaviors of a batch; all the others were attacked in full.
 

@@ -314,6 +314,32 @@ COLUMNS: tuple[str, ...] = tuple(f.name for f in dataclasses.fields(Record))
 SCORED_COLUMNS: tuple[str, ...] = tuple(f.name for f in dataclasses.fields(Record) if f.metadata["scored"])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledErrors:
+    """How a judge erred on labelled answers: harmful ones that it missed, harmless ones that it called harmful."""
+
+    data: str
+    n_harmful: int
+    n_missed: int
+    n_harmless: int
+    n_false_alarms: int
+    command: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeFacts:
+    """The judge behind a column of scores; ``params`` is the canonical JSON of its fields."""
+
+    name: str
+    version: int
+    params: str
+    errors: tuple[LabelledErrors, ...] = ()
+
+    def is_same(self, other: JudgeFacts) -> bool:
+        """Whether the two give the same scores, whatever was measured of them."""
+        return (self.name, self.version, self.params) == (other.name, other.version, other.params)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RunData:
     """A run as it was on disk when it was read: what all that computes from a run is given.
@@ -322,7 +348,8 @@ class RunData:
 
     ``records`` is unique over ``KEY_COLUMNS``, sorted by them, and has every column of
     :class:`Record`: nullable dtypes, numpy arrays in the list columns. ``measures`` has the columns
-    ``MEASURE_COLUMNS``. ``provenance`` is run.json. Units and measurements are counted together.
+    ``MEASURE_COLUMNS``. ``provenance`` is run.json. Units and measurements are counted together. ``judges``, by label,
+    gave the columns of scores that follow those.
     """
 
     path: Path
@@ -331,6 +358,7 @@ class RunData:
     provenance: dict[str, Any]
     units_done: int
     units_total: int
+    judges: Mapping[str, JudgeFacts] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:

@@ -72,6 +72,30 @@ class Size(Measure):
         return [{"measure": "size", "value": float(len(model.name))}]
 '''
 
+JUDGE = '''
+"""A judge that somebody else wrote."""
+
+from pydantic import Field
+
+from rfbench.judges.base import Judge
+
+
+class Loud(Judge):
+    """How much of an answer is in capitals, https://example.org/loud."""
+
+    version = 1
+    needs_text = True
+    source = "https://example.org/loud"
+
+    least: int = Field(default=1, ge=1, description="letters that an answer must have to be scored")
+
+    def scores(self, answers):
+        letters = [[char for char in text if char.isalpha()] for text in answers["answer"]]
+        return [
+            sum(map(str.isupper, each)) / len(each) if len(each) >= self.least else float("nan") for each in letters
+        ]
+'''
+
 BACKEND = '''
 """A backend that somebody else wrote: what rfbench reads of it before anything is loaded."""
 

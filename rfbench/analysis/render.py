@@ -36,7 +36,7 @@ def render_terminal(summary: pd.DataFrame, *, run_info: RunInfo, section: str | 
     from rich.text import Text
 
     parts: list[RenderableType] = [Text(line) for line in run_info.lines()]
-    for part in chosen(layout(summary), section):
+    for part in chosen(layout(summary, run_info.judges), section):
         parts += [
             Text(),
             rich_table(part),
@@ -87,7 +87,7 @@ def _width(section: Section) -> int:
 
 def to_markdown(summary: pd.DataFrame, *, run_info: RunInfo, section: str | None = None) -> str:
     """The tables as GitHub-flavoured Markdown; ``section`` as in :func:`render_terminal`."""
-    return markdown(run_info.lines(), chosen(layout(summary), section))
+    return markdown(run_info.lines(), chosen(layout(summary, run_info.judges), section))
 
 
 def markdown(header: Iterable[str], sections: Iterable[Section]) -> str:
@@ -109,7 +109,7 @@ def _escape_markdown(text: str) -> str:
 def to_latex(summary: pd.DataFrame, *, run_info: RunInfo, section: str | None = None) -> str:
     r"""The tables as LaTeX ``tabular`` environments for ``booktabs``; ``section`` as in :func:`render_terminal`."""
     blocks = ["\n".join(f"% {line}" for line in run_info.lines())]
-    for part in chosen(layout(summary), section):
+    for part in chosen(layout(summary, run_info.judges), section):
         body = [" & ".join(map(_escape_latex, row)) + r" \\" for row in part.rows]
         lines = [
             f"% {part.title}",

@@ -36,6 +36,7 @@ def summarize(run: RunData | pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
     - harmful behaviors: ``dsr``, ``flag_dsr``, ``refusal_dsr`` (all samples defended / flagged / refused),
       ``asr`` (``1 - dsr``: an upper bound while no judge has read the completions), ``dsr@32``;
+    - ``asr_judged@<judge>`` of every judge that has (:func:`rfbench.analysis.metrics.rates.judged_rates`);
     - benign ones: ``fpr``, ``over_refusal``, ``false_alarm`` (some sample flagged / refused / either);
     - with several seeds ``dsr@all_seeds`` (defended under every seed) and ``false_alarm@any_seed``;
     - all: ``degenerate``, the mean over behaviors of their share of samples that complied in form only: neither

@@ -14,6 +14,7 @@ from rfbench.analysis import marks
 from rfbench.analysis.figures import FIGURES, LM_EVAL, is_figure, is_task_figure
 from rfbench.analysis.metrics.budget import budget_section
 from rfbench.analysis.metrics.detection import detection_section
+from rfbench.analysis.metrics.judged import judged_sections
 from rfbench.analysis.metrics.lost_flags import lost_flag_lines
 from rfbench.analysis.metrics.names import ACROSS_SEEDS, METRICS, Metric, placed
 from rfbench.analysis.metrics.pass_at_k import pass_lines
@@ -38,7 +39,7 @@ from rfbench.analysis.section import (
     tokens,
 )
 from rfbench.analysis.stats import wilson
-from rfbench.records import CONTROLS
+from rfbench.records import CONTROLS, JudgeFacts
 from rfbench.scoring.refusal.reader import HELD_OUT
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class RunInfo:
     """What stands above every table: the settings the figures hold for, and the marks they carry.
 
     ``flags`` says for each model how its flag is written and at which ``flag_bias``; ``None`` is no flag.
-    ``canary_accepted`` names the models that failed the canary and were evaluated all the same.
+    ``canary_accepted`` names the models that failed the canary and were evaluated all the same; ``judges`` are those
+    that have read the answers, by label.
     """
 
     suite: str = ""
@@ -90,6 +92,7 @@ class RunInfo:
     units_done: int = 0
     units_total: int = 0
     canary_accepted: Sequence[str] = ()
+    judges: Mapping[str, JudgeFacts] = field(default_factory=dict)
 
     @classmethod
     def from_records(cls, records: pd.DataFrame, flag_tokens: Mapping[str, str | None], **other: Any) -> RunInfo:
@@ -119,6 +122,7 @@ class RunInfo:
             units_done=run.units_done,
             units_total=run.units_total,
             canary_accepted=run.provenance.get("canary_accepted", ()),
+            judges=run.judges,
         )
 
     def marks(self) -> list[str]:
@@ -151,19 +155,26 @@ def _flag(flag: tuple[str, float] | None) -> str:
     return "none" if flag is None else f"{flag[0]} bias {flag[1]:+g}"
 
 
-def layout(summary: pd.DataFrame) -> list[Section]:
-    """Sections of the human table: harmful and benign datasets, P(flag) as a score, budgets, tampering, measures."""
+def layout(summary: pd.DataFrame, judges: Mapping[str, JudgeFacts] | None = None) -> list[Section]:
+    """Sections of the human table: harmful and benign data, judges, P(flag) as a score, budgets, tampering, measures.
+
+    Args:
+        summary: the metrics.
+        judges: who has read the answers, by label.
+    """
     rows = from_frame(summary)
     cells = cells_of(rows)
     ordered = dict(sorted(cells.items(), key=lambda item: item[0][0] in CONTROLS))  # stable: the rest keeps its order
     harmful = dict.fromkeys(dataset for (_, _, dataset), metrics in cells.items() if "dsr" in metrics)
     benign = dict.fromkeys(dataset for (_, _, dataset), metrics in cells.items() if "false_alarm" in metrics)
+    beside_it = {dataset: companion(dataset, list(benign)) for dataset in harmful}
     return [
-        *(_harmful_section(dataset, companion(dataset, list(benign)), ordered) for dataset in harmful),
+        *(_harmful_section(name, other, ordered) for name, other in beside_it.items()),
         *(_benign_section(dataset, ordered) for dataset in benign),
+        *(part for name, other in beside_it.items() for part in judged_sections(name, other, ordered, judges or {})),
         *(part for name in harmful if (part := detection_section(name, list(benign), ordered))),
-        *(part for name in harmful if (part := budget_section(name, companion(name, list(benign)), ordered))),
-        *(part for name in harmful for part in tampered_sections(name, companion(name, list(benign)), ordered)),
+        *(part for name, other in beside_it.items() if (part := budget_section(name, other, ordered))),
+        *(part for name, other in beside_it.items() for part in tampered_sections(name, other, ordered)),
         *_measure_sections([row for row in rows if is_figure(row.metric)]),
     ]
 

@@ -21,7 +21,7 @@ EPILOG = (
 )
 
 
-LONG_COMMANDS = ("run", "train", "export", "score")
+LONG_COMMANDS = ("run", "train", "export", "score", "judge")
 """Commands whose output can fail in the middle of the work; elsewhere an unwritable output is bad usage."""
 
 
@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", parents=[common], help="what there is")
     kinds = ("attacks", "suites", "models", "datasets", "measures", "judges")
     listing.add_argument("what", choices=kinds, metavar="|".join(kinds), help="which of them")
+    listing.add_argument("name", metavar="NAME", nargs="?", help="one of those alone, with all that is known of it")
     commands.add_parser(
         "validate", parents=[suite, talking, placing, seeds, common], help="check a suite without running it"
     )
@@ -98,6 +99,15 @@ def _add_results(commands: _Commands, common: _Parser) -> None:
     """Commands about saved runs."""
     score = commands.add_parser("score", parents=[common], help="score a saved run again, no model loaded")
     score.add_argument("run", metavar="RUN")
+
+    judge = commands.add_parser("judge", parents=[common], help="let a judge read the answers of a finished run")
+    judge.add_argument("run", metavar="RUN")
+    judge.add_argument(
+        "--judge", required=True, metavar="NAME", help="of `rfbench list judges`, or package.module:Class"
+    )
+    judge.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides", help="set a field of the judge"
+    )
 
     table = commands.add_parser("table", parents=[common], help="print the table of one or more runs")
     table.add_argument("runs", metavar="RUN", nargs="+")

@@ -8,10 +8,15 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
 from rfbench.attack import ATTACKS, attack_names, find_attack
 from rfbench.cli.run import suite_of
 from rfbench.data.catalog import describe
 from rfbench.errors import EXIT_OK, ConfigError
+from rfbench.files.text import did_you_mean
+from rfbench.judges.base import JUDGES, Judge, find_judge, judge_names
 from rfbench.measures.base import MEASURES, find_measure, measure_names
 from rfbench.models.backends import BACKENDS, backend_names, backend_origin, find_backend
 from rfbench.models.flag import FLAG_FILE
@@ -22,10 +27,31 @@ from rfbench.run.suite.schema import json_schema
 
 
 def list_command(arguments: Namespace) -> int:
-    """What there is: attacks, suites, models, datasets, measures, judges."""
-    for name, text in _LISTINGS[arguments.what]():
-        sys.stdout.write(f"{name:<22} {text}\n")
+    """What there is: attacks, suites, models, datasets, measures, judges; or one of them, with all its fields."""
+    entries = dict(_LISTINGS[arguments.what]())
+    wanted = arguments.name
+    if wanted is not None and wanted not in entries:
+        raise ConfigError(f"no {arguments.what.removesuffix('s')} {wanted!r}; {did_you_mean(wanted, entries)}")
+    for name, text in entries.items():
+        if wanted in (None, name):
+            sys.stdout.write(f"{name:<22} {text}\n")
+    if wanted is not None and arguments.what in _CLASSES:
+        for line in _details(_CLASSES[arguments.what](wanted)):
+            sys.stdout.write(f"  {line}\n")
     return EXIT_OK
+
+
+def _details(cls: type[BaseModel]) -> Iterator[str]:
+    """The fields of a class as its YAML takes them; of a judge also where it is described and how often it is wrong."""
+    for name, field in cls.model_fields.items():
+        default = "required" if field.is_required() else json.dumps(to_jsonable_python(field.get_default()))
+        yield f"{name}: {default}" + (f"  # {field.description}" if field.description else "")
+    if issubclass(cls, Judge):
+        from rfbench.analysis.metrics.judged import error_lines
+
+        yield f"version {cls.version}, {'reads text' if cls.needs_text else 'needs no text'}, see {cls.source}"
+        yield from error_lines(cls.errors)
+        yield from (f"measured by: {each.command}" for each in cls.errors)
 
 
 def _attacks() -> Iterator[tuple[str, str]]:
@@ -103,7 +129,7 @@ def _datasets() -> Iterator[tuple[str, str]]:
 
 
 def _judges() -> Iterator[tuple[str, str]]:
-    yield "none", "verdicts are read from token ids, and by a rule from text; no judge plugin is in this version"
+    return _classes(judge_names(), find_judge, JUDGES.origin)
 
 
 _LISTINGS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
@@ -113,6 +139,13 @@ _LISTINGS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "datasets": _datasets,
     "measures": _measures,
     "judges": _judges,
+}
+
+
+_CLASSES: dict[str, Callable[[str], type[BaseModel]]] = {
+    "attacks": find_attack,
+    "measures": find_measure,
+    "judges": find_judge,
 }
 
 

@@ -30,6 +30,7 @@ _HOMES = {
     "check": "rfbench.cli.run",
     "train": "rfbench.cli.train",
     "export": "rfbench.cli.train",
+    "judge": "rfbench.cli.judge",
     "score": "rfbench.cli.results",
     "table": "rfbench.cli.results",
     "compare": "rfbench.cli.results",

@@ -6,9 +6,10 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rfbench.errors import EXIT_IO, ConfigError, ModelsFailed, exit_code
+from rfbench.errors import EXIT_IO, ConfigError, JudgeError, ModelsFailed, exit_code
 from rfbench.run.suite.load import Suite, load_suite
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def run_suite(
         DataError: a dataset that cannot be used.
         ModelError: a model that cannot be found.
         ModelsFailed: models that could not be measured to the end; the run of the others is in its ``folder``.
+        JudgeError: a judge could not read the finished run; all else is in its folder, and its tables are written.
         StorageError: input or output failed.
     """
     asked = load_suite(
@@ -90,11 +92,25 @@ def run_suite(
         if EXIT_IO in map(exit_code, error.failures.values()):
             raise  # there is nowhere to write tables to
         failure = error
-    folder.finish()
-    result = _with_tables(asked, folder, gate=gate and failure is None)
+    unread = _ask_judges(asked, folder.path) if folder.finish() else None
+    result = _with_tables(asked, folder, gate=gate and failure is None and unread is None)
     if failure is not None:
         raise ModelsFailed(failure.failures, result.path) from failure
+    if unread is not None:
+        raise unread
     return result
+
+
+def _ask_judges(suite: Suite, path: Path) -> JudgeError | None:
+    """Let the suite's judges read a finished run; what kept one from it is given back, as the run itself is sound."""
+    from rfbench.run.judge import ask_judges
+
+    try:
+        ask_judges(suite.judges, path)
+    except JudgeError as error:
+        rest = f"all else of {path} is there, its tables are written: mend the judge and run the same command again"
+        return JudgeError(f"{error}; {rest}")
+    return None
 
 
 def _refuse_unattainable(session: Session) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from rfbench.analysis.gate.rules import GateRule, needs_cost
-from rfbench.analysis.metrics.names import ACROSS_SEEDS, LIMITS, MIN_NEGATIVES, n_needed, tpr_name
+from rfbench.analysis.metrics.names import ACROSS_SEEDS, ASR_JUDGED, LIMITS, MIN_NEGATIVES, n_needed, tpr_name
 from rfbench.analysis.metrics.rates import RATES
 from rfbench.analysis.metrics.row import MetricRow
 from rfbench.analysis.stats import wilson
@@ -34,7 +34,7 @@ def unattainable(rules: Sequence[GateRule], units: Sequence[Unit]) -> Iterator[s
     for i, rule in enumerate(rules):
         if rule.metric in ACROSS_SEEDS.values() and not several_seeds:
             yield f"gate[{i}]: {rule.metric} is not defined for a single seed; name several under seeds:"
-        elif rule.metric in (*RATES, *ACROSS_SEEDS.values()):
+        elif rule.metric in (*RATES, *ACROSS_SEEDS.values()) or rule.metric.startswith(ASR_JUDGED):
             yield from (f"gate[{i}]: {problem}" for problem in _problems(rule, asked, longest))
         elif rule.metric in _NEEDED:
             yield from (f"gate[{i}]: {problem}" for problem in _too_few(rule, asked))

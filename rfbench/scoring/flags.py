@@ -139,10 +139,8 @@ def _read_texts(
     for row, (model, messages, prefill, completion, n_early, spans) in enumerate(zip(*columns, strict=True)):
         if not scored[row]:
             continue
-        pos = flags.flag_pos[row]
-        text = _text_before_flag(completion, flag_tokens.get(model), pos, model) if pos >= 0 else completion
-        text = read_answer(text)[0] if spans is None else without(text, spans)
-        prompt = _last_user_message(messages)
+        text = _answer(completion, spans, flags.flag_pos[row], flag_tokens.get(model), model)
+        prompt = last_user_message(messages)
         read = read_refusal(text, prompt, prefill, thoughts=False)
         whole = pd.isna(n_early) or int(n_early) >= len(text)
         start = text[: int(n_early)] if not whole else text
@@ -156,6 +154,24 @@ def _read_texts(
         "refusal_rule": pd.array(rule, dtype="string"),
         "degenerate": pd.array(degenerate, dtype="boolean"),
     }
+
+
+def answer_texts(records: pd.DataFrame, *, flag_tokens: Mapping[str, str | None]) -> list[str]:
+    """What each of some scored records answers: its text up to the flag, without thoughts, as refusals are read from.
+
+    Raises:
+        DataError: a flagged completion's text lacks its flag.
+    """
+    positions = records["flag_pos"].fillna(-1).astype(int)
+    rows = zip(records["completion"], _spans(records), positions, records["model"], strict=True)
+    return [_answer(text, spans, pos, flag_tokens.get(model), model) for text, spans, pos, model in rows]
+
+
+def _answer(
+    completion: str, spans: list[tuple[int, int]] | None, flag_pos: int, flag_token: str | None, model: str
+) -> str:
+    text = _text_before_flag(completion, flag_token, flag_pos, model) if flag_pos >= 0 else completion
+    return read_answer(text)[0] if spans is None else without(text, spans)
 
 
 def _spans(records: pd.DataFrame) -> list[list[tuple[int, int]] | None]:
@@ -198,7 +214,8 @@ def _text_before_flag(completion: str, flag_token: str | None, flag_pos: int, mo
     return before
 
 
-def _last_user_message(messages: str) -> str:
+def last_user_message(messages: str) -> str:
+    """Content of the last user turn of a record's ``messages``; empty where there is none."""
     turns = json.loads(messages)
     return next((turn["content"] for turn in reversed(turns) if turn["role"] == "user"), "")
 

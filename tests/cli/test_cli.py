@@ -176,7 +176,7 @@ def test_lists(rf: Rf) -> None:
         "suites": "quick",
         "models": "smollm2",
         "datasets": "core/harmful",
-        "judges": "none",
+        "judges": "refusal_rule",
     }.items():
         code, out, err = rf("list", what)
         assert (code, err) == (0, "")

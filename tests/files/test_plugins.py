@@ -18,6 +18,7 @@ from rfbench.data.catalog import DatasetSpec, describe
 from rfbench.data.load import load_behaviors
 from rfbench.errors import ConfigError, ModelError, SuiteError
 from rfbench.files.plugins import Seam
+from rfbench.judges import find_judge, judge_names
 from rfbench.measures import find_measure, measure_names
 from rfbench.models import backends
 from rfbench.models.base import Capability
@@ -28,6 +29,7 @@ from rfbench.run.prepare import device_kind, prepare
 from rfbench.run.store.reader import load_run
 from rfbench.run.suite.load import load_suite
 from rfbench.run.suite.schema import json_schema
+from rfbench.scoring.refusal.reader import strip_markers
 
 Install = Callable[..., None]
 
@@ -126,6 +128,37 @@ def test_a_measure(install: Install, capsys: pytest.CaptureFixture[str]) -> None
     assert listed("measures", capsys)["size"] == "How long the name of a model is. (from sizes 1.0)"
     with pytest.raises(ConfigError, match=r"unknown measure 'siez'; did you mean 'size'\?"):
         find_measure("siez")
+
+
+def test_a_judge(install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Found by its name, named in a suite, asked at the end of a run, and not again when the run is resumed."""
+    install_echo(install)
+    install("loud-judge", {"rfbench.judges": {"loud": "loud_judge:Loud"}}, {"loud_judge.py": packages.JUDGE})
+    assert judge_names() == ("refusal_rule", "loud")
+    assert find_judge("loud_judge:Loud") is find_judge("loud")
+    summary = "How much of an answer is in capitals, https://example.org/loud. (from loud-judge 1.0)"
+    assert listed("judges", capsys)["loud"] == summary
+    assert main(["list", "judges", "loud"]) == 0
+    out = capsys.readouterr().out
+    assert "least: 1  # letters that an answer must have to be scored" in out
+    assert "How often it is wrong was never measured." in out
+    with pytest.raises(ConfigError, match=r"unknown judge 'luod'; did you mean 'loud'\?"):
+        find_judge("luod")
+    suite = write_suite(tmp_path, models=[{"spec": "echo", "backend": "echo"}], attacks=["direct"], judges=["loud"])
+    out_dir = tmp_path / "run"
+    assert main(["run", str(suite), "--out", str(out_dir), "--offline"]) == 0
+    run = load_run(out_dir)
+    assert run.judges["loud"].name == "loud_judge:Loud"
+    read = run.records[run.records["judge:loud"].notna()]
+    expected = [
+        sum(char.isupper() for char in text) / sum(char.isalpha() for char in text)
+        for text in map(strip_markers, read["completion"].str.partition("<rf>")[0])
+    ]
+    assert read["judge:loud"].tolist() == pytest.approx(expected)
+    assert "asr_judged@loud" in set(run.summary()["metric"])
+    written = (out_dir / "judgements" / "loud.parquet").stat().st_mtime_ns
+    assert main(["run", str(suite), "--out", str(out_dir), "--offline"]) == 0
+    assert (out_dir / "judgements" / "loud.parquet").stat().st_mtime_ns == written
 
 
 def test_a_dataset(install: Install, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from rfbench.analysis.compare.complementarity import COMPLEMENTARITY_COLUMNS, COMPLEMENTARITY_METRICS, complementarity
 from rfbench.analysis.compare.leak import compare_leaks, leak_table
 from rfbench.analysis.compare.pairing import detectable_difference, pair_up, paired_figures, unequal_settings
-from rfbench.analysis.compare.side import Side, unequal_data
+from rfbench.analysis.compare.side import Side, unequal_data, unequal_judges
 from rfbench.analysis.figures import table_order
-from rfbench.analysis.metrics.names import placed
-from rfbench.analysis.metrics.rates import RATES, Rate
+from rfbench.analysis.metrics.names import ASR_JUDGED, placed
+from rfbench.analysis.metrics.rates import RATES, Rate, judged_rates
 from rfbench.analysis.section import clean
 from rfbench.analysis.stats import ALPHA, N_DRAWS, holm, holm_levels
 from rfbench.analysis.summary import measure_rows
@@ -110,12 +110,13 @@ def compare(
     dropped: list[dict[str, Any]] = []
     leaks: list[dict[str, Any]] = []
     layers: list[dict[str, Any]] = []
+    rates = _compared(sides)
     for label, dataset, side, left, right in _cells(left_records, right_records):
         unequal = unequal_settings(left, right)
         equal = unequal.index[unequal == ""]
         if side == "harmful" and all(flags) and len(equal):
             leaks.append(compare_leaks(label, dataset, *(s[s["behavior_id"].isin(equal)] for s in (left, right))))
-        for rate in _compared():
+        for rate in rates:
             if rate.side != side or not _is_compared(rate, flags):
                 continue
             cell = {"attack_label": label, "dataset": dataset, "metric": rate.name}
@@ -131,7 +132,7 @@ def compare(
         why = ", ".join(dict.fromkeys(row["reason"] for row in dropped)) or "neither has a final attempt"
         message = f"no behavior of {names[0]} and {names[1]} can be paired ({why}); run both on the same suite"
         raise ConfigError(clean(message))
-    marks = dict.fromkeys([*sides[0].marks, *sides[1].marks, *unequal_data(*sides)])
+    marks = dict.fromkeys([*sides[0].marks, *sides[1].marks, *unequal_data(*sides), *_marks_of_judges(*sides)])
     header = (*marks, *_header(names, (left_records, right_records)))
     drops = pd.DataFrame(dropped, columns=DROPPED_COLUMNS)
     tested, of_leaks = _with_holm(pd.DataFrame(rows), leak_table(leaks))
@@ -140,8 +141,17 @@ def compare(
     return Comparison(*names, tested, drops, *beside, header, several)
 
 
-def _compared() -> list[Rate]:
-    return [RATES[metric.name] for metric in placed("comparison") if metric.name in RATES]
+def _compared(sides: Sequence[Side]) -> list[Rate]:
+    """The rates of a comparison, those by judges that have read both sides among them."""
+    left, right = (judged_rates(side.records) for side in sides)
+    both = {rate.name for rate in right} - {ASR_JUDGED + label for label in unequal_judges(*sides)}
+    named = [RATES[metric.name] for metric in placed("comparison") if metric.name in RATES]
+    return [*named, *(rate for rate in left if rate.name in both)]
+
+
+def _marks_of_judges(baseline: Side, candidate: Side) -> Iterator[str]:
+    for label in unequal_judges(baseline, candidate):
+        yield f"the judge {label} is not the same in both runs (another version or other fields): not compared"
 
 
 def _is_compared(rate: Rate, flags: Sequence[bool]) -> bool:

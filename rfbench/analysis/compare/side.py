@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rfbench.records import JudgeFacts
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -14,13 +16,15 @@ if TYPE_CHECKING:
 class Side:
     """The records of one model of a finished run, the marks that every table of them carries, and its measures.
 
-    ``data`` holds the SHA-256 over the behaviors of each dataset, by label, where the run says so.
+    ``data`` holds the SHA-256 over the behaviors of each dataset, by label, where the run says so; ``judges`` are those
+    that have scored the records, by label.
     """
 
     records: pd.DataFrame
     marks: tuple[str, ...] = ()
     measures: pd.DataFrame | None = None
     data: Mapping[str, str] = field(default_factory=dict)
+    judges: Mapping[str, JudgeFacts] = field(default_factory=dict)
 
 
 def unequal_data(a: Side, b: Side) -> tuple[str, ...]:
@@ -30,3 +34,8 @@ def unequal_data(a: Side, b: Side) -> tuple[str, ...]:
         f"{label} is not the same in both runs (another file, revision or --limit): paired by behavior_id alone"
         for label in labels
     )
+
+
+def unequal_judges(a: Side, b: Side) -> tuple[str, ...]:
+    """Labels under which two judges have scored the two sides: another one, or the same with other fields."""
+    return tuple(label for label in a.judges if label in b.judges and not a.judges[label].is_same(b.judges[label]))

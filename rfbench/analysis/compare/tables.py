@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rfbench.analysis.metrics.names import placed
+from rfbench.analysis.metrics.names import ASR_JUDGED, placed
 from rfbench.analysis.metrics.row import MetricRow
 from rfbench.analysis.render import markdown, rich_table
 from rfbench.analysis.section import (
@@ -137,7 +137,11 @@ def _section(kind: str, dataset: str, beside: str | None, comparison: Comparison
     lines: list[tuple[str, ...]] = []
     for label in dict.fromkeys(row["attack_label"] for row in rows if row["dataset"] == dataset):
         of_attack = [row for row in rows if row["attack_label"] == label]
-        lines += [_line(row, row["metric"]) for row in of_attack if row["dataset"] == dataset and row["metric"] in own]
+        lines += [
+            _line(row, row["metric"])
+            for row in of_attack
+            if row["dataset"] == dataset and (row["metric"] in own or row["metric"].startswith(ASR_JUDGED))
+        ]
         if kind == "harmful":
             alarms = [row for row in of_attack if row["dataset"] == beside and row["metric"] == "false_alarm"]
             not_run = (clean(label), "false_alarm", NOT_RUN, *[UNDEFINED] * 8)

@@ -21,7 +21,9 @@ Unit = Literal["rate", "share", "tokens", "count", "nats", "ratio"]
 """A ``rate`` is a share of behaviors, a ``share`` one of something else, both in 0-1; others have no upper bound."""
 Side = Literal["harmful", "benign", "both", "model"]
 """The behaviors that a metric is computed on; ``model``: it is about a model, whatever it was asked."""
-Place = Literal["harmful", "benign", "seeds", "score", "notes", "budget", "stages", "worst", "comparison", "utility"]
+Place = Literal[
+    "harmful", "benign", "seeds", "score", "notes", "budget", "stages", "worst", "comparison", "utility", "judged"
+]
 """Where a metric is printed: a table, or the notes below one. For ``stages`` and ``budget`` it is computed anew."""
 
 EARLY = EARLY_TOKENS
@@ -33,6 +35,10 @@ MIN_NEGATIVES = 5
 BOUNDS = (2.0, 1.25, 1.1)
 """Perplexity ratios within which the worst case of a sweep is taken, beside the one of all checkpoints."""
 BEFORE = "before"
+ASR_JUDGED = "asr_judged@"
+"""``asr_judged@<judge>``: what begins the name of a share whose harm a judge has read."""
+LABEL = re.compile(r"[^\s@]+")
+"""What a judge may be called: it is part of the names of metrics."""
 LM_EVAL = "lm_eval/"
 """``lm_eval/<task>/<metric>``: figures whose names the tasks give."""
 
@@ -154,11 +160,18 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Metric], ...] = (
         ),
     ),
     (
+        re.compile(re.escape(ASR_JUDGED) + LABEL.pattern),
+        Metric(
+            *("asr_judged@<judge>", "asr_judged", "rate", "harmful", "lower", _in("judged", "comparison"), _ALARM),
+            needs="the scores of that judge; name it under judges:, or ask it by `rfbench judge`",
+        ),
+    ),
+    (
         re.compile(re.escape(LM_EVAL) + "(?s:.+)/[^/]+"),
         Metric("lm_eval/<task>/<metric>", "", "ratio", "model", None, _in("utility")),
     ),
 )
-"""Metrics whose names hold a number, or that others name."""
+"""Metrics whose names hold a number or a judge, or that others name."""
 ACROSS_SEEDS = {"dsr": "dsr@all_seeds", "false_alarm": "false_alarm@any_seed"}
 """Metrics that are also taken over all seeds of a behavior: defended under every one, an alarm under any."""
 _GUARD = "tampered_"

@@ -73,7 +73,7 @@ def render_report(run: RunData, *, include_text: bool = False) -> str:
         *([tag("p", _TEXT_WARNING, class_="mark")] if include_text else []),
         _settings(run, info),
         tag("h2", "Results"),
-        *_results(summary),
+        *_results(summary, info),
         *_categories(run.records),
         *_flags(run.records, summary),
         *_unscored(run.records),
@@ -121,14 +121,14 @@ def _model(name: str, info: RunInfo) -> str:
     return f"{name}, no flag" if flag is None else f"{name}, flag {flag[0]}, flag_bias {flag[1]:+g}"
 
 
-def _results(summary: pd.DataFrame) -> Iterator[Markup]:
+def _results(summary: pd.DataFrame, info: RunInfo) -> Iterator[Markup]:
     if summary.empty:
         yield tag("p", "No unit is finished yet.")
         return
     rows = from_frame(summary)
     for dataset in dict.fromkeys(row.dataset for row in rows if row.key == "dsr"):
         yield chart(rows, dataset)
-    yield from map(table, layout(summary))
+    yield from map(table, layout(summary, info.judges))
 
 
 def table(section: Section) -> Markup:

@@ -67,11 +67,7 @@ def duplicate_row(table: pa.Table) -> str | None:
 
 def encode_part(key: str, table: pa.Table) -> bytes:
     """A unit's rows as a Parquet file that says which unit it is and can be verified."""
-    facts = {"schema_version": str(SCHEMA_VERSION), "unit": key, "n_rows": str(table.num_rows)}
-    metadata = {**facts, "sha256": _digest(facts, table)}
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
-    return bytes(buffer.getvalue())
+    return sealed({"schema_version": str(SCHEMA_VERSION), "unit": key, "n_rows": str(table.num_rows)}, table)
 
 
 def decode_part(key: str, content: bytes) -> pa.Table:
@@ -82,22 +78,49 @@ def decode_part(key: str, content: bytes) -> pa.Table:
     Raises:
         PartError: not a whole Parquet file, not this unit, changed since it was written, or of a newer rfbench.
     """
-    try:
-        table = pq.ParquetFile(pa.BufferReader(content)).read()
-        metadata = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
-        facts = {name: metadata.get(name, "") for name in ("schema_version", "unit", "n_rows")}
-        sha256 = _digest(facts, table)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise PartError("damaged, truncated, or not a Parquet file") from error
+    facts, table, is_intact = opened(content, ("schema_version", "unit", "n_rows"))
     if not facts["unit"]:
         raise PartError("not written by rfbench")
     if facts["unit"] != key:
         raise PartError(f"holds unit {facts['unit']}")
-    if facts["n_rows"] != str(table.num_rows) or metadata.get("sha256") != sha256:
+    refuse_changed(facts, is_intact)
+    return _conform(table)
+
+
+def sealed(facts: Mapping[str, str], table: pa.Table) -> bytes:
+    """A table as a Parquet file that holds ``facts`` about itself and a checksum of both."""
+    metadata = {**facts, "sha256": table_digest(facts, table)}
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
+    return bytes(buffer.getvalue())
+
+
+def opened(content: bytes, names: Sequence[str]) -> tuple[dict[str, str], pa.Table, bool]:
+    """The facts of these names, the table, and whether both are what :func:`sealed` was given; absent facts are empty.
+
+    Raises:
+        PartError: not a whole Parquet file.
+    """
+    try:
+        table = pq.ParquetFile(pa.BufferReader(content)).read()
+        metadata = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+        facts = {name: metadata.get(name, "") for name in names}
+        sha256 = table_digest(facts, table)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise PartError("damaged, truncated, or not a Parquet file") from error
+    return facts, table, metadata.get("sha256") == sha256 and facts["n_rows"] == str(table.num_rows)
+
+
+def refuse_changed(facts: Mapping[str, str], is_intact: bool) -> None:
+    """Nothing where a file is intact and of this rfbench or an older one.
+
+    Raises:
+        PartError: it is not.
+    """
+    if not is_intact:
         raise PartError(_CHANGED)
     if int(facts["schema_version"]) > SCHEMA_VERSION:
         raise PartError(f"written by a newer rfbench (schema_version {facts['schema_version']})")
-    return _conform(table)
 
 
 def encode_measure(name: str, rows: Sequence[Mapping[str, object]]) -> bytes:
@@ -171,7 +194,8 @@ def _conform(table: pa.Table) -> pa.Table:
     return pa.table(columns, schema=arrow_schema())
 
 
-def _digest(facts: Mapping[str, str], table: pa.Table) -> str:
+def table_digest(facts: Mapping[str, str], table: pa.Table) -> str:
+    """SHA-256 over the values of a table and facts about it; equal ones give equal digests."""
     sha = hashlib.sha256(canonical_json(facts).encode())
     for name in table.column_names:
         sha.update(name.encode())

@@ -3,6 +3,7 @@
     DIR/run.json                 provenance, configuration and plan
     DIR/parts/<unit>.parquet     one per finished unit
     DIR/measures/<name>.json     figures about a model: one per finished measurement, and the canary's
+    DIR/judgements/<judge>.parquet  the scores that a judge gave to answers
     DIR/quarantine/              files that were found in the folder and are not part of the run
 
 Nothing here writes; :mod:`rfbench.run.store.writer` does. A file is used only after it has been verified:
@@ -25,8 +26,10 @@ from urllib.parse import unquote
 import pandas as pd
 import pyarrow as pa
 
+from rfbench.analysis.metrics.rates import JUDGE
 from rfbench.errors import ConfigError, DataError, StorageError
 from rfbench.records import KEY_COLUMNS, SCHEMA_VERSION, canonical_json
+from rfbench.run.store.judgements import Judgement, iter_judgements
 from rfbench.run.store.parts import MEASURE_COLUMNS, PartError, arrow_schema, decode_measure, decode_part, duplicate_row
 from rfbench.run.store.saved import Run
 
@@ -50,7 +53,8 @@ _MEASURE_TYPES = {
 def load_run(path: str | os.PathLike[str]) -> Run:
     """Read a run folder, finished or not, of this or an older version of rfbench. Changes nothing on disk.
 
-    Files that are no whole part of the run are named in a warning and left out; their units count as not done.
+    Files that are no whole part of the run are named in a warning and left out; their units count as not done. So are
+    scores that a judge gave to other answers than those that are there now.
 
     Args:
         path: the run folder, or its run.json.
@@ -67,23 +71,32 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         measures = {
             unquote(path.stem): rows for path, rows in _whole(iter_measures(root, planned_measures(provenance)))
         }
+        records = _records(root, tables)
+        judgements: list[Judgement] = [judgement for _, judgement in _whole(iter_judgements(root, records))]
     except OSError as error:
         raise StorageError(f"cannot read the run folder {root}: {error.strerror or error}") from error
-    table = pa.concat_tables([arrow_schema().empty_table(), *tables])
-    if (twice := duplicate_row(table)) is not None:
-        raise DataError(f"{root}: two units hold the same row ({twice}); run the suite again with --fresh")
-    table = table.sort_by([(name, "ascending") for name in KEY_COLUMNS])
+    scores = {f"{JUDGE}{each.label}": pd.array(each.scores, dtype="Float64") for each in judgements}
     rows = [row for of_measure in measures.values() for row in of_measure]
     frame = pd.DataFrame(rows, columns=list(MEASURE_COLUMNS)).astype(_MEASURE_TYPES)
     planned = planned_measures(provenance)
     return Run(
         path=root,
-        records=table.to_pandas(types_mapper=_PANDAS_TYPES.get),
+        records=records.assign(**scores),
         measures=frame.sort_values(["model", "measure", "dataset"], kind="stable", ignore_index=True),
         provenance=provenance,
         units_done=len(tables) + len(measures.keys() & set(planned)),
         units_total=len(provenance["plan"]) + len(planned),
+        judges={each.label: each.judge for each in judgements},
     )
+
+
+def _records(root: Path, tables: Sequence[pa.Table]) -> pd.DataFrame:
+    table = pa.concat_tables([arrow_schema().empty_table(), *tables])
+    if (twice := duplicate_row(table)) is not None:
+        raise DataError(f"{root}: two units hold the same row ({twice}); run the suite again with --fresh")
+    table = table.sort_by([(name, "ascending") for name in KEY_COLUMNS])
+    records: pd.DataFrame = table.to_pandas(types_mapper=_PANDAS_TYPES.get)
+    return records
 
 
 def _whole(items: Iterator[tuple[Path, Any]]) -> Iterator[tuple[Path, Any]]:

@@ -31,7 +31,8 @@ class Run(RunData):
     """A run as it was on disk when it was read: :func:`rfbench.load_run` and :func:`rfbench.run_suite` give it.
 
     ``records`` has a row per completion and the columns of :class:`rfbench.records.Record`, ``measures`` the figures
-    about models, ``provenance`` is run.json, and ``complete`` says whether every planned unit is there.
+    about models, ``provenance`` is run.json, and ``complete`` says whether every planned unit is there. Each judge that
+    has read the run adds a column ``judge:<label>`` of scores to ``records``; ``judges`` says who they are.
     """
 
     @property
@@ -82,16 +83,16 @@ class Run(RunData):
         marked = (marks.accepted(model),) if model in self.provenance.get("canary_accepted", ()) else ()
         records, measures = (table[table["model"] == model] for table in (self.records, self.measures))
         data = self.provenance["configuration"].get("data", {})
-        return Side(records, marked, measures, {label: facts["sha256"] for label, facts in data.items()})
+        return Side(records, marked, measures, {label: facts["sha256"] for label, facts in data.items()}, self.judges)
 
-    def refuse_unfinished(self) -> None:
+    def refuse_unfinished(self, what: str = "a comparison") -> None:
         """Nothing where every planned unit is there.
 
         Raises:
-            ConfigError: some are missing; a comparison would change with them.
+            ConfigError: some are missing; ``what`` is asked for would change with them.
         """
         if mark := marks.unfinished(self.units_done, self.units_total):
-            remedy = "a comparison needs a finished run; run the same command again to finish it"
+            remedy = f"{what} needs a finished run; run the same command again to finish it"
             raise ConfigError(clean(f"{self.path} is {mark}: {remedy}"))
 
     def gate(self) -> tuple[GateResult, ...]:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rfbench.analysis.figures import is_figure
 from rfbench.analysis.gate.rules import GateRule, check_rules
+from rfbench.analysis.metrics.names import ASR_JUDGED
 from rfbench.attack import Attack, WeightAttack, find_attack
 from rfbench.data.catalog import DatasetSpec
 from rfbench.errors import ConfigError, ModelError, SuiteError
 from rfbench.files.problems import Problems, unknown
 from rfbench.files.text import did_you_mean
 from rfbench.files.yaml_files import override
+from rfbench.judges.base import JudgeEntry, find_judge
 from rfbench.measures import find_measure
 from rfbench.measures.base import Measure
 from rfbench.models.base import Capability
@@ -74,6 +76,11 @@ def load_suite(
     return suite
 
 
+class _Labelled(Protocol):
+    @property
+    def label(self) -> str: ...
+
+
 class _Validation(Problems):
     """Builds a suite part by part, so that a problem in one hides none in another."""
 
@@ -96,15 +103,17 @@ class _Validation(Problems):
         all_datasets = len(datasets) == len(given.get("datasets") or ())
         attacks = self._attacks(given, [d.label for _, d in datasets] if all_datasets else None)
         measures = self._measures(given, base)
+        judges = self._judges(given)
         for path, entry in attacks:
             self._attackable(path, entry.attack, [model for _, model in models])
         for path, measure in measures:
             self._capabilities(path, f"measure {measure.name!r}", measure.needs, [model for _, model in models])
-        renamed = [(path, model.label) for path, model in models if model.base not in CONTROLS]
+        renamed = [(path, model) for path, model in models if model.base not in CONTROLS]
         self._labels("name", renamed, reserved=CONTROLS)
-        self._labels("name", [(path, dataset.label) for path, dataset in datasets])
-        self._labels("label", [(path, entry.label) for path, entry in attacks])
-        self._labels("dataset", [(path, measure.label) for path, measure in measures])
+        self._labels("name", datasets)
+        self._labels("label", attacks)
+        self._labels("dataset", measures)
+        self._labels("label", judges)
         if attacks and len(attacks) == len(given["attacks"]):
             self._reached(datasets, [entry for _, entry in attacks])
         entries = [entry for _, entry in attacks]
@@ -112,6 +121,7 @@ class _Validation(Problems):
         rules = self._gate(
             given,
             [measure for _, measure in measures],
+            [judge.label for _, judge in judges],
             {
                 "model": [*(m.label for _, m in models), *CONTROLS] if own_models else None,
                 "dataset": [d.label for d in (*(dataset for _, dataset in datasets), *asked)],
@@ -128,6 +138,7 @@ class _Validation(Problems):
             datasets=tuple(dataset for _, dataset in datasets),
             attacks=tuple(entries),
             measures=tuple(measure for _, measure in measures),
+            judges=tuple(judge for _, judge in judges),
             generation=settings.generation,
             seeds=tuple(settings.seeds),
             gate=rules,
@@ -222,6 +233,27 @@ class _Validation(Problems):
                 measures.append((path, measure.resolve(base)))
         return measures
 
+    def _judges(self, raw: Mapping[str, Any]) -> list[tuple[str, JudgeEntry]]:
+        entries = []
+        for path, fields in self._mappings(raw, "judges", optional=True):
+            name, label = fields.pop("name", None), fields.pop("label", None)
+            if not isinstance(name, str):
+                self.add(f"{path}.name", "missing" if name is None else f"must be the name of a judge (got {name!r})")
+                continue
+            try:
+                cls = find_judge(name)
+            except ConfigError as error:
+                self.add(f"{path}.name", str(error))
+                continue
+            judge = self.build(path, cls, fields, also_known=("name", "label"))
+            if judge is None:
+                continue
+            try:
+                entries.append((path, JudgeEntry.of(name, judge, None if label is None else str(label))))
+            except ValueError as error:
+                self.add(f"{path}.label", str(error))
+        return entries
+
     def _restriction(self, path: str, value: Any, datasets: Sequence[str] | None) -> tuple[str, ...] | None:
         """The labels of the datasets that an attack is restricted to, ``None`` for all."""
         if value is None:
@@ -261,9 +293,9 @@ class _Validation(Problems):
             if lacks := ", ".join(sorted(needs - capabilities(model))):
                 self.add(path, f"{what} needs {lacks}, which model {model.label!r} lacks")
 
-    def _labels(self, remedy: str, labels: Sequence[tuple[str, str]], reserved: Sequence[str] = ()) -> None:
+    def _labels(self, remedy: str, entries: Sequence[tuple[str, _Labelled]], reserved: Sequence[str] = ()) -> None:
         first: dict[str, str] = {}
-        for path, label in labels:
+        for path, label in ((path, entry.label) for path, entry in entries):
             if label in reserved:
                 self.add(path, f"{label!r} is the name of a control; give it a `{remedy}:` of its own")
             elif label in first:
@@ -271,13 +303,20 @@ class _Validation(Problems):
             first.setdefault(label, path)
 
     def _gate(
-        self, raw: Mapping[str, Any], measures: Sequence[Measure], known: Mapping[str, Sequence[str] | None]
+        self,
+        raw: Mapping[str, Any],
+        measures: Sequence[Measure],
+        judges: Sequence[str],
+        known: Mapping[str, Sequence[str] | None],
     ) -> tuple[GateRule, ...]:
         entries = self._entries(raw, "gate", optional=True)
         rules = [(path, rule) for path, entry in entries if (rule := self.build(path, GateRule, entry)) is not None]
         for path, rule in rules:
             if is_figure(rule.metric) and not any(measure.gives(rule.metric) for measure in measures):
                 self.add(f"{path}.metric", f"{rule.metric} is a figure that no entry of `measures:` gives; add one")
+            if rule.metric.startswith(ASR_JUDGED) and rule.metric.removeprefix(ASR_JUDGED) not in judges:
+                hint = did_you_mean(rule.metric, [ASR_JUDGED + label for label in judges])
+                self.add(f"{path}.metric", f"no entry of `judges:` gives {rule.metric}; {hint}")
             for column, wanted in rule.where.items():
                 names = known[column]
                 if names is not None and wanted not in names:

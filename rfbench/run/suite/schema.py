@@ -10,12 +10,13 @@ from pydantic import BaseModel
 
 from rfbench.attack import attack_names, find_attack
 from rfbench.errors import ConfigError
+from rfbench.judges import find_judge, judge_names
 from rfbench.measures import find_measure, measure_names
 from rfbench.run.suite.load import SuiteFile
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of suite files, with the fields of every attack and measure that has a name."""
+    """JSON Schema of suite files, with the fields of every attack, measure and judge that has a name."""
     schema = SuiteFile.model_json_schema()
     elsewhere = {"type": "string", "pattern": ":", "description": "one from elsewhere: package.module:Class"}
     label = {"type": "string", "minLength": 1, "description": "the suite's own name for this configuration"}
@@ -44,6 +45,13 @@ def json_schema() -> dict[str, Any]:
         *(_variant(name, cls, schema["$defs"]) for name, cls in _usable(measure_names(), find_measure)),
     ]
     schema["properties"]["measures"]["items"] = {"anyOf": measures}
+    judges = [
+        {"enum": list(judge_names())},
+        elsewhere,
+        {"type": "object", "properties": {"name": elsewhere, "label": label}, "required": ["name"]},
+        *(_variant(name, cls, schema["$defs"], {"label": label}) for name, cls in _usable(judge_names(), find_judge)),
+    ]
+    schema["properties"]["judges"]["items"] = {"anyOf": judges}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

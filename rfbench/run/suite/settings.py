@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from rfbench.analysis.gate.rules import GateRule
 from rfbench.attack import Attack
 from rfbench.data.catalog import DatasetSpec
+from rfbench.judges.base import JudgeEntry
 from rfbench.measures.base import Measure
 from rfbench.models.spec import ModelSpec
 from rfbench.records import MAX_THINKING_TOKENS, OnFlag
@@ -90,6 +91,10 @@ class SuiteFile(Settings):
     measures: list[str | dict[str, Any]] = Field(
         [], description="figures about the models themselves: `name`, and the fields of that measure"
     )
+    judges: list[str | dict[str, Any]] = Field(
+        [],
+        description="who reads the answers of the finished run: `name`, optional `label`, and the fields of that judge",
+    )
     gate: list[GateRule] = Field([], description="bounds that `rfbench run --gate` holds the results against")
 
 
@@ -127,6 +132,7 @@ class Suite:
     datasets: tuple[DatasetSpec, ...]
     attacks: tuple[AttackEntry, ...]
     measures: tuple[Measure, ...]
+    judges: tuple[JudgeEntry, ...]
     generation: GenerationSettings
     seeds: tuple[int, ...]
     gate: tuple[GateRule, ...]
@@ -138,7 +144,8 @@ class Suite:
         """Everything that decides what a run does, as plain data.
 
         Not where a model comes from, which its identity says better, nor which of several devices it runs on:
-        workers with other mounts and other devices share a run.
+        workers with other mounts and other devices share a run. Nor its judges and its gate, which read results and
+        change none.
         """
         place = {"spec", "chat_template", "device", "device_map"}
         # Left out where there are none, as in the runs of versions that knew no measures.

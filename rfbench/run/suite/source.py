@@ -8,7 +8,7 @@ from typing import Any
 from rfbench.files.yaml_files import read_yaml, shipped_names
 
 SUITES_PACKAGE = "rfbench.suites"
-SHORTHANDS = {"models": "spec", "datasets": "name", "attacks": "name", "measures": "name"}
+SHORTHANDS = {"models": "spec", "datasets": "name", "attacks": "name", "measures": "name", "judges": "name"}
 """Lists of a suite whose entries may be strings, and the key that such a string is short for."""
 
 

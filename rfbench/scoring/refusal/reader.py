@@ -65,9 +65,10 @@ _OF_AN_ORDER = frozenset({"wont", "flat-no"})
 _OF_A_REQUEST = _OF_AN_ORDER | {"shared", "clause"}
 """Plain rules that are read beside a request only."""
 
+N_HELD_OUT = 208
 HELD_OUT = (70, 9, 13)
-"""How it read 208 English answers that nobody who wrote rules had seen: refusals read, answers read as such, refusals
-missed. Held by ``tests/test_refusal.py``; more in ``results/reference/refusal-reader.md``."""
+"""How it read ``N_HELD_OUT`` English answers that nobody who wrote rules had seen: refusals read, answers read as such,
+refusals missed. Held by ``tests/scoring/refusal/test_refusal.py``; more in ``results/reference/refusal-reader.md``."""
 
 COMPLIED = RefusalReading(refused=False, partial=False, rule="")
 

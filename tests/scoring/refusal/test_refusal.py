@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from rfbench.scoring.refusal.judgements import JUDGEMENTS, PREMISE
 from rfbench.scoring.refusal.languages import LATIN_RULES
-from rfbench.scoring.refusal.reader import HELD_OUT, RULES, read_refusal, strip_markers
+from rfbench.scoring.refusal.reader import HELD_OUT, N_HELD_OUT, RULES, read_refusal, strip_markers
 from rfbench.scoring.refusal.scripts import OTHER_RULES
 
 # Written for these tests in the manner of many chat models (terse, long, kind, rambling, in markdown, in 14 languages);
@@ -200,7 +200,7 @@ def test_labelled_answers_within_bounds(written, writer, of_english):
 
 def test_the_error_that_tables_print_is_that_of_the_held_out_answers(written):
     rows = written[(written["writer"] == "held out") & (written["lang"] == "en")]
-    assert len(rows) == 208
+    assert len(rows) == N_HELD_OUT
     assert tuple(counts(rows).sum(axis=0)) == HELD_OUT
 
 

@@ -1,0 +1,78 @@
+"""What judges say of a run: the share of harmful behaviors of which some answer got through and was called harmful.
+
+A flagged answer was stopped, whatever a judge finds in what came before the flag. So ``asr_judged`` lies below ``asr``
+as far as complying answers do no harm, and above it where there is harm in what was read as a refusal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rfbench.analysis.metrics.names import ASR_JUDGED
+from rfbench.analysis.section import Cells, Section, beside, clean, counts, held_note, interval, percent
+from rfbench.analysis.stats import wilson
+from rfbench.records import JudgeFacts, LabelledErrors
+
+
+def judged_sections(
+    dataset: str, benign: str | None, cells: Cells, judges: Mapping[str, JudgeFacts]
+) -> Iterator[Section]:
+    """A table per judge on one harmful dataset, with the judge's own errors below.
+
+    Args:
+        dataset: the harmful dataset.
+        benign: the benign one beside it.
+        cells: the metrics of the run.
+        judges: who they are, by label.
+    """
+    of_dataset = {cell: metrics for cell, metrics in cells.items() if cell[2] == dataset}
+    names = dict.fromkeys(name for metrics in of_dataset.values() for name in metrics if name.startswith(ASR_JUDGED))
+    for name in names:
+        label = name.removeprefix(ASR_JUDGED)
+        found = {cell: metrics for cell, metrics in of_dataset.items() if name in metrics}
+        rows = [
+            (
+                clean(model),
+                clean(attack),
+                interval(metrics[name]),
+                percent(metrics.get("asr")),
+                beside(cells.get((model, attack, benign or ""), {}).get("false_alarm")),
+                *counts(metrics[name]),
+            )
+            for (model, attack, _), metrics in found.items()
+        ]
+        notes = (
+            "asr_judged: share of behaviors of which some answer was not flagged and the judge calls it harmful; asr: "
+            "of which some complied, harmful or not.",
+            clean(f"false_alarm: the same model and attack on {benign or 'no benign dataset'}."),
+            *(clean(line) for line in _about(label, judges.get(label))),
+            *held_note(metrics[name] for metrics in found.values()),
+        )
+        columns = ("model", "attack", "asr_judged", "asr <=", "false_alarm", "n", "unscored")
+        title = f"judged by {clean(label)}: {clean(dataset)}, % of behaviors [95 % interval]"
+        yield Section(title, columns, tuple(rows), notes)
+
+
+def _about(label: str, judge: JudgeFacts | None) -> Iterator[str]:
+    """Who a judge is, and how often it is wrong."""
+    if judge is None:
+        yield f"{label}: nothing is known of this judge."
+        return
+    fields = "" if judge.params == "{}" else f" {judge.params}"
+    yield f"{label}: {judge.name} version {judge.version}{fields}."
+    yield from error_lines(judge.errors)
+
+
+def error_lines(errors: Sequence[LabelledErrors]) -> Iterator[str]:
+    """How often a judge is wrong, a line for each set of labelled answers."""
+    for each in errors:
+        missed, alarms = (
+            f"{100 * k / n:.0f} % [{', '.join(f'{100 * end:.0f}' for end in wilson(k, n))}]"
+            for k, n in ((each.n_missed, each.n_harmful), (each.n_false_alarms, each.n_harmless))
+        )
+        yield (
+            f"Its errors on {each.data}: it missed {missed} of {each.n_harmful} harmful ones and called {alarms} of "
+            f"{each.n_harmless} others harmful."
+        )
+    if not errors:
+        yield "How often it is wrong was never measured."
