@@ -12,13 +12,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    import pandas as pd
 
 SCHEMA_VERSION = 2
 """Raised whenever the meaning of a stored column changes; part of every unit key."""
@@ -338,29 +336,3 @@ class JudgeFacts:
     def is_same(self, other: JudgeFacts) -> bool:
         """Whether the two give the same scores, whatever was measured of them."""
         return (self.name, self.version, self.params) == (other.name, other.version, other.params)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RunData:
-    """A run as it was on disk when it was read: what all that computes from a run is given.
-
-    What one asks of a run stands on :class:`rfbench.run.store.saved.Run`, above the functions that answer.
-
-    ``records`` is unique over ``KEY_COLUMNS``, sorted by them, and has every column of
-    :class:`Record`: nullable dtypes, numpy arrays in the list columns. ``measures`` has the columns
-    ``MEASURE_COLUMNS``. ``provenance`` is run.json. Units and measurements are counted together. ``judges``, by label,
-    gave the columns of scores that follow those.
-    """
-
-    path: Path
-    records: pd.DataFrame
-    measures: pd.DataFrame
-    provenance: dict[str, Any]
-    units_done: int
-    units_total: int
-    judges: Mapping[str, JudgeFacts] = field(default_factory=dict)
-
-    @property
-    def complete(self) -> bool:
-        """Every planned unit and measurement is there."""
-        return self.units_done == self.units_total

@@ -19,7 +19,7 @@ from rfbench.errors import ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rfbench.records import RunData
+    from rfbench.analysis.run_data import RunData
 
 CELL = ("model", "attack", "attack_label", "dataset")
 

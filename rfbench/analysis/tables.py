@@ -45,7 +45,7 @@ from rfbench.scoring.refusal.reader import HELD_OUT
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rfbench.records import RunData
+    from rfbench.analysis.run_data import RunData
 
 _LEGEND_HARMFUL = (
     "dsr: share of behaviors of which every sample was flagged or refused. asr: 1 - dsr: no judge has read the "

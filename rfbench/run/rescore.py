@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rfbench.records import SCORED_COLUMNS, RunData
+from rfbench.analysis.run_data import RunData
+from rfbench.records import SCORED_COLUMNS
 from rfbench.run.store.reader import load_run
 from rfbench.run.store.writer import RunFolder, replace_scores
 from rfbench.scoring.flags import score_records

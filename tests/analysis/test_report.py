@@ -14,8 +14,8 @@ from rfbench.analysis.metrics.row import MetricRow
 from rfbench.analysis.report.chart import chart
 from rfbench.analysis.report.html import MAX_UNSCORED, render_report
 from rfbench.analysis.report.markup import Markup, escape, tag
+from rfbench.analysis.run_data import RunData
 from rfbench.analysis.section import clean
-from rfbench.records import RunData
 from rfbench.run.store.reader import load_run
 
 VOID = {"meta"}

@@ -26,10 +26,11 @@ from rfbench.analysis.gate.rules import GateRule
 from rfbench.analysis.metrics.names import gate_names
 from rfbench.analysis.render import render_terminal, to_latex, to_markdown, write_tables
 from rfbench.analysis.report.html import render_report
+from rfbench.analysis.run_data import RunData
 from rfbench.analysis.summary import summarize
 from rfbench.analysis.tables import RunInfo, layout
 from rfbench.errors import ConfigError
-from rfbench.records import Record, RunData
+from rfbench.records import Record
 from rfbench.run.store.reader import load_run
 from rfbench.run.store.writer import RunFolder
 

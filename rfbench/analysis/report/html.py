@@ -37,7 +37,7 @@ from rfbench.records import CONTROLS
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rfbench.records import RunData
+    from rfbench.analysis.run_data import RunData
 
 MAX_UNSCORED = 200
 """Unscored samples that are listed; the rest is counted."""

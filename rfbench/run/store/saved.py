@@ -1,7 +1,7 @@
 """A saved run and what one asks of it: its metrics, its models compared, its gate, its report.
 
-``RunData`` in :mod:`rfbench.records` is the same run without these questions. Whatever computes from a run takes that,
-so that nothing below has to know this module.
+``RunData`` in :mod:`rfbench.analysis.run_data` is the same run without these questions. Whatever computes from a run
+takes that, so that nothing below has to know this module.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from rfbench.analysis import marks
 from rfbench.analysis.compare.side import Side
+from rfbench.analysis.run_data import RunData
 from rfbench.analysis.section import clean
 from rfbench.errors import ConfigError
 from rfbench.files.text import did_you_mean, write_text
-from rfbench.records import CONTROLS, RunData
+from rfbench.records import CONTROLS
 
 if TYPE_CHECKING:
     import pandas as pd
