@@ -12,7 +12,10 @@ from hypothesis import settings
 
 from rfbench.records import Behavior, canonical_json
 
-settings.register_profile("rfbench", deadline=None)  # a slow or busy machine is no fault of the code
+# A slow or busy machine is no fault of the code: no deadline. All tests together have ten minutes: few examples each,
+# and many where they are asked for, `make test ARGS="--hypothesis-profile thorough"`.
+settings.register_profile("rfbench", deadline=None, max_examples=25)
+settings.register_profile("thorough", deadline=None, max_examples=500)
 settings.load_profile("rfbench")
 
 

@@ -62,7 +62,9 @@ _LEGEND_UTILITY = (
 _LEGEND_SEEDS = (
     "Figures are means over seeds. seeds: the lowest and the highest {metric} of a single one. {fold} seeds: {across}."
 )
-_LEGEND_LEAK = "leak: median tokens before the flag (inf: fewer than half flag). degen: empty answers and loops."
+_LEGEND_LEAK = (
+    "leak: median tokens before the flag (inf: fewer than half flag). degen: complied answers that are empty or loop."
+)
 
 
 def _reader_error() -> str:

@@ -86,7 +86,6 @@ def test_a_two_by_two_table_worked_by_hand():
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
-@settings(max_examples=60)
 def test_p_is_that_of_scipy_and_the_difference_lies_in_its_interval(pairs):
     baseline, candidate = np.array(pairs, dtype=bool).T
     figures = paired_figures(baseline, candidate, n_draws=400)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -36,6 +36,14 @@ def test_what_counts_as_out_of_memory() -> None:
     assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not is_out_of_memory(ValueError("out of memory"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_to_collect() -> Iterator[None]:
+    """Collecting the garbage of a process that holds all test modules takes longer than these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rfbench.models.hf.batching.gc.collect", lambda: 0)
+        yield
 
 
 class Scarce:

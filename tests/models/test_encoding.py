@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from doubles import CHATML, LLAMA3, SPECIALS, Style, tiny_tokenizer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rfbench.errors import EncodingError, ModelError
@@ -335,7 +335,6 @@ def test_a_special_token_of_one_character_is_refused_not_smuggled() -> None:
         ChatEncoder(tok, flag_id=flag_id).encode(user("hi!"))
 
 
-@settings(max_examples=150)
 @given(
     st.sampled_from(["chatml", "llama3", "base"]),
     st.lists(st.one_of(st.sampled_from(NASTY), st.text(max_size=4), st.sampled_from(["<", "|>", "rf>", " ", "\n"]))),
@@ -353,7 +352,6 @@ def test_any_text_stays_text(style: Style, parts: list[str], prefill: list[str])
     )
 
 
-@settings(max_examples=60)
 @given(st.text(alphabet=st.characters(exclude_characters="<", exclude_categories=["Cs"]), max_size=40))
 def test_ids_without_special_strings_are_the_templates(text: str) -> None:
     for style in ("chatml", "llama3"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from chat_styles import STYLES, Style, build_tokenizer, tokenizer_of
 from doubles import CHATML, save_tiny_model, tiny_tokenizer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rfbench.attacks.suffix.layout import RoundTrip, lay_out, write
@@ -235,7 +235,6 @@ def test_ids_of_the_shipped_model_are_as_they_were() -> None:
 TEXTS = st.text(alphabet=st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1, max_size=20)
 
 
-@settings(max_examples=40)
 @given(st.sampled_from(sorted(STYLES)), TEXTS, st.sampled_from(["", "Be brief."]))
 def test_forced_text_survives_in_its_span(style: str, words: str, system: str) -> None:
     encoder = encoder_of(style, system=system or None) if STYLES[style].system else encoder_of(style)

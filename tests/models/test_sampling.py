@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rfbench.models.hf.sampling import _truncation, draw, row_uniforms
@@ -55,7 +55,6 @@ def test_of_equals_at_the_border_the_smaller_ids_are_kept() -> None:
     assert {pick(u, top_p=0.5, logits=logits) for u in uniforms} == {3, 0}
 
 
-@settings(max_examples=200)
 @given(
     st.lists(st.integers(0, 6), min_size=1, max_size=40),  # few values: many are equal
     st.lists(st.tuples(st.floats(0, 1, width=32), st.integers(0, 45)), min_size=1, max_size=4),
@@ -120,7 +119,6 @@ def test_seeded_frequencies_match_the_distribution() -> None:
         assert chi_square < 16.3  # 0.1 % point at 3 degrees of freedom
 
 
-@settings(max_examples=200)
 @given(
     st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=40),
     st.floats(0, 1, width=32),  # 1 stands for a draw that rounds up in single precision

@@ -18,8 +18,8 @@ _LEGEND_STAGES = (
 _NO_BEFORE = "before: not run; add the prompt attack that `then` names, at its defaults, to the suite."
 _LEGEND_WORST = (
     "The lowest dsr among all checkpoints of all configurations of an attack whose ppl ratio is within the bound. The "
-    "interval holds the lowest dsr of them all, exact, at 0.05 shared out over as many as there are (Bonferroni). "
-    "false_alarm: at the same checkpoint.",
+    "interval holds the lowest dsr of them all: exact ones, at 0.05 shared out over as many as there are (Bonferroni); "
+    "of a single checkpoint, Wilson's. false_alarm: at the same checkpoint.",
 )
 
 
