@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -172,6 +174,19 @@ def test_a_public_set_by_its_columns(name: str, tmp_path: Path, monkeypatch: pyt
     assert {c.group for c in below} == {"a"}
     assert len({c.conversation_id for c in below}) == len(below)
     assert cells(load_conversations(ConversationSpec(name=name, path=str(files[0])))) == expected
+
+
+@pytest.mark.skipif(not os.environ.get(DATA_VARIABLE), reason=f"{DATA_VARIABLE} is not set: no local copy of XSTest")
+def test_the_pinned_files_of_xstest_are_the_local_ones() -> None:
+    entry = LABELLED["xstest/answers"]
+    assert tuple(copy.name for copy in entry.public) == entry.files
+    for copy in entry.public:
+        assert hashlib.sha256((Path(os.environ[DATA_VARIABLE]) / copy.name).read_bytes()).hexdigest() == copy.sha256
+    assert cells(load_conversations(ConversationSpec(name="xstest/answers"))) == {
+        ("harmful", "harmful"): 129,
+        ("harmful", "refusal"): 437,
+        ("benign", "safe"): 651,
+    }
 
 
 def test_a_public_set_without_its_columns(tmp_path: Path) -> None:
