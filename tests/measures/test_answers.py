@@ -209,6 +209,14 @@ def test_a_template_that_leaves_nothing_of_an_answer(monkeypatch: pytest.MonkeyP
         one(model, "abc")
 
 
+def test_a_delay_without_an_end_can_be_stored() -> None:
+    row: dict[str, Any] = {"model": "m", "measure": "onset_delay", "value": math.inf, "lo": 3.0, "hi": math.inf}
+    (stored,) = decode_measure("m", encode_measure("m", [row]), planned=True)
+    assert stored == {**row, "dataset": "", "n": None}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        encode_measure("m", [{**row, "value": math.nan}])
+
+
 # --- suites and the command line ------------------------------------------------------------------------------------
 
 
