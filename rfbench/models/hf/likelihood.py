@@ -107,9 +107,11 @@ def read_flags(model: LocalModel, spans: Sequence[Span]) -> list[FlagReading]:
     (flag,) = _flags(model)
 
     def read(span: Span, logits: Tensor) -> FlagReading:
-        biased, others = logits[:, flag] + model.flag_bias, _without_flags(logits, [flag])
-        odds = log_odds(biased, others).double()  # of which fp32 would make a 1 too soon
-        margin = (biased - others.amax(dim=-1)).double()
+        others = _without_flags(logits, [flag])
+        highest = others.amax(dim=-1, keepdim=True)
+        margin = (logits[:, flag] + model.flag_bias - highest.squeeze(-1)).double()
+        # In place: each further copy of the logits is felt beside the pass of a small model.
+        odds = margin - others.sub_(highest).exp_().sum(dim=-1).double().log()
         return FlagReading(odds.sigmoid().cpu().numpy(), margin.cpu().numpy())
 
     return read_logits(model, spans, read)
