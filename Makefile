@@ -52,7 +52,7 @@ bench: $(STAMP) ## run a suite and print its table (MODEL="a b" SUITE=quick LIMI
 
 # Two processes of one thread each: on small models a second thread of torch waits more than it works.
 test: $(STAMP) ## run all tests with coverage (ARGS="-k name")
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov=rfbench --cov=attacks --cov-report=term --cov-fail-under=90 $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10 --cov=rfbench --cov=attacks --cov-report=term --cov-fail-under=90 $(ARGS)
 
 # mypy cannot follow the mapping of attacks/ and suites/ in an editable install: it checks what the wheel installs,
 # and so does the smoke test, from another folder and with the development tools hidden.

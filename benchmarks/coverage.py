@@ -23,7 +23,14 @@ import pandas as pd
 from scipy.stats import binom, norm
 
 from rfbench.analysis.compare.leak import logrank
-from rfbench.analysis.intervals import least_rate, mean_of_shares, paired_difference, phi_coefficient, phi_interval
+from rfbench.analysis.intervals import (
+    least_rate,
+    mean_of_shares,
+    paired_difference,
+    phi_coefficient,
+    phi_interval,
+    share_of_positions,
+)
 from rfbench.analysis.metrics.detection import Scores, detection
 from rfbench.analysis.outcomes import Pairs, Shares, average
 from rfbench.analysis.stats import (
@@ -323,6 +330,68 @@ def difference_of_means(n: int, p: float, rng: Rng, effort: Effort) -> Found:
     return simulated(trial, effort)
 
 
+# --- given answers: several of a request, which are alike -----------------------------------------------------------
+
+
+def area_of_answers(n: int, p: float, rng: Rng, effort: Effort) -> Found:
+    """The area under the curve of one harmful and two harmless answers to each request, which all share its level."""
+    shift = 2 * norm.ppf(p)
+    truth = ((n - 1) * p + norm.cdf(shift / math.sqrt(2))) / n  # an answer is seldom held against its own request's
+
+    def trial() -> bool:
+        level = rng.normal(size=n)
+        harmful = _scores(shift + level + rng.normal(size=n))
+        (_, _, lo, hi, _), *_ = detection(harmful, _answers(np.repeat(level, 2), 2, rng), 2 * n, paired=True)
+        return lo <= truth <= hi
+
+    return simulated(trial, effort)
+
+
+def at_limit_of_answers(n: int, p: float, rng: Rng, effort: Effort) -> Found:
+    """tpr@fpr10% of a harmful answer to each request, beside 72 other requests with three harmless answers each."""
+    shift = math.sqrt(2) * (norm.ppf(0.9) + norm.ppf(p))
+
+    def trial() -> bool:
+        harmful = _scores(rng.normal(shift, math.sqrt(2), n))
+        harmless = _answers(np.repeat(rng.normal(size=72), 3), 3, rng)
+        found = {f[0]: f for f in detection(harmful, harmless, 216)}
+        return found["tpr@fpr10%"][2] <= p <= found["tpr@fpr10%"][3]
+
+    return simulated(trial, effort)
+
+
+def _answers(levels: FloatArray, n_each: int, rng: Rng) -> Scores:
+    """Scores about ``levels``, of which ``n_each`` in a row belong to one request."""
+    n = len(levels)
+    return Scores(levels + rng.normal(size=n), np.arange(n) // n_each, np.zeros(n, dtype=np.int64))
+
+
+def positions(n: int, p: float, rng: Rng, effort: Effort) -> Found:
+    """A share of positions of texts of unequal length, of which a share p is never hit and others up to wholly."""
+    truth = (1 - p) / 2
+
+    def trial() -> bool:
+        sizes = rng.integers(8, 33, n)
+        chances = np.where(rng.random(n) < p, 0.0, rng.random(n))
+        groups = np.repeat(np.arange(n), sizes)
+        _, lo, hi = share_of_positions(rng.random(len(groups)) < chances[groups], groups, rng, effort.draws)
+        return lo <= truth <= hi
+
+    return simulated(trial, effort)
+
+
+def effect(n: int, p: float, rng: Rng, effort: Effort) -> Found:
+    """The mean difference of two answers to each of three requests of a group, which are alike."""
+
+    def trial() -> bool:
+        chances = rng.beta(4 * p, 4 * (1 - p), size=(n, 1))
+        harmful, safe = rng.random((n, 3)) < chances, rng.random((n, 3)) < chances / 4
+        lo, hi = paired_difference((harmful.astype(float) - safe).mean(axis=1))
+        return lo <= 0.75 * p <= hi
+
+    return simulated(trial, effort)
+
+
 KINDS: Mapping[str, Kind] = {
     "rate (Wilson)": rate,
     "rate, mean of 3 seeds": of_seeds,
@@ -349,6 +418,10 @@ KINDS: Mapping[str, Kind] = {
     "difference of means over tokens": difference_of_means,
     "mean of shares, a heap at 1": mean_with_heap,
     "tpr@fpr10%, scores tied at the top": at_limit_tied,
+    "auroc, answers of requests": area_of_answers,
+    "tpr@fpr10%, answers of requests": at_limit_of_answers,
+    "share of positions": positions,
+    "effect of answers": effect,
 }
 
 

@@ -10,11 +10,19 @@ from rfbench.analysis.metrics.names import is_task_figure as is_task_figure
 
 FIGURES: Mapping[str, Metric] = {metric.name: metric for metric in placed("utility")}
 """Those of ``utility``, in the order of tables."""
+ANSWER_FIGURES: Mapping[str, Metric] = {metric.name: metric for metric in placed("answers")}
+"""Those of ``answers`` that have a name of their own; rates of cells are called by :func:`is_answer_figure`."""
 
 
 def table_order(metric: str) -> int:
     """Where a figure stands in tables: those of ``utility`` first."""
     return list(FIGURES).index(metric) if metric in FIGURES else len(FIGURES)
+
+
+def is_answer_figure(metric: str) -> bool:
+    """Whether the measure ``answers`` may give a figure of this name."""
+    found = find(metric)
+    return found is not None and "answers" in found.places
 
 
 def is_figure(metric: str) -> bool:

@@ -52,6 +52,31 @@ def mean_of_shares(
     return mean, max(lo, 0.0), min(hi, 1.0)
 
 
+def share_of_positions(
+    hits: npt.ArrayLike, groups: npt.ArrayLike, rng: np.random.Generator, n_draws: int = N_DRAWS, alpha: float = ALPHA
+) -> tuple[float, float, float]:
+    """Share of positions that are hit, of texts that come in groups, with its interval.
+
+    That of :func:`rfbench.analysis.stats.bootstrap_mean` over whole groups, widened as in :func:`mean_of_shares` to the
+    exact one of a rate of so many groups: where few are hit, draws do not know of the others like them.
+
+    Args:
+        hits: whether each position is hit, ``(s,)``.
+        groups: the group of each, ``(s,)``.
+        rng: source of the draws.
+        n_draws: their number.
+        alpha: share outside the interval.
+
+    Returns:
+        ``(share, lo, hi)``; all NaN without positions.
+    """
+    share, *drawn = bootstrap_mean(hits, groups, rng, n_draws, alpha)
+    n = len(np.unique(np.asarray(groups)))
+    exact = exact_rate(share * n, n, alpha)
+    lo, hi = float(np.fmin(exact[0], drawn[0])), float(np.fmax(exact[1], drawn[1]))  # NaN gives way
+    return share, max(lo, 0.0), min(hi, 1.0)
+
+
 def least_rate(low: Sequence[tuple[float, float]], high: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Interval of the least of several rates, which knows that it is the least of so many.
 
@@ -85,17 +110,20 @@ def paired_difference(differences: npt.ArrayLike, alpha: float = ALPHA) -> tuple
     return max(mean - half, -1.0), min(mean + half, 1.0)
 
 
-def area_interval(harmful: FloatArray, benign: FloatArray, alpha: float = ALPHA) -> tuple[float, float]:
+def area_interval(
+    harmful: FloatArray, benign: FloatArray, alpha: float = ALPHA, *, paired: bool = False
+) -> tuple[float, float]:
     """Interval of the area under a ROC curve from the placements of both sides, ``(h,)`` and ``(b,)``.
 
     The placement of a harmful behavior is the share of benign ones below it, that of a benign one the share of harmful
     ones above it, ties half each. Their variance (DeLong, DeLong and Clarke-Pearson 1988) is that of a rate of so many
     behaviors, whose exact interval this is: near 1 normal and percentile intervals are short. The number is held
-    between half and twice the smaller side: a variance of few placements may be 0 by chance.
+    between half and twice the smaller side: a variance of few placements may be 0 by chance. ``paired``: both sides are
+    of the same requests, in the same order, so that what the two placements of a request have in common counts.
     """
     value, smaller = float(harmful.mean()), min(len(harmful), len(benign))
-    sides = [side.var(ddof=1) / len(side) for side in (harmful, benign) if len(side) > 1]
-    variance = float(sum(sides)) if len(sides) == 2 else math.inf
+    parts = (harmful + benign,) if paired else (harmful, benign)
+    variance = float(sum(part.var(ddof=1) / len(part) for part in parts)) if smaller > 1 else math.inf
     n = value * (1 - value) / variance if variance > 0 else float(smaller)
     n = min(max(n, smaller / 2), 2.0 * smaller)
     lo, hi = exact_rate(value * n, n, alpha)

@@ -158,7 +158,7 @@ def score(row: MetricRow | None) -> str:
     """A figure of P(flag) as a score: areas with decimals, rates in percent, both with their intervals."""
     if row is None or not row.is_known:
         return UNDEFINED
-    if row.metric == "auroc":
+    if row.metric.endswith("auroc"):
         return f"{row.value:.3f} [{row.lo:.2f}, {row.hi:.2f}]"
     return f"{100 * row.value:.0f} {ends(row)}"
 
@@ -182,6 +182,8 @@ def figure_text(row: MetricRow | None) -> str:
     found = find(row.key)
     if found is not None and found.unit == "share":
         return interval(row)
+    if found is not None and found.unit == "tokens":
+        return tokens_interval(row)
     digits = 3 if abs(row.value) < 10 else 1
     value, lo, hi = (f"{end:.{digits}f}" for end in (row.value, row.lo, row.hi))
     return value if math.isnan(row.lo) else f"{value} [{lo}, {hi}]"

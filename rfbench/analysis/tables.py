@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from rfbench.analysis import marks
-from rfbench.analysis.figures import FIGURES, LM_EVAL, is_figure, is_task_figure
+from rfbench.analysis.figures import FIGURES, LM_EVAL, is_answer_figure, is_figure, is_task_figure
+from rfbench.analysis.metrics.answers_tables import answer_sections
 from rfbench.analysis.metrics.budget import budget_section
 from rfbench.analysis.metrics.detection import detection_section
 from rfbench.analysis.metrics.judged import judged_sections
@@ -273,7 +274,7 @@ def _benign_section(dataset: str, cells: Cells) -> Section:
 
 
 def _measure_sections(rows: Sequence[MetricRow]) -> list[Section]:
-    """One section per dataset that utility was measured on, and one for the tasks of lm_eval."""
+    """One section per dataset that utility was measured on, one for the tasks of lm_eval, and those of answers."""
     of_utility = [row for row in rows if row.metric in FIGURES]
     sections = [
         _figure_section(
@@ -289,7 +290,7 @@ def _measure_sections(rows: Sequence[MetricRow]) -> list[Section]:
         headings = {row.metric: clean(row.metric.removeprefix(LM_EVAL)) for row in of_tasks}
         note = "The figures of lm-evaluation-harness, given no flag. n: documents of the largest task."
         sections.append(_figure_section("lm_eval [95 % interval]", headings, of_tasks, (note,)))
-    return sections
+    return [*sections, *answer_sections([row for row in rows if is_answer_figure(row.metric)])]
 
 
 def _figure_section(

@@ -13,6 +13,7 @@ from pydantic_core import to_jsonable_python
 
 from rfbench.attack import ATTACKS, attack_names, find_attack
 from rfbench.cli.run import suite_of
+from rfbench.data.answers import describe_labelled
 from rfbench.data.catalog import describe
 from rfbench.errors import EXIT_OK, ConfigError
 from rfbench.files.text import did_you_mean
@@ -126,6 +127,10 @@ def _datasets() -> Iterator[tuple[str, str]]:
         note = f"; {dataset.note}" if dataset.note else ""
         text = f"{count}{dataset.source} ({dataset.licence}); {dataset.read_from}{note}"
         yield dataset.name, text + _from(dataset.origin)
+    for answers in describe_labelled():
+        note = f"; {answers.note}" if answers.note else ""
+        text = f"for the measure answers: {answers.source} ({answers.licence}); {answers.read_from}{note}"
+        yield answers.name, text
 
 
 def _judges() -> Iterator[tuple[str, str]]:

@@ -35,6 +35,17 @@ DATA_VARIABLE = "RFBENCH_DATA"
 SUFFIXES = (".csv", ".jsonl", ".json")
 
 
+def commit_hash(revision: str | None) -> str | None:
+    """``revision``, which is one of the Hub if anything.
+
+    Raises:
+        ValueError: it is a branch or a tag.
+    """
+    if revision is not None and not re.fullmatch(r"[0-9a-f]{7,40}", revision):
+        raise ValueError(f"{revision!r} is not a commit hash: branches and tags move, a commit does not")
+    return revision
+
+
 class DatasetSpec(BaseModel):
     """One entry of ``datasets:`` in a suite: a ready dataset by name, a file, or a dataset on the Hub."""
 
@@ -74,9 +85,7 @@ class DatasetSpec(BaseModel):
     @field_validator("revision")
     @classmethod
     def _is_pinned(cls, revision: str | None) -> str | None:
-        if revision is not None and not re.fullmatch(r"[0-9a-f]{7,40}", revision):
-            raise ValueError(f"{revision!r} is not a commit hash: branches and tags move, a commit does not")
-        return revision
+        return commit_hash(revision)
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:
@@ -145,7 +154,7 @@ def locate(spec: DatasetSpec, base: Path | None = None) -> tuple[Origin | None, 
     if entry and None not in (entry.is_harmful, spec.is_harmful) and entry.is_harmful != spec.is_harmful:
         problems.append(f"is_harmful: {spec.name} is {entry.is_harmful}, by its source; leave it out")
     named = spec.targets or (source.targets if source else None)
-    targets = _find(named, (".json",), base, problems) if isinstance(named, str) else named
+    targets = find_file(named, (".json",), base, problems) if isinstance(named, str) else named
     if source is None or problems:
         return None, problems
     origin = Origin(
@@ -175,7 +184,7 @@ def _source(spec: DatasetSpec, entry: Entry | None, base: Path | None, problems:
     if name in BUILTIN and (spec.path or spec.hf):
         problems.append(f"{name} is the name of a built-in dataset; give this one a name: of its own")
     elif spec.path is not None:
-        path = _find(spec.path, SUFFIXES, base, problems)
+        path = find_file(spec.path, SUFFIXES, base, problems)
         return None if path is None else _Source(path, forms)
     elif spec.hub is not None:
         return _Source(spec.hub, forms)
@@ -203,7 +212,8 @@ def _source(spec: DatasetSpec, entry: Entry | None, base: Path | None, problems:
     return None
 
 
-def _find(path: str, suffixes: tuple[str, ...], base: Path | None, problems: list[str]) -> Path | None:
+def find_file(path: str, suffixes: tuple[str, ...], base: Path | None, problems: list[str]) -> Path | None:
+    """The file that a suite in the folder ``base`` names; what is wrong where there is none goes to ``problems``."""
     given, root = Path(path).expanduser(), data_root()
     if given.suffix.lower() not in suffixes:
         problems.append(f"{path}: not one of {', '.join(suffixes)}")

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from rfbench.data.catalog import DatasetSpec, Origin, builtin_file, locate
+from rfbench.data.conversations import Conversation
 from rfbench.data.download import fetch
 from rfbench.data.readers import read_table
 from rfbench.data.registry import BUILTIN
@@ -104,8 +105,8 @@ def refuse_other_kind(behaviors: Sequence[Behavior], where: str, *, harmful: boo
         )
 
 
-def content_hash(behaviors: Sequence[Behavior]) -> str:
-    """SHA-256 (hex) over every field of every behavior, in order: part of a unit's key."""
+def content_hash(behaviors: Sequence[Behavior | Conversation]) -> str:
+    """SHA-256 (hex) over every field of every behavior or conversation, in order: part of a unit's key."""
     return digest([dataclasses.asdict(behavior) for behavior in behaviors])
 
 

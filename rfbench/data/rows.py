@@ -58,7 +58,7 @@ def _select(table: Table, forms: Sequence[Form], spec: DatasetSpec) -> tuple[For
     fail(table.place, _lacking(table, form, where))
     fail(table.place, [] if table.rows else [f"holds no rows{table.note}"])
     wanted = [*form.where.items(), *where.items()]
-    rows = [row for row in table.rows if all(_cell(row.values.get(column)) in values for column, values in wanted)]
+    rows = [row for row in table.rows if all(cell_text(row.values.get(column)) in values for column, values in wanted)]
     fail(table.place, [] if rows else [_nothing_left(table, wanted)])
     return form, rows
 
@@ -110,7 +110,8 @@ def _lacking(table: Table, form: Form, where: Iterable[str] = ()) -> list[str]:
     ]
 
 
-def _cell(value: object) -> str:
+def cell_text(value: object) -> str:
+    """A cell as ``where:`` compares it: ``true`` and ``false``, empty for a missing one."""
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)
@@ -119,7 +120,7 @@ def _cell(value: object) -> str:
 def _nothing_left(table: Table, where: Sequence[tuple[str, Sequence[str]]]) -> str:
     present = []
     for column, values in where:
-        there = sorted({_cell(row.values.get(column)) for row in table.rows})[:MAX_NAMED]
+        there = sorted({cell_text(row.values.get(column)) for row in table.rows})[:MAX_NAMED]
         present.append(f"{column} in {list(values)} (there are: {', '.join(there)})")
     return f"no row has {' and '.join(present)}"
 
@@ -175,9 +176,9 @@ def _content(content: object) -> str:
 
 def _truth(value: object) -> bool:
     try:
-        return TRUTH[_cell(value).strip().lower()]
+        return TRUTH[cell_text(value).strip().lower()]
     except KeyError:
-        raise ValueError(f"is {_cell(value)!r}; use true or false") from None
+        raise ValueError(f"is {cell_text(value)!r}; use true or false") from None
 
 
 READERS: Mapping[str, Callable[[object], str | bool]] = {

@@ -9,14 +9,17 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from rfbench.data.answers import ConversationSpec
 from rfbench.data.catalog import DatasetSpec
 from rfbench.files.plugins import Classes
 from rfbench.models.base import Capability, ChatModel
 from rfbench.models.spec import ModelSpec
-from rfbench.records import Behavior
 
 Row = Mapping[str, Any]
-"""One figure: ``measure``, ``value`` and, where known, ``dataset``, ``lo``, ``hi``, ``n``."""
+"""One figure: ``measure``, ``value`` and, where known, ``dataset``, ``lo``, ``hi``, ``n``.
+
+The figure of a cell has the cell in its name, behind ``@``: ``answer_flagged@harmful/safe``.
+"""
 
 
 class Measure(BaseModel, ABC):
@@ -42,15 +45,19 @@ class Measure(BaseModel, ABC):
     @property
     def label(self) -> str:
         """For people, and unlike that of every other measure of a suite: the name, and the dataset if it has one."""
-        requests = self.requests()
-        return self.name if requests is None else f"{self.name} / {requests.label}"
+        data = self.requests() or self.conversations()
+        return self.name if data is None else f"{self.name} / {data.label}"
 
     def as_dict(self) -> dict[str, Any]:
         """The measure as it would stand in YAML, but for where its reference lies: its identity says that better."""
         return {"name": self.name, **self.model_dump(mode="json", exclude={"reference"})}
 
     def requests(self) -> DatasetSpec | None:
-        """The requests that the figures are measured on, ``None`` for a measure that brings its own."""
+        """The benign requests that the figures are measured on, ``None`` for a measure of something else."""
+        return None
+
+    def conversations(self) -> ConversationSpec | None:
+        """The labelled conversations that the figures are measured on, ``None`` for a measure of something else."""
         return None
 
     def reference_of(self, model: ModelSpec) -> ModelSpec | None:
@@ -70,16 +77,16 @@ class Measure(BaseModel, ABC):
         """Whether the figure of this name may be among the rows."""
 
     @abstractmethod
-    def rows(
-        self, model: ChatModel, reference: ChatModel | None, behaviors: Sequence[Behavior], *, seed: int
-    ) -> list[Row]:
+    def rows(self, model: ChatModel, reference: ChatModel | None, behaviors: Sequence[Any], *, seed: int) -> list[Row]:
         """Measure one model.
 
         Args:
             model: a loaded model.
             reference: the loaded model of :meth:`reference_of`; ``None`` where there is none, or where it is the
                 model itself.
-            behaviors: the requests, empty for a measure that brings its own.
+            behaviors: what :meth:`requests` (:class:`~rfbench.records.Behavior`) or :meth:`conversations`
+                (:class:`~rfbench.data.conversations.Conversation`) names, read; empty for a measure that brings its
+                own data.
             seed: of whatever is drawn.
 
         Raises:

@@ -9,6 +9,8 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from rfbench.attack import WeightAttack
+from rfbench.data.answers import limit_groups, load_conversations
+from rfbench.data.conversations import Conversation
 from rfbench.data.load import content_hash, limit_behaviors, load_behaviors, refuse_other_kind
 from rfbench.measures.base import Measure
 from rfbench.measures.guard import GUARD_VERSION, guard_requests
@@ -20,7 +22,8 @@ from rfbench.run.suite.load import AttackEntry, GenerationSettings, Suite
 
 Group = tuple[str, tuple[Behavior, ...]]
 """A dataset's label and some of its behaviors."""
-
+Measured = tuple[Behavior, ...] | tuple[Conversation, ...]
+"""What a measure is taken on."""
 References = Mapping[tuple[str, str], tuple[ModelSpec, Mapping[str, Any]]]
 """By labels of measure and model: the model that it is compared with, and that model's identity."""
 
@@ -79,13 +82,14 @@ class Unit:
 class Measurement:
     """One measure of one model, taken after the model's units: written whole or not at all, like a unit.
 
-    ``behaviors`` are the requests of the measure, ``reference`` is the model that it is compared with, if any.
+    ``behaviors`` are the requests of the measure, or its conversations; ``reference`` is the model that it is compared
+    with, if any.
     ``surroundings`` is what else could change the result, the identity of the reference included.
     """
 
     model: ModelSpec
     measure: Measure
-    behaviors: tuple[Behavior, ...]
+    behaviors: Measured
     reference: ModelSpec | None
     seed: int
     surroundings: Mapping[str, Any]
@@ -137,14 +141,19 @@ def load_groups(suite: Suite, *, limit: int | None, seed: int, offline: bool) ->
     return tuple((spec.label, behaviors) for spec, behaviors in zip(suite.datasets, datasets, strict=True))
 
 
-def load_measured(suite: Suite, *, limit: int | None, seed: int, offline: bool) -> tuple[tuple[Behavior, ...], ...]:
-    """The requests of each measure of a suite, cut to ``limit``; none for a measure that brings its own.
+def load_measured(suite: Suite, *, limit: int | None, seed: int, offline: bool) -> tuple[Measured, ...]:
+    """The requests or conversations of each measure of a suite, cut to ``limit``; none where it brings its own data.
 
     Raises:
         DataError: a file that cannot be used as it is, or one with harmful requests.
     """
-    measured = []
+    measured: list[Measured] = []
     for i, measure in enumerate(suite.measures):
+        given = measure.conversations()
+        if given is not None:
+            conversations = load_conversations(given, base=suite.base, offline=offline)
+            measured.append(limit_groups(conversations, limit, seed))
+            continue
         spec = measure.requests()
         behaviors = () if spec is None else load_behaviors(spec, base=suite.base, offline=offline)
         refuse_other_kind(
@@ -160,7 +169,7 @@ def load_measured(suite: Suite, *, limit: int | None, seed: int, offline: bool) 
 def plan_measures(
     suite: Suite,
     models: Sequence[ModelSpec],
-    measured: Sequence[tuple[Behavior, ...]],
+    measured: Sequence[Measured],
     surroundings: Mapping[str, Mapping[str, Any]],
     references: References,
 ) -> tuple[Measurement, ...]:
@@ -169,7 +178,7 @@ def plan_measures(
     Args:
         suite: what is measured.
         models: the models under attack, those of the suite at pinned revisions.
-        measured: the requests of each measure of the suite.
+        measured: the requests, or the conversations, of each measure of the suite.
         surroundings: as for :func:`make_plan`.
         references: the other models that measures compare with.
     """

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rfbench.data.conversations import Conversation
 from rfbench.data.load import content_hash
 from rfbench.errors import ConfigError
 from rfbench.measures.base import Measure
@@ -157,7 +158,7 @@ def _identify_references(
     return references
 
 
-def _contents(behaviors: Sequence[Behavior]) -> dict[str, Any]:
+def _contents(behaviors: Sequence[Behavior | Conversation]) -> dict[str, Any]:
     return {"n": len(behaviors), "sha256": content_hash(behaviors)}
 
 

@@ -7,21 +7,25 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import rfbench
 from rfbench.attacks.many_shot import ManyShot
 from rfbench.data.catalog import DatasetSpec, local_copy
+from rfbench.data.grid import WORDINGS_FILE, load_wordings
 from rfbench.data.load import load_behaviors, load_builtin, load_canary, load_demonstrations
 from rfbench.data.registry import BUILTIN, ENTRIES, FIELDS
 from rfbench.records import Behavior, digest
+from rfbench.scoring.refusal.reader import read_refusal
 
-FILES = (*BUILTIN.values(), "canary.jsonl", "many_shot.jsonl")
+BEHAVIORS = (*BUILTIN.values(), "canary.jsonl", "many_shot.jsonl")
+FILES = (*BEHAVIORS, WORDINGS_FILE)
 SEMANTIC = {
     "cybercrime_intrusion",
     "illegal",
@@ -90,8 +94,8 @@ def test_the_measure_of_likeness_by_hand() -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_rows_have_the_columns_of_the_card_in_order(file: str) -> None:
-    columns = (*FIELDS, "response") if file == "many_shot.jsonl" else FIELDS
-    assert {tuple(item) for item in items(file)} == {columns}
+    others = {"many_shot.jsonl": (*FIELDS, "response"), WORDINGS_FILE: ("answer_id", "kind", "text")}
+    assert {tuple(item) for item in items(file)} == {others.get(file, FIELDS)}
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -100,10 +104,10 @@ def test_text_is_clean(file: str) -> None:
     assert text.isascii() or file == "train_benign.jsonl"  # which has translations in it
     for item in items(file):
         for value in (value for value in item.values() if isinstance(value, str)):
-            assert value == value.strip(), item["behavior_id"]
-            assert unicodedata.is_normalized("NFC", value), item["behavior_id"]
+            assert value == value.strip(), item
+            assert unicodedata.is_normalized("NFC", value), item
             odd = {char for char in value if char != "\n" and unicodedata.category(char)[0] in "CZ" and char != " "}
-            assert not odd, item["behavior_id"]
+            assert not odd, item
 
 
 def test_the_card_counts_right() -> None:
@@ -114,7 +118,7 @@ def test_the_card_counts_right() -> None:
 
 def test_ids_are_unique_over_all_files() -> None:
     assert [id_ for id_, n in Counter(b.behavior_id for b in ALL).items() if n > 1] == []
-    assert len(ALL) == sum(len(items(file)) for file in FILES)
+    assert len(ALL) == sum(len(items(file)) for file in BEHAVIORS)
 
 
 def test_nothing_required_is_empty() -> None:
@@ -123,6 +127,46 @@ def test_nothing_required_is_empty() -> None:
     assert {b.behavior_id for b in ALL if not b.target} == canary
     for demonstration in load_demonstrations():
         assert demonstration.response.startswith(f"{demonstration.behavior.target} ")
+
+
+# Given answers
+
+
+def texts_within(value: object) -> Iterator[str]:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        yield from texts_within(part)
+    if isinstance(value, str):
+        yield value
+
+
+def likeness(one: str, other: str) -> float:
+    ours, theirs = trigrams(one), trigrams(other)
+    return len(ours & theirs) / len(ours | theirs)
+
+
+def test_the_refusals_given_are_none_of_those_that_are_trained_on() -> None:
+    recipes = list((resources.files("rfbench.train") / "recipes").iterdir())
+    trained = [text for path in recipes for text in texts_within(yaml.safe_load(path.read_text("utf-8")))]
+    assert "I'm sorry, but I can't help with that." in trained
+    alike = [(likeness(one, other), one, other) for one in load_wordings().refusals for other in trained]
+    assert max(alike) < (0.5,), max(alike)
+    assert not {words(one) for one in load_wordings().refusals} & {words(other) for other in trained}
+
+
+def test_the_refusals_given_read_as_refusals_and_the_safe_texts_do_not() -> None:
+    wordings = load_wordings()
+    assert [t for t in wordings.refusals if not read_refusal(t, "How do I pick a lock?").refused] == []
+    assert [t for t in wordings.safe if read_refusal(t, "How do I pick a lock?").refused] == []
+    assert (len(wordings.refusals) >= 12, len(wordings.safe), len(wordings.neutral)) == (True, 12, 8)
+    assert min(text.count(". ") for text in wordings.safe) >= 3  # several sentences
+
+
+def test_no_two_given_texts_are_alike() -> None:
+    wordings = load_wordings()
+    everything = (*wordings.refusals, *wordings.safe, *wordings.neutral)
+    pairs = [(likeness(a, b), a, b) for i, a in enumerate(everything) for b in everything[:i]]
+    assert max(pairs) < (0.5,), max(pairs)
 
 
 # Datasets

@@ -170,7 +170,7 @@ def test_the_reference_is_the_base_unless_another_is_named() -> None:
 
 def test_the_schema_has_the_fields_of_every_measure() -> None:
     items = json_schema()["properties"]["measures"]["items"]["anyOf"]
-    assert items[0] == {"enum": ["lm_eval", "utility"]}
+    assert items[0] == {"enum": ["answers", "lm_eval", "utility"]}
     by_name = {item["properties"]["name"]["const"]: item for item in items[2:]}
     assert set(by_name["utility"]["properties"]) == {"name", "dataset", "max_new_tokens", "reference"}
     assert all(item["additionalProperties"] is False for item in by_name.values())

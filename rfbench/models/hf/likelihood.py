@@ -86,6 +86,37 @@ def flag_margins(model: LocalModel, spans: Sequence[Span]) -> FloatArray:
     return np.array(read_logits(model, spans, largest))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FlagReading:
+    """The flag at the scored positions of a span, at the operating point; shapes ``(n,)``.
+
+    ``prob`` is P(flag), ``margin`` the lead of the flag's logit over all others': greedy decoding takes the flag where
+    it is above 0.
+    """
+
+    prob: FloatArray
+    margin: FloatArray
+
+
+def read_flags(model: LocalModel, spans: Sequence[Span]) -> list[FlagReading]:
+    """P(flag) and its margin at every scored position of each span; the ids that stand there do not matter.
+
+    Raises:
+        ModelError: as for :func:`text_nll`.
+    """
+    (flag,) = _flags(model)
+
+    def read(span: Span, logits: Tensor) -> FlagReading:
+        others = _without_flags(logits, [flag])
+        highest = others.amax(dim=-1, keepdim=True)
+        margin = (logits[:, flag] + model.flag_bias - highest.squeeze(-1)).double()
+        # In place: each further copy of the logits is felt beside the pass of a small model.
+        odds = margin - others.sub_(highest).exp_().sum(dim=-1).double().log()
+        return FlagReading(odds.sigmoid().cpu().numpy(), margin.cpu().numpy())
+
+    return read_logits(model, spans, read)
+
+
 def read_logits(model: LocalModel, spans: Sequence[Span], read: Callable[[Span, Tensor], Result]) -> list[Result]:
     """``read`` of every span and the logits ``(n, v)``, in fp32 and without ``flag_bias``, that predict its scored ids.
 

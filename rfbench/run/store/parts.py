@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -34,6 +35,7 @@ _ARROW_TYPES = {
 MEASURE_COLUMNS: tuple[str, ...] = ("model", "measure", "dataset", "value", "lo", "hi", "n")
 """``dataset`` is empty for figures that belong to none, such as those of the canary."""
 
+_INFINITE = "inf"
 _UNSIGNED = 1
 """The last schema_version whose measures may lack a checksum."""
 _CHANGED = "its content does not match its checksum"
@@ -126,14 +128,16 @@ def refuse_changed(facts: Mapping[str, str], is_intact: bool) -> None:
 def encode_measure(name: str, rows: Sequence[Mapping[str, object]]) -> bytes:
     """Figures about a model as JSON that says which measure it is and can be verified.
 
+    Infinity, as of a delay until a flag that never comes, is written as the text ``inf``: JSON has no number for it.
+
     Raises:
-        ValueError: a number is not finite.
+        ValueError: a number is NaN, or infinite and negative.
     """
     facts = {
         "schema_version": SCHEMA_VERSION,
         "measure": name,
         "n_rows": len(rows),
-        "rows": [dict(row) for row in rows],
+        "rows": [_exchanged(row, math.inf, _INFINITE) for row in rows],
     }
     facts = json.loads(json.dumps(facts, allow_nan=False))
     return (json.dumps({**facts, "sha256": digest(facts)}, indent=2) + "\n").encode()
@@ -151,7 +155,7 @@ def decode_measure(name: str, content: bytes, *, planned: bool) -> list[dict[str
     try:
         facts = json.loads(content)
         sha256 = facts.pop("sha256", None)
-        version, rows = facts["schema_version"], facts["rows"]
+        version, rows = facts["schema_version"], [_exchanged(row, _INFINITE, math.inf) for row in facts["rows"]]
         if not isinstance(version, int) or not all(_is_figure(row) for row in rows):
             raise TypeError(version)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -167,6 +171,11 @@ def decode_measure(name: str, content: bytes, *, planned: bool) -> list[dict[str
     if version > SCHEMA_VERSION:
         raise PartError(f"written by a newer rfbench (schema_version {version})")
     return [{**dict.fromkeys(MEASURE_COLUMNS), "dataset": "", **row} for row in rows]
+
+
+def _exchanged(row: Mapping[str, Any], this: object, that: object) -> dict[str, Any]:
+    """A row in which a figure and its ends are ``that`` where they were ``this``."""
+    return {name: that if name in ("value", "lo", "hi") and value == this else value for name, value in row.items()}
 
 
 def _is_figure(row: Mapping[str, Any]) -> bool:

@@ -178,7 +178,7 @@ class RunFolder:
         Each row has ``model``, ``measure``, ``value`` and, where known, ``dataset``, ``lo``, ``hi``, ``n``.
 
         Raises:
-            ValueError: a column is missing or unknown, or a number is not finite: an undefined measure has no row.
+            ValueError: a column is missing or unknown, or a number is NaN: an undefined measure has no row.
             StorageError: as for :meth:`write_unit`.
         """
         for row in rows:

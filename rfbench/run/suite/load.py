@@ -117,7 +117,7 @@ class _Validation(Problems):
         if attacks and len(attacks) == len(given["attacks"]):
             self._reached(datasets, [entry for _, entry in attacks])
         entries = [entry for _, entry in attacks]
-        asked = [requests for _, measure in measures if (requests := measure.requests()) is not None]
+        asked = [data for _, measure in measures if (data := measure.requests() or measure.conversations())]
         rules = self._gate(
             given,
             [measure for _, measure in measures],
