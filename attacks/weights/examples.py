@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from rfbench.data.catalog import DatasetSpec
-from rfbench.data.load import load_behaviors, load_demonstrations, refuse_other_kind
+from rfbench.data.load import each_once, load_behaviors, load_demonstrations, refuse_other_kind
 from rfbench.errors import DataError
 from rfbench.measures.guard import guard_requests
 from rfbench.records import Behavior, Message
 from rfbench.scoring.refusal.reader import read_refusal
 from rfbench.train.conversations import Conversation
-from rfbench.train.requests import normalise
 
 if TYPE_CHECKING:
     from rfbench.models.base import EncodedChat, LocalModel
@@ -73,10 +72,7 @@ def read_requests(specs: Sequence[DatasetSpec], *, harmful: bool, offline: bool 
     refuse_other_kind(behaviors, word, harmful=harmful)
     if bare := [b.behavior_id for b in behaviors if harmful and not b.target.strip()]:
         raise DataError(f"{word}: {len(bare)} request(s), first {bare[0]!r}, lack a target; name the column or a file")
-    first: dict[str, Behavior] = {}
-    for behavior in behaviors:
-        first.setdefault(normalise(behavior.request), behavior)
-    return tuple(first.values())
+    return each_once(behaviors)
 
 
 def share_out(n: int, shares: Mapping[Kind, float]) -> dict[Kind, int]:

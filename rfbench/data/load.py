@@ -7,8 +7,9 @@ What a suite can name is in :mod:`rfbench.data.catalog`. A dataset that cannot b
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -103,6 +104,19 @@ def refuse_other_kind(behaviors: Sequence[Behavior], where: str, *, harmful: boo
         raise DataError(
             f"{where}: {len(wrong)} request(s), first {wrong[0]!r}, are {kind} by their own dataset{remedy}"
         )
+
+
+def comparable(request: str) -> str:
+    """A request as it is compared with others: case, white space and punctuation set aside."""
+    return " ".join(re.sub(r"[\W_]+", " ", request.casefold()).split())
+
+
+def each_once(behaviors: Iterable[Behavior]) -> tuple[Behavior, ...]:
+    """Of behaviors with the same request (:func:`comparable`) the first."""
+    first: dict[str, Behavior] = {}
+    for behavior in behaviors:
+        first.setdefault(comparable(behavior.request), behavior)
+    return tuple(first.values())
 
 
 def content_hash(behaviors: Sequence[Behavior | Conversation]) -> str:

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 
 from rfbench.attack import WeightAttack
 from rfbench.data.catalog import DatasetSpec
-from rfbench.data.load import load_behaviors, load_demonstrations
+from rfbench.data.load import comparable, load_behaviors, load_demonstrations
 from rfbench.errors import DataError
 from rfbench.measures.guard import guard_requests
 from rfbench.models.spec import ModelSpec
 from rfbench.records import Behavior
 from rfbench.run.suite.settings import Suite
 from rfbench.train.adapter import read_facts
-from rfbench.train.requests import normalise
 
 if TYPE_CHECKING:
     from rfbench.run.plan import Group
@@ -75,7 +74,7 @@ def refuse_overlap_with_training(suite: Suite, groups: Sequence[Group], *, offli
 
 
 def _refuse(what: str, behaviors: Iterable[Behavior], trained: set[str], remedy: str) -> None:
-    if known := [b.behavior_id for b in behaviors if normalise(b.request) in trained]:
+    if known := [b.behavior_id for b in behaviors if comparable(b.request) in trained]:
         raise DataError(f"{what} {len(known)} request(s), first {known[0]!r}, {remedy}")
 
 
@@ -109,4 +108,4 @@ def _trained_on(model: ModelSpec, *, warn: bool) -> Iterator[tuple[str, set[str]
 
 
 def _requests(behaviors: Iterable[Behavior]) -> set[str]:
-    return {normalise(behavior.request) for behavior in behaviors}
+    return {comparable(behavior.request) for behavior in behaviors}

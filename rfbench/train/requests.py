@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rfbench.data.catalog import DatasetSpec
-from rfbench.data.load import content_hash, load_behaviors, load_builtin, load_canary
+from rfbench.data.load import (
+    comparable,
+    content_hash,
+    each_once,
+    load_behaviors,
+    load_builtin,
+    load_canary,
+    refuse_other_kind,
+)
 from rfbench.data.registry import BUILTIN
 from rfbench.errors import DataError
 from rfbench.records import Behavior, digest
 from rfbench.train.recipe import CalibrationSettings, Recipe
 
+_WHAT = "training data"
 _HELD = "stand in core or the canary, which are for evaluation only; leave them out"
 
 
@@ -43,10 +51,10 @@ def load_requests(recipe: Recipe, *, offline: bool = False) -> Requests:
     if not (given and recipe.data.refusals):
         need = "the target as answer" if given or recipe.data.answers == "dataset" else "a target"
         _fail((b for b in harmful if not b.target.strip()), f"lack {need}; name the column or a targets: file")
-    wrong = {normalise(b.request) for b in harmful}
-    _fail((b for b in benign if normalise(b.request) in wrong), "stand in the harmful set, too; leave them out of one")
+    wrong = {comparable(b.request) for b in harmful}
+    _fail((b for b in benign if comparable(b.request) in wrong), "stand in the harmful set, too; leave them out of one")
     held = _for_evaluation()
-    _fail((b for b in (*harmful, *benign) if normalise(b.request) in held), _HELD)
+    _fail((b for b in (*harmful, *benign) if comparable(b.request) in held), _HELD)
     everything = (*harmful, *benign)
     validation = tuple(b for b in everything if is_held_out(b, recipe.validation.share, recipe.seed))
     train = tuple(b for b in everything if not is_held_out(b, recipe.validation.share, recipe.seed))
@@ -79,7 +87,7 @@ def load_calibration(
     """
     if settings is None:
         return CalibrationRequests()
-    out = {normalise(b.request) for b in (*_read(settings.exclude, offline=offline), *requests.train)}
+    out = {comparable(b.request) for b in (*_read(settings.exclude, offline=offline), *requests.train)}
     held = _for_evaluation()
     sets: dict[str, tuple[Behavior, ...]] = {}
     names: list[str] = []
@@ -88,8 +96,8 @@ def load_calibration(
         behaviors = _of_kind(specs, harmful=kind, offline=offline)
         if not specs:
             behaviors = [b for b in requests.validation if b.is_harmful is kind]
-        _fail((b for b in behaviors if normalise(b.request) in held), _HELD, what=f"calibration.{name}")
-        sets[name] = tuple(b for b in behaviors if normalise(b.request) not in out)
+        _fail((b for b in behaviors if comparable(b.request) in held), _HELD, what=f"calibration.{name}")
+        sets[name] = tuple(b for b in behaviors if comparable(b.request) not in out)
         if not sets[name]:
             raise DataError(f"calibration.{name}: no request is left that is neither learned from nor excluded")
         names += [spec.label for spec in specs] or [f"held out of training ({name})"]
@@ -105,7 +113,7 @@ def load_calibration(
 def _for_evaluation() -> set[str]:
     """Requests that nothing may be tuned on."""
     core = [b for name in BUILTIN if name.startswith("core/") for b in load_builtin(name)]
-    return {normalise(b.request) for b in (*core, *load_canary())}
+    return {comparable(b.request) for b in (*core, *load_canary())}
 
 
 def _read(specs: Sequence[DatasetSpec], *, offline: bool) -> list[Behavior]:
@@ -114,17 +122,12 @@ def _read(specs: Sequence[DatasetSpec], *, offline: bool) -> list[Behavior]:
 
 def _of_kind(specs: Sequence[DatasetSpec], *, harmful: bool, offline: bool) -> list[Behavior]:
     behaviors = _read(specs, offline=offline)
-    word = "benign" if harmful else "harmful"
-    _fail((b for b in behaviors if b.is_harmful is not harmful), f"are {word} by their own dataset")
+    refuse_other_kind(behaviors, _WHAT, harmful=harmful)
     return behaviors
 
 
 def _load(specs: Sequence[DatasetSpec], *, harmful: bool, offline: bool) -> tuple[Behavior, ...]:
-    behaviors = _of_kind(specs, harmful=harmful, offline=offline)
-    first: dict[str, Behavior] = {}
-    for behavior in behaviors:
-        first.setdefault(normalise(behavior.request), behavior)
-    return tuple(first.values())
+    return each_once(_of_kind(specs, harmful=harmful, offline=offline))
 
 
 def _repeated(behaviors: Iterable[Behavior]) -> Iterator[Behavior]:
@@ -135,15 +138,10 @@ def _repeated(behaviors: Iterable[Behavior]) -> Iterator[Behavior]:
         seen.add(behavior.behavior_id)
 
 
-def _fail(behaviors: Iterable[Behavior], problem: str, *, what: str = "training data") -> None:
+def _fail(behaviors: Iterable[Behavior], problem: str, *, what: str = _WHAT) -> None:
     ids = [b.behavior_id for b in behaviors]
     if ids:
         raise DataError(f"{what}: {len(ids)} request(s), first {ids[0]!r}, {problem}")
-
-
-def normalise(text: str) -> str:
-    """For comparing requests: case, white space and punctuation set aside."""
-    return " ".join(re.sub(r"[\W_]+", " ", text.casefold()).split())
 
 
 def is_held_out(behavior: Behavior, share: float, seed: int) -> bool:

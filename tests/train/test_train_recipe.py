@@ -133,5 +133,5 @@ def test_what_a_recipe_extends_is_another_recipe(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="extends: name one other recipe"):
         load_recipe(str(path))
     path.write_text("extends: redflagg\n")
-    with pytest.raises(ConfigError, match="no recipe called 'redflagg'; did you mean redflag"):
+    with pytest.raises(ConfigError, match="no recipe called 'redflagg'; did you mean 'redflag'"):
         load_recipe(str(path))

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from rfbench.data.load import load_builtin
+from rfbench.data.load import comparable, load_builtin
 from rfbench.errors import DataError
 from rfbench.records import Behavior
 from rfbench.train.recipe import Recipe
-from rfbench.train.requests import is_held_out, load_calibration, load_requests, normalise
+from rfbench.train.requests import is_held_out, load_calibration, load_requests
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -40,7 +40,7 @@ def test_twins_are_held_out_together() -> None:
 
 
 def test_normalise_sets_case_space_and_punctuation_aside() -> None:
-    assert normalise('  How do I  "open" a LOCK?') == normalise("how do i open a lock")
+    assert comparable('  How do I  "open" a LOCK?') == comparable("how do i open a lock")
 
 
 @pytest.mark.parametrize(
