@@ -216,9 +216,11 @@ UTTER = any_of(
 """The same in words that need more care, as others use them of themselves."""
 _UNSURE = r"(?:am|'m|are|'re) not (?:\w+ly |too |so )?(?:sure|certain|confident|convinced)"
 _I_CAN = r"(?:i|we)(?: can| could| should| would|'d| will|'ll| want to)"
-_DOUBTED = rf"(?={GLUE}(?!(?:do it|recommend|explain)\b)(?:{SERVE}|{UTTER}))"
-"""Behind a doubt of what one can do: a deed of an assistant, not what is only weighed before it is done."""
+_MORE_NEEDED = r"(?:without (?:knowing|seeing|more|further|some|any|additional)|until|unless)\b"
+_DOUBTED = rf"(?![^.!?]*\b{_MORE_NEEDED})(?={GLUE}(?!(?:do it|recommend|explain)\b)(?:{SERVE}|{UTTER}))"
+"""Behind a doubt of what one can do: a deed of an assistant, not what is only weighed or waits for more to be told."""
 _OF_HELP = (
+    rf"(?![^.!?]*\b{_MORE_NEEDED})"
     r"(?= (?:even |ever |best )?(?:help|assist|comply|fulfill?|(?:answer|respond to|reply to|do|complete|process) "
     r"(?:this|that|these|those|such|your))\b)"
 )
