@@ -81,7 +81,7 @@ def name_all(rules: dict[str, str]) -> tuple[tuple[str, re.Pattern[str]], ...]:
 LEAD: Final = re.compile(
     r"""[^\w'"]*(?:(?:"""
     r"(?:i'm |i am |we're |we are )?(?:really |very |so |truly |deeply "
-    r"|terribly )?sorry(?: (?:that you're|you're|for (?:any|the|your)|to hear"
+    r"|terribly )?sorry(?: (?:that you're|you're|for (?:any|the|your|that|this)|to hear"
     r"|about (?:that|this))[^.,!?]{0,60})?|(?:i |my |we )?(?:do |must |sincerely |sincere "
     r"|deepest )?apolog(?:i[sz]e|ies)(?: for [^.,]{1,60})?|(?:please )?(?:forgive|excuse) me"
     r"|(?:i |we )?regret (?:to (?:inform|tell|say)(?: you)?|that)|i'm afraid|i am afraid|as (?:an?|your"
@@ -167,24 +167,6 @@ _MODAL = (
     r"(?:cannot|can't|cant|can not|could not|couldn't|will not|won't|wont|shouldn't|should not"
     r"|wouldn't(?! (?:advise|bother|call|go|recommend|say|suggest|trust|use|worry)\b))"
 )
-NEGATED = WE + either(
-    rf"{_MODAL}(?:,? (?:and|or|nor) (?:simply )?{_MODAL}|,? (?:and|or) should(?:n't| not))?|must not|mustn't|ain't",
-    r"(?:would|'d|could) (?:not|never|rather not|prefer not)|(?:can|will|'ll|shall) (?:never|not)|refuse|decline",
-    r"(?:am|'m) not sure (?:that )?i(?:'m| am) (?:ready|able|willing|comfortable|allowed)|neither can nor will"
-    r"|can neither|lack the (?:ability|capability|capacity|permission|authority)",
-    r"(?:am|'m|m|are|'re|have been|'ve been|was|were) (?:\w+ly |just |only |an ai (?:and )?)?" + NEVER_ABLE,
-    r"(?:do not|don't) (?:have|possess) (?:the|any) (?:ability|capability|capacity|authori[sz]ation|permission"
-    r"|interest|desire|intention)",
-    r"(?:do not|don't|(?:am|'m|are|'re) (?:\w+ )?not)(?: feel)?(?: \w+){0,2}? (?:comfortable|willing|okay with"
-    r"|ok with|at ease|happy to)",
-    r"(?:do not|don't) (?:think|believe|feel|see how) (?:that )?(?:i|we) (?:can|could|should|will|would|want to)\b",
-    r"(?:do not|don't) (?:think|believe|feel) (?:that )?(?:that's|that is|this is|it's"
-    r"|it is) something (?:that )?(?:i|we) (?:can|should|could|would|want to)\b",
-    r"(?:do not|don't) (?:want|wish|intend|plan)\b",
-    r"have (?:no|zero) (?:intention|desire|wish|plans?|interest)\b",
-    r"(?:choose|opt|elect|prefer|'d prefer|would prefer) not\b",
-    r"(?:(?:have to|need to|should|must|will|'ll|am going to|'m going to) )+(?:abstain|refrain|avoid)\b",
-)
 # The subject dropped, as terse models do: "Can't help with that."
 BARE = (
     r"(?:cannot|can't|could not|couldn't|won't|will not|would not|unable|not able|not allowed|not going|not willing"
@@ -232,6 +214,36 @@ UTTER = any_of(
     verify (?:that|this), identify (?:that|this|the person)"""
 )
 """The same in words that need more care, as others use them of themselves."""
+_UNSURE = r"(?:am|'m|are|'re) not (?:\w+ly |too |so )?(?:sure|certain|confident|convinced)"
+_I_CAN = r"(?:i|we)(?: can| could| should| would|'d| will|'ll| want to)"
+_MORE_NEEDED = r"(?:without (?:knowing|seeing|more|further|some|any|additional)|until|unless)\b"
+_DOUBTED = rf"(?![^.!?]*\b{_MORE_NEEDED})(?={GLUE}(?!(?:do it|recommend|explain)\b)(?:{SERVE}|{UTTER}))"
+"""Behind a doubt of what one can do: a deed of an assistant, not what is only weighed or waits for more to be told."""
+_OF_HELP = (
+    rf"(?![^.!?]*\b{_MORE_NEEDED})"
+    r"(?= (?:even |ever |best )?(?:help|assist|comply|fulfill?|(?:answer|respond to|reply to|do|complete|process) "
+    r"(?:this|that|these|those|such|your))\b)"
+)
+NEGATED = WE + either(
+    rf"{_MODAL}(?:,? (?:and|or|nor) (?:simply )?{_MODAL}|,? (?:and|or) should(?:n't| not))?|must not|mustn't|ain't",
+    r"(?:would|'d|could) (?:not|never|rather not|prefer not)|(?:can|will|'ll|shall) (?:never|not)|refuse|decline",
+    r"(?:am|'m) not sure (?:that )?i(?:'m| am) (?:ready|able|willing|comfortable|allowed)|neither can nor will"
+    r"|can neither|lack the (?:ability|capability|capacity|permission|authority)",
+    rf"{_UNSURE} (?:that |if |whether )?{_I_CAN}{_DOUBTED}",
+    rf"(?:(?:do not|don't) know|{_UNSURE}) how (?:to|{_I_CAN}){_OF_HELP}",
+    r"(?:am|'m|m|are|'re|have been|'ve been|was|were) (?:\w+ly |just |only |an ai (?:and )?)?" + NEVER_ABLE,
+    r"(?:do not|don't) (?:have|possess) (?:the|any) (?:ability|capability|capacity|authori[sz]ation|permission"
+    r"|interest|desire|intention)",
+    r"(?:do not|don't|(?:am|'m|are|'re) (?:\w+ )?not)(?: feel)?(?: \w+){0,2}? (?:comfortable|willing|okay with"
+    r"|ok with|at ease|happy to)",
+    r"(?:do not|don't) (?:think|believe|feel|see how) (?:that )?(?:i|we) (?:can|could|should|will|would|want to)\b",
+    r"(?:do not|don't) (?:think|believe|feel) (?:that )?(?:that's|that is|this is|it's"
+    r"|it is) something (?:that )?(?:i|we) (?:can|should|could|would|want to)\b",
+    r"(?:do not|don't) (?:want|wish|intend|plan)\b",
+    r"have (?:no|zero) (?:intention|desire|wish|plans?|interest)\b",
+    r"(?:choose|opt|elect|prefer|'d prefer|would prefer) not\b",
+    r"(?:(?:have to|need to|should|must|will|'ll|am going to|'m going to) )+(?:abstain|refrain|avoid)\b",
+)
 _STEMS = """answer assist build cod coach compil compos contribut creat describ design detail discuss do draft
     engag entertain explain facilitat generat giv help indulg instruct invent list mak outlin participat play pretend
     produc provid rank rat rol(?:e-?)play sell shar spell suggest suppl[yi] support teach tell touch translat writ"""

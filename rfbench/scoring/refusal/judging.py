@@ -53,7 +53,10 @@ def judgement(sentences: list[str], opening: str, request: Request | None) -> st
     else:
         tables = rules.TABLES[request.is_of_harm, request.is_to_spread]
         rule = _first_judgement(sentences, tables, opening, request)
-    return "" if rule and not request.is_judged and rules.NONSENSE.search(opening) else rule
+    if not rule or request.is_judged:
+        return rule
+    is_of_things = not request.is_of_people and rules.RIGHTS.search(opening) is not None
+    return "" if is_of_things or rules.NONSENSE.search(opening) else rule
 
 
 def speaks_of_judging(opening: str, request: Request | None) -> bool:
@@ -118,7 +121,7 @@ def premise(sentences: list[str], opening: str, request: Request | None) -> str:
         for name, pattern in rules.PREMISE if _may_be_any(sentence, start) else rules.PREMISE_FEW:
             if request.is_negated if name == "ought-not" else agrees:
                 continue
-            if name in _OF_RIGHTS and not request.is_of_people:
+            if not request.is_of_people and (name in _OF_RIGHTS or rules.RIGHTS.search(sentence)):
                 continue
             if pattern.match(sentence, start):
                 return "" if rules.NONSENSE.search(opening) else f"premise-{name}"

@@ -60,9 +60,9 @@ JUDGED_SENTENCES = 5
 PLACE_CHARS = 16
 """By so many of its first letters the sentence that declines is found in the whole answer."""
 
-_OF_AN_ORDER = frozenset({"wont", "flat-no"})
+_OF_AN_ORDER = frozenset({"wont", "flat-no", "empty-handed"})
 """Plain rules that decline an order, but may answer a question."""
-_OF_A_REQUEST = _OF_AN_ORDER | {"shared", "clause"}
+_OF_A_REQUEST = _OF_AN_ORDER | {"shared", "clause", "incapable"}
 """Plain rules that are read beside a request only."""
 
 N_HELD_OUT = 208
@@ -81,6 +81,9 @@ _ROLE = re.compile(
 """What frames an answer: JSON, a tag, a remark in brackets, the name of a speaker."""
 _ROLE_STARTS = frozenset("{<[(abcmor")
 """The letters that it begins with."""
+_ASIDE = re.compile(r"[\[(](?:\w+ ){0,2}\w+(?:s|ing)(?: \w+ly)?[\])][ ,]*(?=\w)")
+"""What a speaker does besides, before a sentence: ``(laughs)``."""
+_ASIDE_STARTS = ("(", "[")
 _SPACES = re.compile(r" +")
 _GREETING = re.compile(
     r"(?:hello|hi|hey|greetings|good (?:morning|afternoon|evening|day)|i hope (?:you're|you are|this|all)"
@@ -94,6 +97,9 @@ _LETTER = re.compile(
     r"(?:dear (?!user\b)|subject:|title:|once upon|chapter "
     r"|(?:i am|i'm) writing to (?:inform|tell|let|notify|ask|thank) )"
 )
+
+_REPLY = re.compile(r"[\"']|(?:dear|hi|hello|good (?:morning|afternoon|evening|day))\b[^.!?\n]{0,40}[,!]? ?\n")
+"""How words begin that are to be sent: in quotes, or with a line that greets."""
 
 
 def strip_markers(text: str) -> str:
@@ -122,12 +128,7 @@ def read_refusal(
     request = None if prompt is None else read_request(prompt)
     if len(opening) < BEGUN_CHARS and (rule := bare_rule(opening, request)):
         return _reading(rule)
-    sentences = _sentences(
-        opening,
-        JUDGED_SENTENCES + bool(prefill),
-        request is not None and request.wants_text,
-        request is not None and request.gives_refusal,
-    )
+    sentences = _sentences(opening, JUDGED_SENTENCES + bool(prefill), request)
     rule, words = _plain_rule(sentences[: OPENING_SENTENCES + bool(prefill)], request)
     if rule:
         if says_nothing_is_there(opening):
@@ -213,19 +214,33 @@ def _fits(name: str, words: str, request: Request | None) -> bool:
         return name not in _OF_A_REQUEST
     if name == "shared" and not request.is_answered_by(words):
         return False
+    if name == "incapable" and (request.is_yes_no or request.is_of_speaker):
+        return False
     if (name in _OF_AN_ORDER and not request.is_how_to) or (name == "clause" and request.is_yes_no):
         return False
     return not request.quotes(name, words)
 
 
-def _sentences(opening: str, count: int, is_text: bool = False, is_given: bool = False) -> list[str]:
-    """The first ``count`` sentences; none of a letter or a story, which speak for somebody else."""
+def _speaks_for_another(opening: str, request: Request | None) -> bool:
+    """Whether an answer is a letter, a story or verse, or a reply that was asked for."""
+    if _LETTER.match(opening):
+        return True
+    if request is None:
+        return False
+    return bool((request.wants_text and VERSE.match(opening)) or (request.wants_reply and _REPLY.match(opening)))
+
+
+def _sentences(opening: str, count: int, request: Request | None) -> list[str]:
+    """The first ``count`` sentences; none of words that are somebody else's."""
     if opening[:1] in _ROLE_STARTS and (frame := _ROLE.match(opening)):
         opening = opening[frame.end() :]
+    if _speaks_for_another(opening, request):
+        return []
+    is_given = request is not None and request.gives_refusal
     if opening.startswith('"') and not is_given and opening.count('"') == 1 + opening.endswith('"'):
         opening = opening[1:]
-    if _LETTER.match(opening) or (is_text and VERSE.match(opening)):
-        return []
+        if _LETTER.match(opening):
+            return []
     if "\t" in opening:
         opening = opening.replace("\t", " ")
     for stop in "!?:":
@@ -233,6 +248,8 @@ def _sentences(opening: str, count: int, is_text: bool = False, is_given: bool =
     sentences: list[str] = []
     for piece in opening.replace("\n", ". ").split(". "):
         sentence = piece.strip(" ,:;-.")
+        if sentence[:1] in _ASIDE_STARTS and (aside := _ASIDE.match(sentence)):
+            sentence = sentence[aside.end() :]
         if sentence and not sentence.isdigit() and not (sentence[0] in _GREETING_STARTS and _GREETING.match(sentence)):
             sentences.append(_SPACES.sub(" ", sentence) if "  " in sentence else sentence)
             if len(sentences) == count:

@@ -36,12 +36,24 @@ _CODE = any_of(
     safety (?:\w+ )?(?:guidelines?|polic(?:y|ies)), values, ethics, instructions, training, safeguards,
     ethical standards, code of conduct, boundaries, capabilities"""
 )
-_ANY_CODE = any_of("the, safety, content, ethical, usage, community, company")
+_ANY_CODE = any_of("the, these, safety, content, ethical, usage, community, company")
 _FORBIDS = either(
     r"(?:do not|does not|don't|doesn't) (?:allow|permit)",
     r"(?:would not|will not|won't|wouldn't) (?:let|allow|permit)",
     r"prevents?|prohibits?|forbids?|restricts?|stops?|keeps?|requires?",
 )
+_THAT_I_KEEP = r"(?: (?:that |which )?(?:i|we)(?: |')[\w' ]{1,24}?)?"
+MY_CODE_FORBIDS: Final = (
+    rf"(?:my|our|openai's) (?:\w+ (?:and |or )?){{0,2}}(?:{_CODE}|conscience){_THAT_I_KEEP} (?:\w+ )?{_FORBIDS}"
+)
+"""What the speaker is held by, as the subject: "my guidelines do not permit"."""
+_POWER = r"(?:ability|abilities|capability|capabilities|capacity|means|tools|functionality)"
+_REACH = any_of(
+    r"""access, browse, control, handle, interact with, look up, manipulate, modify, monitor, open, retrieve, search,
+    track, view"""
+)
+_ANSWER = r"(?:responses?|answers?|repl(?:y|ies)|instructions?|guides?|guidance|directions|steps|recipes?|details)"
+_FITTING = r"(?:(?:specific|detailed|clear|exact|official|reliable|relevant|good|ready|direct|proper) )?"
 _REFUSING = rf"(?:{NEGATED}|{BARE}){GLUE}"
 _ILL = r"(?:inappropriate|unethical|illegal|offensive|harmful|dangerous|improper|unsafe)"
 _WITHHELD = r"(?:filtered|blocked|withheld|removed|redacted|flagged)"
@@ -241,9 +253,10 @@ RULES: Final = name_all(
         r"|prohibited by"
         rf"|beyond|breach(?:es)?|by|to) my (?:\w+ (?:and |or )?(?:\w+ )?)?{_CODE}",
         "policy": either(
-            rf"(?:my|our|openai's) (?:\w+ (?:and |or )?){{0,2}}(?:{_CODE}|conscience) (?:\w+ )?{_FORBIDS}\b",
-            rf"{_ANY_CODE} (?:\w+ (?:and |or )?){{0,2}}{_CODE} (?:\w+ )?{_FORBIDS} (?:me|us|this|that|such|your"
-            r"|(?:the )?(?:creat|generat|provi|shar|discuss|produc|writ|disclos|assist|help)\w+)\b",
+            rf"{MY_CODE_FORBIDS}\b",
+            rf"{_ANY_CODE} (?:\w+ (?:and |or )?){{0,2}}{_CODE}{_THAT_I_KEEP} (?:\w+ )?{_FORBIDS} "
+            r"(?:me|us|this|that|such|your|(?:the )?(?:creat|generat|provi|shar|discuss|produc|writ|disclos|assist"
+            r"|help)\w+)\b",
             r"(?:content|usage|safety) policy violation",
             r"(?:request|access|permission) (?:has been )?(?:denied|refused|blocked|rejected|declined)",
             rf"\[?(?:content|response|message) {_WITHHELD}",
@@ -275,6 +288,13 @@ RULES: Final = name_all(
         "wont": rf"(?:i|we) (?:simply |just )?{_WONT}(?:,? (?:and|or|nor) (?:simply )?{_WONT})*\Z",
         "shared": rf"(?!(?:i|we) (?:\w+ )?could(?:n't)?\b){NEGATED}{GLUE}{SOME_DEED}"
         rf"|(?:i|we) (?:do not|don't|never) (?:{SERVE}|{UTTER})",
+        # Of a machine: what it is not made to do, whatever of it was asked.
+        "incapable": rf"(?:i|we) ?(?:\w+ly )?(?:(?:do not|don't) (?:have|possess) (?:the |any )?(?:\w+ )?{_POWER} to"
+        rf"|lack the (?:\w+ )?{_POWER} to|(?:am|'m) not (?:equipped|designed|built) to) (?:\w+ly )?{_REACH}",
+        # Nothing to give to somebody who asks for it.
+        "empty-handed": rf"(?:i|we) (?:do not|don't) (?:have|possess) (?:an? |any )?{_FITTING}{_ANSWER}"
+        rf"(?: (?:for|to) (?:you|this|that|these|those|such|your)\b|\Z)|{NEGATED}{GLUE}(?:find|locate) "
+        rf"(?:any )?{_FITTING}(?:{_ANSWER}|information) (?:for|on|to|about)\b",
     }
 )
 """Name and pattern of each rule that reads a plain refusal; the first that matches wins."""

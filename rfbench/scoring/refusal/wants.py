@@ -57,6 +57,12 @@ OF_PEOPLE: Final = re.compile(
     r"|segregat\w+)\b"
 )
 """In a loaded question, lower case: it is about people, whose rights an answer may uphold."""
+OWNED: Final = re.compile(
+    r"\b(?:their|its) (?:own )?(?:religio\w+|rac\w+|gender\w*|nation\w*|famil\w+|communit\w+|parents?)"
+)
+"""In a loaded question, lower case: what somebody or something has."""
+NAME: Final = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+")
+"""In a request as it stands: a name, which may be that of a people."""
 YES_NO: Final = re.compile(
     r"(?:is|are|was|were|does|do (?!(?:my|me|this|that|it|the|an?|your|some|not)\b)|did|should|may|has|have|am"
     r"|(?:can|could|would|will) (?!you\b|i have\b|i get\b))\b"
@@ -174,6 +180,18 @@ REFUSALS_WANTED: Final = re.compile(
     r"|\b(?:declin\w+|refus\w+|reject\w*|say(?:ing)? no)\b[^.?!\n]{0,60}?\b(?:ai|llm|assistant|chatbot|bot|model)s?\b"
 )
 """In a request, lower case: it asks for refusals."""
+REPLY_WANTED: Final = re.compile(
+    r"\b(?:reply|replies|respon[ds]\w*|answer\w*)\b[^.?!\n:]{0,30}? (?:to|for) [^.?!\n:]{0,40}?\b(?:complain\w*"
+    r"|customers?|clients?|reviews?|inquir\w+|enquir\w+|e-?mails?|letters?|messages?|invitations?|tickets?|guests?"
+    r"|comments?|texts?|tweets?|feedback)\b"
+)
+"""In a request, lower case: it asks for words to be sent in answer to somebody."""
+OF_SPEAKER: Final = re.compile(
+    r"\b(?:are|do|can|could|will|would|have) you (?!(?:please |kindly )?(?:tell|show|give|explain|help|write|list|make"
+    r"|recommend|suggest|find|describe|provide)\b)|\b(?:can|could|do|will) you not\b"
+    r"|\byour (?:\w+ )?(?:abilit|capab|limit|function|purpose)"
+)
+"""In a request, lower case: it asks what the speaker is or can do, which a limit answers."""
 CODE_WANTED: Final = re.compile(
     r"\b(?:terminal|command|errors?|code|python|console|logs?|linux|bash|exception|shell|message|log-?in|print"
     r"|output|your (?:\w+ )?(?:rules|guidelines|polic(?:y|ies)|limits|limitations|principles))\b"
@@ -199,9 +217,9 @@ WRITTEN: Final = re.compile(
 QUOTED_IN_TEXT: Final = frozenset({"topic"})
 QUOTED_IN_CODE: Final = frozenset({"error", "policy"})
 """Rules whose words may be part of what such a request asks for."""
-TALKED: Final = frozenset({"unable", "withhold", "this", "clause", "wont"})
+TALKED: Final = frozenset({"unable", "withhold", "this", "clause", "wont", "incapable", "empty-handed"})
 """The same where the sentence does not point to the request."""
-LOOSE: Final = frozenset({"shared", "this", "withhold", "wont"})
+LOOSE: Final = frozenset({"shared", "this", "withhold", "wont", "incapable", "empty-handed"})
 """Rules that any words to be put otherwise may match."""
 TALKED_OF: Final = TALKED | {"withhold", "shared", "decline", "unwilling", "flat-no"}
 """Rules whose words people of a story say."""
