@@ -122,7 +122,7 @@ TERMS: Mapping[str, Term] = {
     ),
 }
 """All terms but the one after an inserted flag, which sees other ids than the conversation's own."""
-AFTER_FLAG = "after_flag"
+AFTER_FLAG: Literal["after_flag"] = "after_flag"
 
 
 def term_weights(recipe: Recipe) -> dict[str, float]:

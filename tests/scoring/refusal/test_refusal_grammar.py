@@ -9,8 +9,8 @@ from re import _parser as parser
 
 import pytest
 
-import rfbench
 from rfbench.data.load import load_builtin
+from rfbench.scoring import refusal
 from rfbench.scoring.refusal.clause import CLAUSE
 from rfbench.scoring.refusal.grammar import LEAD, any_of, may_open, normalise
 from rfbench.scoring.refusal.judgements import FIRST_WORDS, JUDGEMENTS, PREMISE, TABLES
@@ -19,7 +19,7 @@ from rfbench.scoring.refusal.reader import read_refusal
 from rfbench.scoring.refusal.rules import LED_RULE, RULES, SCANNING, may_scan
 from rfbench.scoring.refusal.scripts import OTHER_RULES
 
-MODULES = [name for _, name, _ in pkgutil.iter_modules(rfbench.__path__) if name.startswith("refusal")]
+MODULES = [name for _, name, _ in pkgutil.iter_modules(refusal.__path__)]
 TABLES_OF_RULES = {
     **{name: pattern for name, pattern, *_ in (*RULES, *JUDGEMENTS)},
     **{f"premise-{name}": pattern for name, pattern in PREMISE},
@@ -32,7 +32,7 @@ def patterns() -> dict[str, re.Pattern[str]]:
     """Every compiled pattern that a module of the reader holds by name, and every rule."""
     found = dict(TABLES_OF_RULES)
     for module in MODULES:
-        for name, value in vars(importlib.import_module(f"rfbench.{module}")).items():
+        for name, value in vars(importlib.import_module(f"{refusal.__name__}.{module}")).items():
             if isinstance(value, re.Pattern):
                 found[f"{module}.{name}"] = value
     return found
@@ -87,12 +87,18 @@ def ends_on_a_word(parsed) -> bool:
 
 
 OF_SIGNS = {
-    *("refusal_grammar._EN_DASH", "refusal_grammar._DASH", "refusal_other._STOP", "unable-ja"),
-    *(f"{module}.VERSE" for module in ("refusal", "refusal_grammar", "refusal_other")),
+    *("grammar._EN_DASH", "grammar._DASH", "other._STOP", "reader._ASIDE", "unable-ja"),
+    *(f"{module}.VERSE" for module in ("reader", "grammar", "other")),
 }
 """Patterns of signs, not of words, or of a script without spaces."""
-HOLDING_BRACES = {"refusal._ROLE", "refusal_bare._MARKED", "refusal_served.CODE", "refusal_served.ANY_FORM"}
+HOLDING_BRACES = {"reader._ROLE", "bare._MARKED", "served.CODE", "served.ANY_FORM"}
 """Patterns that are meant to match a brace."""
+
+
+def test_every_module_is_looked_at():
+    found = patterns()
+    assert set(MODULES) >= {"grammar", "reader", "rules", "judgements", "request", "context"}
+    assert {*OF_SIGNS, *HOLDING_BRACES} <= set(found)
 
 
 @pytest.mark.parametrize("name", sorted(patterns().keys() - OF_SIGNS))
