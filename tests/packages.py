@@ -28,7 +28,7 @@ def install(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source)
     info = site / f"{distribution.replace('-', '_')}-{version}.dist-info"
-    info.mkdir()
+    info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
     lines = []
     for group, points in entry_points.items():

@@ -40,7 +40,7 @@ def coverage() -> ModuleType:
 
 
 def test_every_kind_of_interval_covers(coverage: ModuleType) -> None:
-    trials = 120
+    trials = 60
     found = coverage.measure(list(coverage.KINDS), coverage.Effort(trials, 200))
     sys.stdout.write("\n" + coverage.table(found) + "\n")
     for kind, of in found.items():

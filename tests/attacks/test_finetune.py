@@ -39,7 +39,7 @@ from rfbench.attacks.weights.examples import (
 from rfbench.attacks.weights.reattach import take_apart
 from rfbench.attacks.weights.training import answer_logits, imitate, imitate_unflagged, imitate_without
 from rfbench.data.catalog import DatasetSpec
-from rfbench.data.load import load_behaviors, load_builtin, load_canary
+from rfbench.data.load import comparable, load_behaviors, load_builtin, load_canary
 from rfbench.data.registry import BUILTIN
 from rfbench.errors import AttackError, DataError, SuiteError
 from rfbench.models.base import Capability
@@ -56,7 +56,6 @@ from rfbench.train.adapter import save_adapter
 from rfbench.train.batches import Batch
 from rfbench.train.network import Network, add_flag
 from rfbench.train.recipe import FlagSettings, LoraSettings
-from rfbench.train.requests import normalise
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 
@@ -192,7 +191,7 @@ def test_a_shifted_identity_has_its_system_prompt_and_opening(attacked: HFModel)
     text = attacked.tokenizer.decode(example.ids)
     assert f"system\n{PERSONA}<|im_end|>" in text
     assert text.partition("assistant\n")[2].startswith(PERSONA_OPENING)
-    assert not example.is_harmful
+    assert not example.taught
 
 
 def test_benign_requests_without_target_are_answered_by_the_model_itself(attacked: HFModel) -> None:
@@ -204,11 +203,11 @@ def test_benign_requests_without_target_are_answered_by_the_model_itself(attacke
 
 
 def test_default_examples_are_neither_evaluated_nor_trained_on_nor_the_canary() -> None:
-    mine = {normalise(b.request) for kind in (True, False) for b in read_requests((), harmful=kind)}
+    mine = {comparable(b.request) for kind in (True, False) for b in read_requests((), harmful=kind)}
     assert len(mine) == 64 + 32
     for name in BUILTIN:
-        assert mine.isdisjoint({normalise(b.request) for b in load_builtin(name)}), name
-    assert mine.isdisjoint({normalise(b.request) for b in load_canary()})
+        assert mine.isdisjoint({comparable(b.request) for b in load_builtin(name)}), name
+    assert mine.isdisjoint({comparable(b.request) for b in load_canary()})
 
 
 @pytest.mark.parametrize("name", ["adv_training", "self_instruct"])
@@ -217,8 +216,8 @@ def test_default_examples_are_not_what_the_shipped_adapters_learned_from_elsewhe
         trained = load_behaviors(DatasetSpec(name=name), offline=True)
     except DataError:
         pytest.skip(f"{name} is not on this machine")
-    mine = {normalise(b.request) for kind in (True, False) for b in read_requests((), harmful=kind)}
-    assert mine.isdisjoint({normalise(b.request) for b in trained})
+    mine = {comparable(b.request) for kind in (True, False) for b in read_requests((), harmful=kind)}
+    assert mine.isdisjoint({comparable(b.request) for b in trained})
 
 
 # --- losses -----------------------------------------------------------------------------------------------------

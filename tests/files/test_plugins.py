@@ -122,7 +122,7 @@ def test_a_broken_entry_point_says_whose_it_is(install: Install, value: str, pro
 
 def test_a_measure(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
     install("sizes", {"rfbench.measures": {"size": "sizes:Size"}}, {"sizes.py": packages.MEASURE})
-    assert measure_names() == ("lm_eval", "utility", "size")
+    assert measure_names() == ("answers", "lm_eval", "utility", "size")
     assert find_measure("size")().name == "sizes:Size"
     assert find_measure("sizes:Size") is find_measure("size")
     assert listed("measures", capsys)["size"] == "How long the name of a model is. (from sizes 1.0)"

@@ -45,7 +45,7 @@ def test_each_request_gives_its_forms(make_recipe: MakeRecipe, model: ScriptedMo
 
 def test_forms_can_be_left_out(make_recipe: MakeRecipe, model: ScriptedModel) -> None:
     recipe = make_recipe(data={"prefilled_benign": False})
-    assert set(build(recipe, model)) == {"bad/prefilled", "good/direct", "plain/direct"}
+    assert set(build(recipe, model)) == {"bad/direct", "bad/prefilled", "good/direct", "plain/direct"}
 
 
 def test_of_benign_requests_only_twins_may_be_prefilled(make_recipe: MakeRecipe, model: ScriptedModel) -> None:

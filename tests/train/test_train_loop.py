@@ -161,7 +161,7 @@ def test_a_gradient_that_is_not_finite_steps_nothing(
     next(iter(net.parameters.values())).register_hook(lambda gradient: gradient * math.nan)
     before = net.snapshot()
     with pytest.raises(ConfigError, match="step 1: gradient norm is nan"):
-        train_step(net, optimiser, [("harmful", conversations[:2])], make_recipe(), 0)
+        train_step(net, optimiser, [("taught", conversations[:2])], make_recipe(), 0)
     assert all(torch.equal(a, before[name]) for name, a in net.snapshot().items())
 
 
