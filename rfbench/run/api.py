@@ -56,8 +56,7 @@ def run_suite(
         batch_size: rows per batch to start with.
         shard: ``(i, n)``: run every n-th unit from the i-th.
         fresh: move an earlier run in the folder aside and start anew.
-        gate: hold the results against the suite's ``gate:``, and write ``gate.xml`` and ``gate.md``; what came out is
-            :meth:`~rfbench.run.store.saved.Run.gate` of the run.
+        gate: hold the results against the suite's ``gate:``, and write ``gate.xml`` and ``gate.md``.
         accept_canary: go on after a failed canary, and mark every table.
         argv: the command line, if one was typed; recorded in run.json.
 
@@ -74,24 +73,44 @@ def run_suite(
     asked = load_suite(
         os.fspath(suite), models=models or (), overrides=overrides, model_overrides=model_overrides, seed=seed
     )
+    session = _prepared(asked, limit=limit, offline=offline, gate=gate)
+    folder = _opened(session, out, argv, fresh=fresh)
+    how = {"offline": offline, "accept_canary": accept_canary, "progress": progress}
+    failure = _execute(asked, _shared(session, shard), folder, batch_size, **how)
+    return _finished(asked, folder, failure, gate=gate)
+
+
+def _prepared(asked: Suite, *, limit: int | None, offline: bool, gate: bool) -> Session:
+    """All that is to be done, and with ``gate`` bounds that can be met."""
     if gate and not asked.gate:
         raise ConfigError(f"suite {asked.name!r} has no `gate:`; write one, or leave --gate out")
-    from rfbench.run.plan import shard as shard_of
     from rfbench.run.prepare import prepare
-    from rfbench.run.store.writer import RunFolder
 
     session = prepare(asked, limit=limit, offline=offline)
     if gate:
         _refuse_unattainable(session)
-    folder = RunFolder.create_or_open(out or session.default_folder, session.header(argv), fresh=fresh)
-    failure: ModelsFailed | None = None
-    try:
-        work = shard_of(session.work, *shard)
-        _execute(asked, work, folder, batch_size, offline=offline, accept_canary=accept_canary, progress=progress)
-    except ModelsFailed as error:
-        if EXIT_IO in map(exit_code, error.failures.values()):
-            raise  # there is nowhere to write tables to
-        failure = error
+    return session
+
+
+def _opened(session: Session, out: str | os.PathLike[str] | None, argv: Sequence[str], *, fresh: bool) -> RunFolder:
+    from rfbench.run.store.writer import RunFolder
+
+    return RunFolder.create_or_open(out or session.default_folder, session.header(argv), fresh=fresh)
+
+
+def _shared(session: Session, shard: tuple[int, int]) -> Sequence[Work]:
+    from rfbench.run.plan import shard as shard_of
+
+    return shard_of(session.work, *shard)
+
+
+def _finished(asked: Suite, folder: RunFolder, failure: ModelsFailed | None, *, gate: bool) -> Run:
+    """The run with its tables; then what went wrong is raised.
+
+    Raises:
+        ModelsFailed: ``failure``, with the folder of the others.
+        JudgeError: a judge could not read the run.
+    """
     unread = _ask_judges(asked, folder.path) if folder.finish() else None
     result = _with_tables(asked, folder, gate=gate and failure is None and unread is None)
     if failure is not None:
@@ -129,8 +148,34 @@ def _execute(
     offline: bool,
     accept_canary: bool,
     progress: bool,
+) -> ModelsFailed | None:
+    """Run the units that are missing. Where some were there already, all verdicts are then read again.
+
+    Returns:
+        The models that could not be measured to the end.
+
+    Raises:
+        ModelsFailed: the same, where there is nowhere to write tables to.
+    """
+    try:
+        _run_missing(suite, work, folder, batch_size, offline=offline, accept_canary=accept_canary, progress=progress)
+    except ModelsFailed as error:
+        if EXIT_IO in map(exit_code, error.failures.values()):
+            raise
+        return error
+    return None
+
+
+def _run_missing(
+    suite: Suite,
+    work: Sequence[Work],
+    folder: RunFolder,
+    batch_size: int | None,
+    *,
+    offline: bool,
+    accept_canary: bool,
+    progress: bool,
 ) -> None:
-    """Run the units that are missing. Where some were there already, all verdicts are then read again."""
     from tqdm import tqdm
 
     from rfbench.models.load import load_model

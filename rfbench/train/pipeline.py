@@ -22,7 +22,7 @@ from rfbench.train.card import model_card
 from rfbench.train.conversations import Conversation, build_conversations
 from rfbench.train.provenance import command, data_facts, portable_recipe, public_name
 from rfbench.train.recipe import Recipe
-from rfbench.train.requests import Requests, load_calibration, load_requests
+from rfbench.train.requests import CalibrationRequests, Requests, load_calibration, load_requests
 
 if TYPE_CHECKING:
     from rfbench.train.loop import FitResult
@@ -79,7 +79,6 @@ def train(
         StorageError: a file cannot be written; the last checkpoint and the last adapter stay whole.
     """
     from rfbench.train.adapter import write_card, write_facts
-    from rfbench.train.calibrate import calibrate
 
     asked = base if isinstance(base, ModelSpec) else ModelSpec.parse(base)
     if problems := asked.check(Path()):
@@ -91,14 +90,9 @@ def train(
     facts = _trained(training, resume=resume, offline=offline, progress=progress)
     model = f"{training.spec.spec}+{folder_spec(out)}"
     facts = {key: value for key, value in facts.items() if key != "calibration"} | training.about
-    calibration: Mapping[str, Any] = {}
     adapted = training.spec.model_copy(update={"spec": model, "flag_bias": 0.0})
-    with load_model(adapted, offline=offline) as loaded:  # runs the structural checks
-        if recipe.calibration is not None:
-            calibration = calibrate(
-                local(loaded), held_out, recipe.calibration, refusals=recipe.data.cells.refusals
-            ).as_dict()
-            facts["calibration"] = calibration
+    if calibration := _calibrated(adapted, recipe, held_out, offline=offline):
+        facts["calibration"] = calibration
     write_facts(out, facts)
     write_card(out, model_card(facts))
     return TrainResult(
@@ -111,6 +105,19 @@ def train(
         size_bytes=sum(path.stat().st_size for path in out.iterdir() if path.is_file()),
         calibration=calibration,
     )
+
+
+def _calibrated(
+    adapted: ModelSpec, recipe: Recipe, held_out: CalibrationRequests, *, offline: bool
+) -> Mapping[str, Any]:
+    """The operating point of the saved adapter, nothing where the recipe asks for none."""
+    from rfbench.train.calibrate import calibrate
+
+    with load_model(adapted, offline=offline) as loaded:  # runs the structural checks
+        if recipe.calibration is None:
+            return {}
+        refusals = recipe.data.cells.refusals
+        return calibrate(local(loaded), held_out, recipe.calibration, refusals=refusals).as_dict()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,40 +105,53 @@ def compare(
     sides = [side if isinstance(side, Side) else Side(side) for side in (baseline, candidate)]
     left_records, right_records = (side.records for side in sides)
     names = _only_model(left_records, "baseline"), _only_model(right_records, "candidate")
+    found = _compare_cells(sides, seed=seed, n_draws=n_draws)
+    if not any(row["n"] for row in found.rows):
+        why = ", ".join(dict.fromkeys(row["reason"] for row in found.dropped)) or "neither has a final attempt"
+        message = f"no behavior of {names[0]} and {names[1]} can be paired ({why}); run both on the same suite"
+        raise ConfigError(clean(message))
+    marks = dict.fromkeys([*sides[0].marks, *sides[1].marks, *unequal_data(*sides), *_marks_of_judges(*sides)])
+    header = (*marks, *_header(names, (left_records, right_records)))
+    drops = pd.DataFrame(found.dropped, columns=DROPPED_COLUMNS)
+    tested, of_leaks = _with_holm(pd.DataFrame(found.rows), leak_table(found.leaks))
+    beside = of_leaks, pd.DataFrame(found.layers, columns=list(COMPLEMENTARITY_COLUMNS)), _measures(sides)
+    several = any(records["seed"].nunique() > 1 for records in (left_records, right_records))
+    return Comparison(*names, tested, drops, *beside, header, several)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Rows of the tables of a comparison, before they are corrected for each other."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    dropped: list[dict[str, Any]] = field(default_factory=list)
+    leaks: list[dict[str, Any]] = field(default_factory=list)
+    layers: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _compare_cells(sides: Sequence[Side], *, seed: int, n_draws: int) -> _Found:
+    """Every rate of every attack on every dataset."""
     flags = [bool(side.records["flag_id"].notna().any()) for side in sides]
-    rows: list[dict[str, Any]] = []
-    dropped: list[dict[str, Any]] = []
-    leaks: list[dict[str, Any]] = []
-    layers: list[dict[str, Any]] = []
-    rates = _compared(sides)
-    for label, dataset, side, left, right in _cells(left_records, right_records):
+    rates, found = _compared(sides), _Found()
+    for label, dataset, side, left, right in _cells(sides[0].records, sides[1].records):
         unequal = unequal_settings(left, right)
         equal = unequal.index[unequal == ""]
         if side == "harmful" and all(flags) and len(equal):
-            leaks.append(compare_leaks(label, dataset, *(s[s["behavior_id"].isin(equal)] for s in (left, right))))
+            of_equal = (s[s["behavior_id"].isin(equal)] for s in (left, right))
+            found.leaks.append(compare_leaks(label, dataset, *of_equal))
         for rate in rates:
             if rate.side != side or not _is_compared(rate, flags):
                 continue
             cell = {"attack_label": label, "dataset": dataset, "metric": rate.name}
             paired, reasons = pair_up(left, right, rate, unequal)
             figures = paired_figures(*paired.means(), size=paired.most_seeds, seed=seed, n_draws=n_draws)
-            rows.append({**cell, **figures, "n_dropped": int(reasons.sum())})
+            found.rows.append({**cell, **figures, "n_dropped": int(reasons.sum())})
             if rate.name in COMPLEMENTARITY_METRICS:
                 sides_hold = paired.baseline, paired.candidate, paired.weights
                 of_both = complementarity(*sides_hold, seed=seed, n_draws=n_draws)
-                layers.append({**cell, **of_both, "n_dropped": int(reasons.sum())})
-            dropped += [{**cell, "reason": reason, "n": int(n)} for reason, n in reasons.items()]
-    if not any(row["n"] for row in rows):
-        why = ", ".join(dict.fromkeys(row["reason"] for row in dropped)) or "neither has a final attempt"
-        message = f"no behavior of {names[0]} and {names[1]} can be paired ({why}); run both on the same suite"
-        raise ConfigError(clean(message))
-    marks = dict.fromkeys([*sides[0].marks, *sides[1].marks, *unequal_data(*sides), *_marks_of_judges(*sides)])
-    header = (*marks, *_header(names, (left_records, right_records)))
-    drops = pd.DataFrame(dropped, columns=DROPPED_COLUMNS)
-    tested, of_leaks = _with_holm(pd.DataFrame(rows), leak_table(leaks))
-    beside = of_leaks, pd.DataFrame(layers, columns=list(COMPLEMENTARITY_COLUMNS)), _measures(sides)
-    several = any(records["seed"].nunique() > 1 for records in (left_records, right_records))
-    return Comparison(*names, tested, drops, *beside, header, several)
+                found.layers.append({**cell, **of_both, "n_dropped": int(reasons.sum())})
+            found.dropped.extend({**cell, "reason": reason, "n": int(n)} for reason, n in reasons.items())
+    return found
 
 
 def _compared(sides: Sequence[Side]) -> list[Rate]:

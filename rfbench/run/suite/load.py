@@ -118,17 +118,13 @@ class _Validation(Problems):
             self._reached(datasets, [entry for _, entry in attacks])
         entries = [entry for _, entry in attacks]
         asked = [data for _, measure in measures if (data := measure.requests() or measure.conversations())]
-        rules = self._gate(
-            given,
-            [measure for _, measure in measures],
-            [judge.label for _, judge in judges],
-            {
-                "model": [*(m.label for _, m in models), *CONTROLS] if own_models else None,
-                "dataset": [d.label for d in (*(dataset for _, dataset in datasets), *asked)],
-                "attack": [name for e in entries for name in (e.label, e.attack.name)],
-                "attack_label": [e.label for e in entries],
-            },
-        )
+        names: dict[str, Sequence[str] | None] = {
+            "model": [*(m.label for _, m in models), *CONTROLS] if own_models else None,
+            "dataset": [d.label for d in (*(dataset for _, dataset in datasets), *asked)],
+            "attack": [name for e in entries for name in (e.label, e.attack.name)],
+            "attack_label": [e.label for e in entries],
+        }
+        rules = self._gate(given, [measure for _, measure in measures], [judge.label for _, judge in judges], names)
         if settings is None:
             return None
         return Suite(
