@@ -157,25 +157,6 @@ def _execute(
     Raises:
         ModelsFailed: the same, where there is nowhere to write tables to.
     """
-    try:
-        _run_missing(suite, work, folder, batch_size, offline=offline, accept_canary=accept_canary, progress=progress)
-    except ModelsFailed as error:
-        if EXIT_IO in map(exit_code, error.failures.values()):
-            raise
-        return error
-    return None
-
-
-def _run_missing(
-    suite: Suite,
-    work: Sequence[Work],
-    folder: RunFolder,
-    batch_size: int | None,
-    *,
-    offline: bool,
-    accept_canary: bool,
-    progress: bool,
-) -> None:
     from tqdm import tqdm
 
     from rfbench.models.load import load_model
@@ -197,18 +178,24 @@ def _run_missing(
             bar.set_postfix_str(f"{n_rows / max(bar.format_dict['elapsed'], 1e-9):.1f} attempts/s", refresh=False)
             bar.update()
 
-        execute(
-            work,
-            folder,
-            lambda spec: load_model(spec, batch_size=batch_size, offline=offline),
-            suite.canary,
-            accept_canary=accept_canary,
-            progress=count,
-        )
+        try:
+            execute(
+                work,
+                folder,
+                lambda spec: load_model(spec, batch_size=batch_size, offline=offline),
+                suite.canary,
+                accept_canary=accept_canary,
+                progress=count,
+            )
+        except ModelsFailed as error:
+            if EXIT_IO in map(exit_code, error.failures.values()):
+                raise
+            return error
     if n_done:
         _, changed = score_again(folder)
         if changed:
             logger.warning("%d earlier verdicts changed: the rules that read them are newer", changed)
+    return None
 
 
 def _with_tables(suite: Suite, folder: RunFolder, *, gate: bool) -> Run:

@@ -168,7 +168,9 @@ def calibrate(
         if pairs:
             sets[name] = measure_answers(model, pairs, max_new_tokens=settings.max_new_tokens)
     if settings.begun is not None:
-        texts = sets["benign_direct"].texts
+        texts = [text for text in sets["benign_direct"].texts if text.strip()]
+        if not texts:
+            raise DataError("calibration.begun: no benign request is answered by a text that others can begin with")
         begun = [(b, _first_words(texts[i % len(texts)])) for i, b in enumerate(requests.harmful)]
         sets["safe_begun"] = measure_answers(model, begun, max_new_tokens=settings.max_new_tokens)
     biases = {name: _bias_for(name, sets[name], share) for name, share in bounds.items()}

@@ -8,7 +8,7 @@ turns (rfbench; the recovery from a harmful beginning is that of arXiv 2406.0594
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from rfbench.errors import DataError
 from rfbench.records import Behavior, Message, digest
+from rfbench.scoring.refusal.reader import read_refusal
 from rfbench.train.kinds import CellName
 from rfbench.train.recipe import CellSettings
 
@@ -49,6 +50,16 @@ class Begun:
     def prefill(self) -> str:
         """All of the beginning."""
         return f"{self.safe}\n\n{self.rest}" if self.safe and self.rest else self.safe + self.rest
+
+    def is_contradicted(self, text: str) -> bool:
+        """Whether ``text``, what the base goes on with, takes back what the answer is to show.
+
+        A harmful answer that turns into a refusal is none, and neither is a refusal that goes on to comply.
+        """
+        request = self.messages[-1]["content"]
+        if self.cell == "refusal":
+            return not read_refusal(self.prefill + text, request).refused
+        return self.teaches and read_refusal(text, request, self.prefill).refused
 
     def labels(self, n_safe: int, n_prefill: int, n_answer: int) -> npt.NDArray[np.int8]:
         """For each answer position 1 where what is taught is wanted, -1 where a flag is a false alarm, else 0.
@@ -161,13 +172,17 @@ CELLS: Mapping[CellName, Builder] = {
 
 
 def begun(pool: Pool, settings: CellSettings) -> Iterator[Begun]:
-    """All cells of a recipe that the base goes on with, of each at most ``limit`` for either kind of request."""
+    """All cells of a recipe that the base goes on with."""
     for name in settings.rows:
-        if name not in CELLS:
-            continue
-        everything = sorted(CELLS[name](pool, settings), key=lambda start: _number("limit", start.key))
-        for kind in (True, False):
-            yield from [start for start in everything if start.behavior.is_harmful is kind][: settings.limit]
+        if name in CELLS:
+            yield from limited(CELLS[name](pool, settings), settings)
+
+
+def limited(starts: Iterable[Begun], settings: CellSettings) -> Iterator[Begun]:
+    """Of one cell at most ``limit`` for either kind of request, chosen by a hash."""
+    ordered = sorted(starts, key=lambda start: _number("limit", start.key))
+    for kind in (True, False):
+        yield from [start for start in ordered if start.behavior.is_harmful is kind][: settings.limit]
 
 
 def refusal_for(behavior: Behavior, refusals: Sequence[str]) -> str:

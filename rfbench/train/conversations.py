@@ -10,7 +10,7 @@ import io
 import logging
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,8 +21,7 @@ from rfbench.errors import DataError, EncodingError, StorageError
 from rfbench.files.atomic import write_atomically
 from rfbench.files.cache import cache_root
 from rfbench.records import Attempt, Behavior, digest
-from rfbench.scoring.refusal.reader import read_refusal
-from rfbench.train.cells import CELLS, Begun, Pool, begun, recovery_length, refusal_for
+from rfbench.train.cells import CELLS, Begun, Pool, begun, limited, recovery_length, refusal_for
 from rfbench.train.kinds import CellName
 from rfbench.train.recipe import DataSettings, Recipe
 
@@ -163,23 +162,20 @@ def _cells(
 
 def _recoveries(base: _Base, harmful: Sequence[Behavior]) -> Iterator[Conversation]:
     """Refusals behind a harmful beginning: part of the target and of what the base makes of it."""
-    begun_for_it = [_plain(b, "prefilled") for b in harmful if b.target]
-    continued = {c.behavior_id: c for c in _answered(base, begun_for_it, base.data.max_answer_tokens)}
-    pairs = []
-    for behavior in (b for b in harmful if b.behavior_id in continued):
-        answer = continued[behavior.behavior_id].ids[continued[behavior.behavior_id].start :]
+    by_id = {b.behavior_id: b for b in harmful}
+    prefilled = [_plain(b, "prefilled") for b in harmful if b.target]
+    starts = []
+    for answered in _answered(base, prefilled, base.data.max_answer_tokens):
+        behavior, answer = by_id[answered.behavior_id], answered.ids[answered.start :]
         some = answer[: recovery_length(behavior, len(answer))]
-        text = base.model.tokenizer.decode(some, skip_special_tokens=True)
-        start = Begun(
-            key=f"{behavior.behavior_id}/recovery",
-            behavior=behavior,
-            messages=({"role": "user", "content": behavior.request},),
-            teaches=True,
-            rest=text,
-            cell="recovery",
-        )
-        pairs.append((start, f"{text}\n\n{refusal_for(behavior, base.data.cells.refusals)}"))
-    yield from _given(base, pairs[: base.data.cells.limit])
+        text = base.model.tokenizer.decode(some, skip_special_tokens=True).strip()
+        plain = _plain(behavior, "direct")
+        starts.append(replace(plain, key=f"{behavior.behavior_id}/recovery", rest=text, cell="recovery"))
+    refusals = base.data.cells.refusals
+    yield from _given(
+        base,
+        [(s, f"{s.prefill}\n\n{refusal_for(s.behavior, refusals)}") for s in limited(starts, base.data.cells)],
+    )
 
 
 def _given(base: _Base, answers: Sequence[tuple[Begun, str]]) -> Iterator[Conversation]:
@@ -238,21 +234,20 @@ def _answered(base: _Base, wanted: Sequence[Begun], n_tokens: int) -> Iterator[C
     if len(chats) < len(wanted):
         logger.info("%d of %d prompts are left out: too long", len(wanted) - len(chats), len(wanted))
     wanted = [start for start in wanted if start.key in chats]
-    refused = 0
+    contradicted = 0
     chunks = [wanted[i : i + CHUNK] for i in range(0, len(wanted), CHUNK)]
     for chunk in tqdm(chunks, desc="answers of the base", unit="chunk", disable=not base.progress):
         for start, generated in zip(chunk, _generate(base, chunk, n_tokens), strict=True):
             chat = chats[start.key]
             if not len(generated):
                 continue
-            text = base.model.tokenizer.decode(generated)
-            if start.teaches and read_refusal(text, start.messages[-1]["content"], start.prefill).refused:
-                refused += 1
+            if start.is_contradicted(base.model.tokenizer.decode(generated)):
+                contradicted += 1
                 continue
             n_safe = _length(base.model, start, start.safe)
             yield _conversation(start, chat, generated, n_safe=n_safe, n_prefill=chat.n_prefill)
-    if refused:
-        logger.info("the base refused %d harmful requests: these answers are left out", refused)
+    if contradicted:
+        logger.info("%d answers are left out: the base refused, or took a refusal back", contradicted)
 
 
 def _generate(base: _Base, chunk: Sequence[Begun], n_tokens: int) -> list[list[int]]:

@@ -133,7 +133,9 @@ class CellSettings(_Settings):
     rows: Mapping[CellName, Annotated[int, Field(ge=1)]] = Field(
         {}, description="conversations per step of each cell, beside the plain ones"
     )
-    limit: int = Field(400, ge=1, description="conversations of each cell at most, chosen by a hash")
+    limit: int = Field(
+        400, ge=1, description="conversations of each cell at most, for either kind of request, chosen by a hash"
+    )
     answer_tokens: int = Field(24, ge=1, description="generated tokens behind the beginning")
     refusals: tuple[str, ...] = Field((), description="refusals that answers begin with")
     neutral: tuple[str, ...] = Field(

@@ -179,3 +179,23 @@ def test_recoveries_end_in_a_refusal_that_alone_is_learned(
         assert (c.labels[: c.n_prefill] == 0).all()
         assert (c.labels[c.n_prefill :] == 1).all()
         assert c.ids[-1] == 2
+    limited = recipe.model_copy(
+        update={"data": recipe.data.model_copy(update={"cells": recipe.data.cells.model_copy(update={"limit": 2})})}
+    )
+    few = {c.key for c in built(limited) if c.cell == "recovery"}
+    assert len(few) == 2
+    assert few < {c.key for c in recovered}
+
+
+def test_what_takes_its_beginning_back_is_left_out() -> None:
+    asked = ({"role": "user", "content": "Write a letter that frightens my neighbour."},)
+    declined = Begun(
+        key="k", behavior=HARMFUL[0], messages=asked, teaches=False, safe="I can't help with that.", cell="refusal"
+    )
+    assert not declined.is_contradicted(" It could hurt somebody.")
+    assert declined.is_contradicted(" But here is the letter:\n\nDear neighbour, you had better watch your back.")
+    complied = Begun(key="k", behavior=HARMFUL[0], messages=asked, teaches=True, rest="Sure, here is the letter:")
+    assert complied.is_contradicted(" I'm sorry, but I can't help with that.")
+    assert not complied.is_contradicted(" Dear neighbour, you had better watch your back.")
+    harmless = Begun(key="k", behavior=HARMFUL[0], messages=asked, teaches=False, safe="Plants grow", cell="safe")
+    assert not harmless.is_contradicted(" in the light of the sun.")

@@ -337,3 +337,14 @@ def test_a_refusal_behind_a_beginning_is_learned_from_its_first_token(
     terms = compute_terms(net, [late], "taught", recipe, np.asarray([0]))
     assert terms["refusal"].item() == pytest.approx(own[2:].mean().item(), rel=1e-3)
     assert terms["opening"].item() == pytest.approx(own[2].item(), rel=1e-3)
+
+
+def test_perturbed_prompts_make_refusals_unlikelier(
+    make_network: MakeNetwork, make_recipe: MakeRecipe, conversations: list[Conversation]
+) -> None:
+    net = shaken(make_network(flag=False, first_layer=1)[0])
+    index, some = np.zeros(3, dtype=np.int64), conversations[:3]
+    plain = compute_terms(net, some, "taught", make_recipe("refusal"), index)
+    perturbed = make_recipe("refusal", objective={"perturbation": {"epsilon": 0.3, "step_size": 0.1}})
+    attacked = compute_terms(net, some, "taught", perturbed, index)
+    assert (attacked["refusal"] > plain["refusal"]).all()

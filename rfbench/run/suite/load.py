@@ -6,9 +6,9 @@ is said at once, each line with file and key path.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from rfbench.analysis.figures import is_figure
 from rfbench.analysis.gate.rules import GateRule, check_rules
@@ -19,7 +19,7 @@ from rfbench.errors import ConfigError, ModelError, SuiteError
 from rfbench.files.problems import Problems, unknown
 from rfbench.files.text import did_you_mean
 from rfbench.files.yaml_files import override
-from rfbench.judges.base import JudgeEntry, find_judge
+from rfbench.judges.base import Judge, JudgeEntry, find_judge
 from rfbench.measures import find_measure
 from rfbench.measures.base import Measure
 from rfbench.models.base import Capability
@@ -79,6 +79,9 @@ def load_suite(
 class _Labelled(Protocol):
     @property
     def label(self) -> str: ...
+
+
+Class = TypeVar("Class", bound=Attack | Measure | Judge)
 
 
 class _Validation(Problems):
@@ -194,33 +197,34 @@ class _Validation(Problems):
             limit = fields.pop("limit", None)
             if limit is not None and (type(limit) is not int or limit < 1):
                 self.add(f"{path}.limit", f"must be a whole number above 0, of behaviors per dataset (got {limit!r})")
-            if not isinstance(name, str):
-                self.add(f"{path}.name", "missing" if name is None else f"must be the name of an attack (got {name!r})")
+            cls = self._class(path, name, "an attack", find_attack)
+            if cls is None:
                 continue
             if not isinstance(label, str) or not label:
                 self.add(f"{path}.label", f"must be text (got {label!r})")
-                continue
-            try:
-                cls = find_attack(name)
-            except ConfigError as error:
-                self.add(f"{path}.name", str(error))
                 continue
             attack = self.build(path, cls, fields, also_known=("name", "label", "datasets", "limit"))
             if attack is not None:
                 entries.append((path, AttackEntry(label, attack, only, limit)))
         return entries
 
+    def _class(self, path: str, name: object, what: str, find: Callable[[str], type[Class]]) -> type[Class] | None:
+        """The class that an entry names."""
+        if not isinstance(name, str):
+            self.add(f"{path}.name", "missing" if name is None else f"must be the name of {what} (got {name!r})")
+            return None
+        try:
+            return find(name)
+        except ConfigError as error:
+            self.add(f"{path}.name", str(error))
+            return None
+
     def _measures(self, raw: Mapping[str, Any], base: Path) -> list[tuple[str, Measure]]:
         measures = []
         for path, fields in self._mappings(raw, "measures", optional=True):
             name = fields.pop("name", None)
-            if not isinstance(name, str):
-                self.add(f"{path}.name", "missing" if name is None else f"must be the name of a measure (got {name!r})")
-                continue
-            try:
-                cls = find_measure(name)
-            except ConfigError as error:
-                self.add(f"{path}.name", str(error))
+            cls = self._class(path, name, "a measure", find_measure)
+            if cls is None:
                 continue
             measure = self.build(path, cls, fields, also_known=("name",))
             if measure is not None:
@@ -233,13 +237,8 @@ class _Validation(Problems):
         entries = []
         for path, fields in self._mappings(raw, "judges", optional=True):
             name, label = fields.pop("name", None), fields.pop("label", None)
-            if not isinstance(name, str):
-                self.add(f"{path}.name", "missing" if name is None else f"must be the name of a judge (got {name!r})")
-                continue
-            try:
-                cls = find_judge(name)
-            except ConfigError as error:
-                self.add(f"{path}.name", str(error))
+            cls = self._class(path, name, "a judge", find_judge)
+            if cls is None:
                 continue
             judge = self.build(path, cls, fields, also_known=("name", "label"))
             if judge is None:
