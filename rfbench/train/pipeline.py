@@ -25,6 +25,7 @@ from rfbench.train.recipe import Recipe
 from rfbench.train.requests import CalibrationRequests, Requests, load_calibration, load_requests
 
 if TYPE_CHECKING:
+    from rfbench.train.calibrate import Calibration
     from rfbench.train.loop import FitResult
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def train(
         CanaryError: the saved adapter does not load with its flag in place.
         StorageError: a file cannot be written; the last checkpoint and the last adapter stay whole.
     """
-    from rfbench.train.adapter import write_card, write_facts
+    from rfbench.train.adapter import write_card, write_curve, write_facts
     from rfbench.train.stack import stack_on
 
     asked = base if isinstance(base, ModelSpec) else ModelSpec.parse(base)
@@ -96,8 +97,10 @@ def train(
     model = f"{training.spec.spec}+{folder_spec(out)}"
     facts = {key: value for key, value in facts.items() if key != "calibration"} | training.about
     adapted = training.spec.model_copy(update={"spec": model, "flag_bias": 0.0})
-    if calibration := _calibrated(adapted, recipe, held_out, offline=offline):
-        facts["calibration"] = calibration
+    calibration = _calibrated(adapted, recipe, held_out, offline=offline)
+    if calibration is not None:
+        facts["calibration"] = calibration.as_dict()
+        write_curve(out, calibration.curve())
     write_facts(out, facts)
     write_card(out, model_card(facts))
     stacked = stack_on(asked, adapted, out, facts, offline=offline)
@@ -110,21 +113,21 @@ def train(
         seconds=facts["training"]["seconds"],
         resumed_at=facts["training"]["resumed_at"],
         size_bytes=sum(path.stat().st_size for path in out.iterdir() if path.is_file()),
-        calibration=calibration,
+        calibration=facts.get("calibration", {}),
     )
 
 
 def _calibrated(
     adapted: ModelSpec, recipe: Recipe, held_out: CalibrationRequests, *, offline: bool
-) -> Mapping[str, Any]:
-    """The operating point of the saved adapter, nothing where the recipe asks for none."""
+) -> Calibration | None:
+    """The operating point of the saved adapter, ``None`` where the recipe asks for none."""
     from rfbench.train.calibrate import calibrate
 
     with load_model(adapted, offline=offline) as loaded:  # runs the structural checks
         if recipe.calibration is None:
-            return {}
+            return None
         refusals = recipe.data.cells.refusals
-        return calibrate(local(loaded), held_out, recipe.calibration, refusals=refusals).as_dict()
+        return calibrate(local(loaded), held_out, recipe.calibration, refusals=refusals)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from rfbench.models.folders import ADAPTER_CONFIG
 from rfbench.models.hf.sameness import Observation, probe_ids
 from rfbench.models.load import load_model
 from rfbench.models.spec import ModelSpec, folder_spec
-from rfbench.train.adapter import write_card, write_facts
+from rfbench.train.adapter import CURVE_FILE, write_card, write_facts
 from rfbench.train.card import model_card
 from rfbench.train.provenance import public_name
 
@@ -133,6 +134,8 @@ def stack_on(asked: ModelSpec, trained: ModelSpec, out: Path, facts: Mapping[str
     base = asked.model_copy(update={"spec": asked.base})
     facts = {**facts, "base": public_name(base), "base_merged": False, "trained_on": public_name(asked)}
     write_facts(folder, facts)
+    if (out / CURVE_FILE).is_file():
+        shutil.copyfile(out / CURVE_FILE, folder / CURVE_FILE)
     write_card(folder, model_card(facts))
     spec = f"{asked.base}+{folder_spec(folder)}"
     with load_model(trained, offline=offline) as two:
