@@ -66,6 +66,20 @@ def test_each_model_is_opened_once_and_freed(tmp_path: Path) -> None:
     assert folder.finish()
 
 
+def test_fields_that_a_model_does_not_allow_end_it_before_its_first_unit(tmp_path: Path) -> None:
+    """A context of 9 tokens for scripted models, and none for controls: those are measured."""
+    attacks = ["direct", {"name": "prefill", "safe_tokens": 300}]
+    units, folder = start(tmp_path, attacks=attacks)
+
+    def opener(spec: ModelSpec) -> ChatModel:
+        return open_scripted(spec) if spec.backend == "control" else open_scripted(spec, max_context=9)
+
+    with pytest.raises(ModelsFailed, match="smollm2: attack prefill: safe_tokens is 300, but a context of 9") as caught:
+        execute(units, folder, opener, ANYTHING)
+    assert caught.value.exit_code == 2
+    assert set(load_run(folder.path).records["model"]) == {"always-flag", "never-flag"}
+
+
 def test_with_everything_done_nothing_is_opened(tmp_path: Path) -> None:
     units, folder = start(tmp_path)
     execute(units, folder, Opener(), ANYTHING)

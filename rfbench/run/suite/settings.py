@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +18,8 @@ from rfbench.judges.base import JudgeEntry
 from rfbench.measures.base import Measure
 from rfbench.models.spec import ModelSpec
 from rfbench.records import MAX_THINKING_TOKENS, OnFlag
+
+logger = logging.getLogger(__name__)
 
 
 class GenerationSettings(BaseModel):
@@ -119,7 +123,21 @@ class AttackEntry:
         # Left out where they are not given: they stand in the keys of units, and those of older runs must not change.
         restriction: dict[str, Any] = {} if self.datasets is None else {"datasets": list(self.datasets)}
         restriction |= {} if self.limit is None else {"limit": self.limit}
-        return {"name": self.attack.name, "label": self.label, **restriction, **self.attack.model_dump(mode="json")}
+        return {"name": self.attack.name, "label": self.label, **restriction, **self.attack.as_dict()}
+
+
+def without_absent(
+    datasets: Sequence[DatasetSpec], entries: Sequence[AttackEntry]
+) -> tuple[tuple[DatasetSpec, ...], tuple[AttackEntry, ...]]:
+    """Both without the optional datasets that are not on this machine, and without attacks on those alone.
+
+    What is left is as it was: its results are those of a machine that has them all.
+    """
+    kept = tuple(dataset for dataset in datasets if not dataset.is_left_out)
+    for name in [dataset.label for dataset in datasets if dataset not in kept]:
+        logger.info("%s is optional and not on this machine: left out", name)
+    gone = {dataset.label for dataset in datasets} - {dataset.label for dataset in kept}
+    return kept, tuple(entry for entry in entries if entry.datasets is None or not gone.issuperset(entry.datasets))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
