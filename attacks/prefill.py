@@ -88,9 +88,10 @@ class Prefill(PromptAttack):
         if not self.safe_tokens:
             return
         n_tokens = len(model.tokenizer.encode(_safe_text(""), add_special_tokens=False))
-        least = min(n_tokens, model.max_context - 1)
+        room = max(model.max_context - len(model.encode([{"role": "user", "content": "x"}]).ids), 0)
+        least = min(n_tokens, room)
         if self.safe_tokens > least:
-            what = "the safe texts hold" if least == n_tokens else f"a context of {model.max_context} leaves room for"
+            what = "the safe texts hold" if least < room else f"a context of {model.max_context} leaves room for"
             raise ConfigError(
                 f"attack prefill: safe_tokens is {self.safe_tokens}, but {what} {least} tokens of this model; lower it"
             )

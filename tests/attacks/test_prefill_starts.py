@@ -151,7 +151,8 @@ def test_more_safe_tokens_than_a_model_has_are_refused_before_anything_runs() ->
     Prefill(safe_tokens=n_tokens).check_model(model)
     with pytest.raises(ConfigError, match=f"safe_tokens is {n_tokens + 1}, but the safe texts hold {n_tokens} tokens"):
         Prefill(safe_tokens=n_tokens + 1).check_model(model)
-    with pytest.raises(ConfigError, match="safe_tokens is 300, but a context of 256 leaves room for 255 tokens"):
+    # The request and its marks are bytes, too: 20 of them.
+    with pytest.raises(ConfigError, match="safe_tokens is 300, but a context of 256 leaves room for 236 tokens"):
         Prefill(safe_tokens=300).check_model(ScriptedModel({}, max_context=256))
     with pytest.raises(AttackError, match="'core-h-001': its safe texts are shorter than"):
         begin(HARMFUL, model, safe_tokens=n_tokens + 50)

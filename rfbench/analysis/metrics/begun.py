@@ -32,7 +32,7 @@ from rfbench.analysis.metrics.answers import CellShares, answer_differences, req
 from rfbench.analysis.metrics.names import BEGUN_DELAY, BEGUN_EFFECT, BEGUN_FLAGGED, find
 from rfbench.analysis.metrics.rates import RATES, pair_outcomes
 from rfbench.analysis.metrics.row import MetricRow
-from rfbench.analysis.outcomes import Shares, average
+from rfbench.analysis.outcomes import Shares, Worse, average
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +54,7 @@ def rows(records: pd.DataFrame, seed: int) -> Iterator[MetricRow]:
         seed: of the bootstrap.
     """
     begun = _begun(records)
-    for model, of_model in begun.groupby("model", sort=False) if len(begun) else ():
+    for model, of_model in begun.groupby("model", sort=False):
         bounds: dict[str, dict[Cell, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
         for (dataset, request, answer), cell in of_model.groupby(["dataset", "request", "answer"], sort=False):
             name = f"{request}/{answer}"
@@ -115,7 +115,7 @@ def _answer(start: tuple[str, int] | None, is_harmful: bool) -> str:
     return f"{kind}:{start[1]}" if start[1] else kind
 
 
-def _worse(metric: str) -> int:
+def _worse(metric: str) -> Worse:
     found = find(metric)
     assert found is not None
     return found.worse
