@@ -24,7 +24,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rfbench.analysis.intervals import paired_difference
 from rfbench.analysis.metrics import leak
@@ -56,16 +56,17 @@ def rows(records: pd.DataFrame, seed: int) -> Iterator[MetricRow]:
     begun = _begun(records)
     for model, of_model in begun.groupby("model", sort=False):
         bounds: dict[str, dict[Cell, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
-        for (dataset, request, answer), cell in of_model.groupby(["dataset", "request", "answer"], sort=False):
-            name = f"{request}/{answer}"
-            shares = _shares(cell, f"{BEGUN_FLAGGED}{name}")
-            found = [replace(average(shares, _worse(f"{BEGUN_FLAGGED}{name}")), metric=f"{BEGUN_FLAGGED}{name}")]
+        for key, cell in of_model.groupby(["dataset", "request", "answer"], sort=False):
+            dataset, request, answer = map(str, key)
+            flagged, delay = (f"{begin}{request}/{answer}" for begin in (BEGUN_FLAGGED, BEGUN_DELAY))
+            shares = pair_outcomes(cell, RATES["fpr" if _worse(flagged) else "flag_dsr"])
+            found = [replace(average(shares, _worse(flagged)), metric=flagged)]
             if answer.startswith(HARMFUL):
-                found.append(replace(leak.median(cell, seed), metric=f"{BEGUN_DELAY}{name}"))
-            yield from (row.at(str(model), "", "", str(dataset)) for row in found)
+                found.append(replace(leak.median(cell, seed), metric=delay))
+            yield from (row.at(str(model), "", "", dataset) for row in found)
             for group, bound in _by_group(cell, shares):
-                for scope in (str(dataset), ""):
-                    bounds[scope][group, str(request), str(answer)].append(bound)
+                for scope in (dataset, ""):
+                    bounds[scope][group, request, answer].append(bound)
         for dataset, cells in bounds.items():
             yield from (row.at(str(model), "", "", dataset) for row in _effects(_means(cells), whole=not dataset))
 
@@ -97,7 +98,7 @@ def _start(attack: str, params: str) -> tuple[str, int] | None:
     """What an attack begins answers with, behind how many tokens of safe text; ``None`` where that is no kind."""
     if attack == "direct":
         return "none", 0
-    fields = json.loads(params) if attack == "prefill" else dict.fromkeys(_CUT, "")
+    fields: dict[str, Any] = json.loads(params) if attack == "prefill" else dict.fromkeys(_CUT, "")
     if any(fields.get(name) is not None for name in _CUT):
         return None
     return fields.get("start", "target"), fields.get("safe_tokens", 0)
@@ -119,10 +120,6 @@ def _worse(metric: str) -> Worse:
     found = find(metric)
     assert found is not None
     return found.worse
-
-
-def _shares(cell: pd.DataFrame, metric: str) -> Shares:
-    return pair_outcomes(cell, RATES["fpr" if _worse(metric) else "flag_dsr"])
 
 
 def _by_group(cell: pd.DataFrame, shares: Shares) -> Iterator[tuple[str, tuple[float, float]]]:
