@@ -76,7 +76,7 @@ def test_an_optional_dataset_is_there_or_left_out(tmp_path: Path, monkeypatch: p
     path = write_suite(tmp_path, datasets=OPTIONAL, attacks=attacks)
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "data"))
     without = load_suite(str(path))
-    assert [d.label for d in without.datasets] == ["harmful", "benign"]
+    assert ([d.label for d in without.datasets], without.left_out) == (["harmful", "benign"], ("alpaca/test",))
     assert [entry.label for entry in without.attacks] == ["direct", "some"]
     (tmp_path / "data" / "alpaca_benign").mkdir(parents=True)
     (tmp_path / "data" / "alpaca_benign" / "test.jsonl").write_text('{"prompt": "Name a river."}\n')
@@ -380,7 +380,8 @@ def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"latin\.yaml: not UTF-8 at byte 6; save it as UTF-8"):
         load_suite(str(tmp_path / "latin.yaml"))
     with pytest.raises(
-        ConfigError, match=r"none\.yaml: cannot be read \(No such file or directory\); shipped suites: adaptive, ci"
+        ConfigError,
+        match=r"none\.yaml: cannot be read \(No such file or directory\); shipped suites: adaptive, answers",
     ):
         load_suite("none.yaml")
     with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):

@@ -136,15 +136,15 @@ class _Validation(Problems):
             "attack_label": [e.label for e in entries],
         }
         rules = self._gate(given, [measure for _, measure in measures], [judge.label for _, judge in judges], names)
-        present = without_absent([dataset for _, dataset in datasets], entries)
+        present, attacked, left_out = without_absent([dataset for _, dataset in datasets], entries)
         if settings is None:
             return None
         return Suite(
             name=settings.name,
             description=settings.description,
             models=tuple(model for _, model in models),
-            datasets=present[0],
-            attacks=present[1],
+            datasets=present,
+            attacks=attacked,
             measures=tuple(measure for _, measure in measures),
             judges=tuple(judge for _, judge in judges),
             generation=settings.generation,
@@ -153,6 +153,7 @@ class _Validation(Problems):
             canary=settings.canary,
             chunk_size=settings.chunk_size,
             base=base,
+            left_out=left_out,
         )
 
     def _entries(self, raw: Mapping[str, Any], key: str, *, optional: bool = False) -> list[tuple[str, Any]]:

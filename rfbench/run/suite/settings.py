@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +17,6 @@ from rfbench.judges.base import JudgeEntry
 from rfbench.measures.base import Measure
 from rfbench.models.spec import ModelSpec
 from rfbench.records import MAX_THINKING_TOKENS, OnFlag
-
-logger = logging.getLogger(__name__)
 
 
 class GenerationSettings(BaseModel):
@@ -128,21 +125,23 @@ class AttackEntry:
 
 def without_absent(
     datasets: Sequence[DatasetSpec], entries: Sequence[AttackEntry]
-) -> tuple[tuple[DatasetSpec, ...], tuple[AttackEntry, ...]]:
-    """Both without the optional datasets that are not on this machine, and without attacks on those alone.
+) -> tuple[tuple[DatasetSpec, ...], tuple[AttackEntry, ...], tuple[str, ...]]:
+    """Both without the optional datasets that are not on this machine, and attacks on those alone; then their labels.
 
     What is left is as it was: its results are those of a machine that has them all.
     """
     kept = tuple(dataset for dataset in datasets if not dataset.is_left_out)
-    for name in [dataset.label for dataset in datasets if dataset not in kept]:
-        logger.info("%s is optional and not on this machine: left out", name)
-    gone = {dataset.label for dataset in datasets} - {dataset.label for dataset in kept}
-    return kept, tuple(entry for entry in entries if entry.datasets is None or not gone.issuperset(entry.datasets))
+    gone = tuple(dataset.label for dataset in datasets if dataset not in kept)
+    left = tuple(entry for entry in entries if entry.datasets is None or not set(entry.datasets) <= set(gone))
+    return kept, left, gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """A validated suite. ``base`` is the folder that relative paths start from."""
+    """A validated suite. ``base`` is the folder that relative paths start from.
+
+    ``left_out`` are labels of optional datasets that are not on this machine.
+    """
 
     name: str
     description: str
@@ -157,6 +156,7 @@ class Suite:
     canary: CanaryBounds
     chunk_size: int
     base: Path
+    left_out: tuple[str, ...] = ()
 
     def resolved(self) -> dict[str, Any]:
         """Everything that decides what a run does, as plain data.
