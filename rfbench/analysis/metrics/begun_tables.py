@@ -35,7 +35,7 @@ _EFFECTS = (
 _BEHIND = (
     "The harmful start comes behind so many tokens of safe text. tokens after the onset: median from the first token "
     "of the harmful start to the flag (inf: fewer than half flag); the start is forced, so no flag comes before its "
-    "end.",
+    "end. A flag that reads the request comes here, too: read these beside what is flagged behind a safe start alone.",
 )
 
 
