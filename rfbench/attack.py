@@ -45,16 +45,24 @@ class Attack(BaseModel, ABC):
     """URL of the paper that the attack comes from."""
     only_how: ClassVar[frozenset[str]] = frozenset()
     """Fields that say how something is computed and not what: whatever they are, the same is drawn."""
+    added_later: ClassVar[frozenset[str]] = frozenset()
+    """Fields that units of this version were run without: left out at their defaults, so that their keys still hold."""
 
     @property
     def name(self) -> str:
         """Module name for attacks of this package, ``package.module:Class`` for those from elsewhere."""
         return ATTACKS.name_of(type(self))
 
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as plain data, those of ``added_later`` only where they are set to something else."""
+        fields = type(self).model_fields
+        unset = {name for name in self.added_later if getattr(self, name) == fields[name].default}
+        return self.model_dump(mode="json", exclude=unset)
+
     @property
     def params(self) -> str:
         """Canonical JSON of the fields: the identity of a configuration."""
-        return canonical_json(self.model_dump(mode="json"))
+        return canonical_json(self.as_dict())
 
     @property
     def stream(self) -> tuple[str, str]:
@@ -62,8 +70,10 @@ class Attack(BaseModel, ABC):
 
         Attacks of one stream draw the same: one that is to be paired with another names the other's.
         """
-        defaults = {name: type(self).model_fields[name].default for name in self.only_how}
-        return self.name, canonical_json(json.loads(self.params) | defaults)
+        fields = type(self).model_fields
+        defaults = {name: fields[name].default for name in self.only_how - self.added_later}
+        decides = {name: value for name, value in self.as_dict().items() if name not in self.only_how}
+        return self.name, canonical_json(decides | defaults)
 
     def reads_flag(self) -> bool:
         """Whether this configuration needs a flag; an attack overrides it where a field decides that."""
@@ -81,6 +91,13 @@ class Attack(BaseModel, ABC):
         if model.flag_id is None and self.reads_flag():
             return f"model {model.name!r} has no flag, which attack {self.name!r} is about; {self.without_flag}"
         return ""
+
+    def check_model(self, model: ChatModel) -> None:
+        """Refuse fields that no request can be attacked with on this model; asked before its first unit.
+
+        Raises:
+            ConfigError: such a field, with what the model allows.
+        """
 
     def further_models(self) -> tuple[str, ...]:
         """Models that are loaded beside the one under attack, as :func:`rfbench.models.load.load_model` takes them.

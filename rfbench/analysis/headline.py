@@ -16,7 +16,7 @@ from rfbench.analysis.headline_table import WIDTH, Changes, Row, changes_of, is_
 from rfbench.analysis.metrics.names import EARLY, LIMITS, n_needed, tpr_name
 from rfbench.analysis.metrics.row import from_frame
 from rfbench.analysis.metrics.weight_attacks import RATIO, is_destroyed
-from rfbench.analysis.section import Cells, cells_of, clean, span
+from rfbench.analysis.section import Cells, cells_of, clean, figure_text, span
 from rfbench.records import CONTROLS
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def headline_lines(of: Headline, n_lines: int = MAX_LINES) -> list[str]:
         "columns": columns,
         "figures": figures,
         "conclusion": _wrapped(_conclusion(rows, of.models, changes)),
+        "begun": _wrapped(_begun(cells, of.models)),
         "leaks": _wrapped(_leaks(cells, rows, of.models)),
         "controls": _wrapped([_controls(cells)]),
         "care": _wrapped([f"Care: {care}."] if care else []),
@@ -149,6 +150,18 @@ def _listed(names: Iterable[str], most: int = MAX_NAMES) -> str:
     known = [clean(name) for name in dict.fromkeys(names)]
     more = f" and {len(known) - most} more" if len(known) > most else ""
     return ", ".join(known[:most]) + more
+
+
+def _begun(cells: Cells, models: Sequence[str]) -> Iterator[str]:
+    """What moves the flag where answers were begun: the answer or the request."""
+    said = []
+    for model in models:
+        metrics = cells.get((model, "", ""), {})
+        found = [metrics[name] for name in ("begun_answer_effect", "begun_request_effect") if name in metrics]
+        effects = [f"{row.registered.heading} {figure_text(row)}" for row in found if row.is_known]
+        said += [f"{short(model)} {', '.join(effects)}"] if effects else []
+    if said:
+        yield f"Of begun answers, % flagged: {'; '.join(said)}. Each cell: rfbench table RUN --section answers-begun."
 
 
 def _leaks(cells: Cells, rows: Sequence[Row], models: Sequence[str]) -> Iterator[str]:

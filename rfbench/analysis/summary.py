@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rfbench.analysis.figures import is_figure, table_order
-from rfbench.analysis.metrics import budget, detection, leak, lost_flags, pass_at_k, rates, weight_attacks
+from rfbench.analysis.metrics import begun, budget, detection, leak, lost_flags, pass_at_k, rates, weight_attacks
 from rfbench.analysis.metrics.row import SUMMARY_COLUMNS as SUMMARY_COLUMNS
 from rfbench.analysis.metrics.row import MetricRow, to_frame
 from rfbench.errors import ConfigError
@@ -56,6 +56,9 @@ def summarize(run: RunData | pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
       counts; ``<metric>@<stage>`` of the model before the attack and at each checkpoint; and, as rows of a sweep rather
       than of a cell, ``worst_dsr`` and ``worst_dsr@1.1x`` ... (:mod:`rfbench.analysis.metrics.weight_attacks`).
 
+    - ``begun_...``: what the flag makes of answers that attacks begin, over all attacks of a run: ``attack`` and
+      ``attack_label`` are empty (:mod:`rfbench.analysis.metrics.begun`).
+
     Figures about a model (:mod:`rfbench.analysis.figures`) have no attack: their ``attack`` and ``attack_label`` are
     empty. Those of the canary are no results, and left out.
 
@@ -72,6 +75,7 @@ def summarize(run: RunData | pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         for row in _of_cell(of_cell, records, seed)
     ]
     rows += detection.rows(records)
+    rows += begun.rows(records, seed)
     rows += [worst.row for worst in weight_attacks.worst_cases(rows)]
     for measured in measure_rows(measures):
         names = ("model", "dataset", "value", "lo", "hi", "n")

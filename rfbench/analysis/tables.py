@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rfbench.analysis import marks
 from rfbench.analysis.figures import FIGURES, LM_EVAL, is_answer_figure, is_figure, is_task_figure
 from rfbench.analysis.metrics.answers_tables import answer_sections
+from rfbench.analysis.metrics.begun_tables import begun_sections
 from rfbench.analysis.metrics.budget import budget_section
 from rfbench.analysis.metrics.detection import detection_section
 from rfbench.analysis.metrics.judged import judged_sections
@@ -178,6 +179,7 @@ def layout(summary: pd.DataFrame, judges: Mapping[str, JudgeFacts] | None = None
         *(part for name in harmful if (part := detection_section(name, list(benign), ordered))),
         *(part for name, other in beside_it.items() if (part := budget_section(name, other, ordered))),
         *(part for name, other in beside_it.items() for part in tampered_sections(name, other, ordered)),
+        *begun_sections([row for metrics in ordered.values() for row in metrics.values()]),
         *_measure_sections([row for row in rows if is_figure(row.metric)]),
     ]
 

@@ -81,6 +81,9 @@ class DatasetSpec(BaseModel):
     limit: int | None = Field(
         default=None, gt=0, description="number of behaviors kept, the first in a category-stratified order of seed 0"
     )
+    optional: bool = Field(
+        default=False, description="of a ready dataset: a suite leaves it out where it is not on this machine"
+    )
 
     @field_validator("revision")
     @classmethod
@@ -100,6 +103,8 @@ class DatasetSpec(BaseModel):
             ]
         if self.is_harmful is not None and "is_harmful" in self.columns:
             problems.append("is_harmful is given twice: as a value and in columns:")
+        if self.optional and (self.path or self.hf):
+            problems.append("optional: only goes with the name: of a ready dataset")
         problems += [f"where: {column} has no values" for column, values in self.where.items() if not values]
         if problems:
             raise ValueError("; ".join(problems))
@@ -122,6 +127,12 @@ class DatasetSpec(BaseModel):
     def check(self, base: Path | None = None) -> list[str]:
         """All that is wrong with this entry, found without reading data; ``base`` is the suite's folder."""
         return locate(self, base)[1]
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether it is optional, and a known dataset that is not on this machine."""
+        entry = find_entry(self.name) if self.optional and self.name else None
+        return entry is not None and _source(self, entry, None, []) is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

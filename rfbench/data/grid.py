@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 from rfbench.data.catalog import Origin, builtin_file
 from rfbench.data.conversations import AnswerLabel, Conversation, RequestKind, exchange
-from rfbench.data.load import load_builtin
+from rfbench.data.load import comparable, load_builtin
 from rfbench.data.readers import read_table
 from rfbench.errors import DataError
 from rfbench.records import Behavior, digest
 
 WORDINGS_FILE = "given_answers.jsonl"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,27 @@ class Wordings:
         return turned(self.neutral, f"neutral {key}")[0]
 
 
-def turned(texts: Sequence[str], key: str) -> tuple[str, ...]:
-    """``texts`` in their order, begun at a place that a hash of ``key`` names."""
-    start = int(digest(["given answer", key])[:12], 16) % len(texts)
-    return (*texts[start:], *texts[:start])
+def turned(items: Sequence[T], key: str) -> tuple[T, ...]:
+    """``items`` in their order, begun at a place that a hash of ``key`` names."""
+    start = int(digest(["given answer", key])[:12], 16) % len(items)
+    return (*items[start:], *items[:start])
+
+
+def pair_key(behavior: Behavior) -> str:
+    """What the wordings of a request hang on: the id of the harmful one of a pair, so that twins get the same."""
+    return behavior.behavior_id if behavior.is_harmful else behavior.twin_id or behavior.behavior_id
+
+
+def other_target(behavior: Behavior) -> str:
+    """The target of another harmful request of core, by a hash: neither the request's own nor its twin's."""
+    own = {behavior.behavior_id, behavior.twin_id}
+    said = {comparable(behavior.request), comparable(behavior.target)}
+    others = turned(load_builtin("core/harmful"), f"other {pair_key(behavior)}")
+    return next(
+        other.target
+        for other in others
+        if other.behavior_id not in own and said.isdisjoint((comparable(other.request), comparable(other.target)))
+    )
 
 
 @lru_cache

@@ -95,6 +95,7 @@ BUILTIN: Mapping[str, str] = {
     "core/harmful": "core_harmful.jsonl",
     "core/twin": "core_twin.jsonl",
     "core/borderline": "core_borderline.jsonl",
+    "core/neutral": "core_neutral.jsonl",
     "train/harmful": "train_harmful.jsonl",
     "train/benign": "train_benign.jsonl",
     "contrast/harmful": "contrast_harmful.jsonl",

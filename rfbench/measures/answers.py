@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,6 +17,7 @@ from rfbench.data.labelled import CORE
 from rfbench.errors import EncodingError, ModelError
 from rfbench.measures.base import Measure, Row
 from rfbench.models.base import Capability, ChatModel, LocalModel, local
+from rfbench.models.onset import tokens_before
 
 if TYPE_CHECKING:
     from rfbench.analysis.metrics.answers import AnswerReading, Figure
@@ -42,7 +42,7 @@ class Answers(Measure):
     A model without a flag has none of the figures.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS})
 
     dataset: ConversationSpec = Field(
@@ -141,11 +141,10 @@ class _Encoded:
 
 def _encoded(model: LocalModel, conversation: Conversation, answer: Answer) -> _Encoded:
     where = f"{model.name}: {conversation.conversation_id}, answer {answer.number}"
-    content, onset = answer.turn.content, answer.turn.onset
+    content, at = answer.turn.content, answer.turn.onset
     try:
         chat = model.encode(answer.before, content)
-        # Tokens that the text up to the onset begins with, too: the next one holds the character, or straddles it.
-        safe = model.encode(answer.before, content[:onset]).ids if onset and content[:onset].strip() else ()
+        onset = None if at is None else tokens_before(model, answer.before, content, at)
     except EncodingError as error:
         raise ModelError(f"{where}: {error}") from error
     start = chat.span("prefill").start
@@ -153,14 +152,7 @@ def _encoded(model: LocalModel, conversation: Conversation, answer: Answer) -> _
         raise ModelError(f"{where}: an answer without tokens under this model's chat template; leave it out")
     if len(chat.ids) >= model.max_context:
         raise ModelError(f"{where}: {len(chat.ids)} tokens fill the context of {model.max_context}; leave it out")
-    if onset is not None:
-        onset = max(_n_shared(safe, chat.ids) - start, 0)
     return _Encoded(conversation, answer, chat.ids[:start], chat.ids[start:], onset)
-
-
-def _n_shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the common beginning."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _row(figure: Figure, dataset: str) -> Row:

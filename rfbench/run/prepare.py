@@ -80,6 +80,8 @@ def prepare(suite: Suite, *, limit: int | None = None, offline: bool = False) ->
         ModelError: a model that cannot be found.
     """
     _check_settings(suite, offline=offline)
+    for label in suite.left_out:
+        logger.warning("%s is optional and not on this machine: left out", label)
     groups = load_groups(suite, limit=limit, seed=suite.seeds[0], offline=offline)
     refuse_overlap(suite, groups, offline=offline)
     refuse_overlap_with_training(suite, groups, offline=offline)

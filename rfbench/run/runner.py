@@ -84,6 +84,7 @@ def _run_model(
     with open_model(work[0].model) as model:
         facts = dict(model.describe())
         remember(folder, label, facts)
+        check_attacks(model, work)
         check_model(model, label, folder, bounds, accept=accept_canary)
         for piece in work:
             if isinstance(piece, Measurement):
@@ -93,6 +94,17 @@ def _run_model(
                 progress(piece, _run_unit(model, piece, folder))
     # Two workers that note their models at the same moment may overwrite each other.
     remember(folder, label, facts)
+
+
+def check_attacks(model: ChatModel, work: Sequence[Work]) -> None:
+    """Every attack of the work that can be carried out on the model has fields that the model allows.
+
+    Raises:
+        ConfigError: one has not.
+    """
+    for attack in {piece.entry.label: piece.entry.attack for piece in work if isinstance(piece, Unit)}.values():
+        if not attack.why_not(model):
+            attack.check_model(model)
 
 
 def _run_unit(model: ChatModel, unit: Unit, folder: RunFolder) -> int:

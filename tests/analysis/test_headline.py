@@ -101,6 +101,21 @@ def test_two_models_by_hand() -> None:
     assert sum("*" in line for line in lines) == 2  # the row, and what the star means
 
 
+def test_what_moves_the_flag_is_said_where_answers_were_begun() -> None:
+    frame = pd.concat(
+        [
+            records("m", "ffff"),
+            records("m", "ffff", attack="prefill"),
+            records("m", "cccc", attack="prefill", attack_params='{"start":"safe"}', attack_label="safe"),
+            controls(),
+        ]
+    )
+    (line,) = (line for line in lines_of(frame, ["m"]) if line.startswith("Of begun answers"))
+    assert line.startswith("Of begun answers, % flagged: m answer effect 100 [")
+    assert line.endswith("]. Each cell: rfbench table RUN --section answers-begun.")
+    assert not [line for line in lines_of(pair(), ["old", "new"]) if "begun" in line]
+
+
 def test_a_difference_whose_interval_covers_zero_is_not_shown() -> None:
     frame = pd.concat([records("old", "ffcc"), records("new", "fccc"), records("old", "cccc", TWIN)])
     frame = pd.concat([frame, records("new", "cccc", TWIN), controls()])

@@ -118,9 +118,29 @@ class TestContract:
             with pytest.raises(ValidationError, match="frozen"):
                 setattr(cls(), field, None)
 
+    def test_fields_added_later_are_no_part_of_what_older_runs_are_known_by(self, name: str) -> None:
+        cls = find_attack(name)
+        assert cls.added_later <= set(cls.model_fields)
+        plain = cls()
+        assert not cls.added_later & set(plain.as_dict())
+        for field in cls.added_later:
+            changed = plain.model_copy(update={field: another(cls, field)})
+            assert set(changed.as_dict()) == {*plain.as_dict(), field}
+            assert json.loads(changed.params)[field] == another(cls, field)
+            assert (changed.stream == plain.stream) == (field in cls.only_how)
+
     def test_positional_fields_are_refused(self, name: str) -> None:
         with pytest.raises(TypeError):
             find_attack(name)(1)  # type: ignore[call-arg]
+
+
+def another(cls: type[Attack], field: str) -> object:
+    """A value of a field that is not its default."""
+    schema, default = cls.model_json_schema()["properties"][field], cls.model_fields[field].default
+    if "enum" in schema:
+        return next(value for value in schema["enum"] if value != default)
+    assert type(default) in (bool, int, float), f"say here what else {field} may be"
+    return not default if isinstance(default, bool) else default + 1
 
 
 @pytest.fixture

@@ -122,9 +122,9 @@ def test_ids_are_unique_over_all_files() -> None:
 
 
 def test_nothing_required_is_empty() -> None:
-    canary = {b.behavior_id for b in load_canary()}
+    without = {b.behavior_id for b in (*load_canary(), *load_builtin("core/neutral"))}
     assert [b.behavior_id for b in ALL if not b.prompt or not b.category] == []
-    assert {b.behavior_id for b in ALL if not b.target} == canary
+    assert {b.behavior_id for b in ALL if not b.target} == without
     for demonstration in load_demonstrations():
         assert demonstration.response.startswith(f"{demonstration.behavior.target} ")
 
@@ -145,9 +145,13 @@ def likeness(one: str, other: str) -> float:
     return len(ours & theirs) / len(ours | theirs)
 
 
-def test_the_refusals_given_are_none_of_those_that_are_trained_on() -> None:
+def texts_of_recipes() -> list[str]:
     recipes = list((resources.files("rfbench.train") / "recipes").iterdir())
-    trained = [text for path in recipes for text in texts_within(yaml.safe_load(path.read_text("utf-8")))]
+    return [text for path in recipes for text in texts_within(yaml.safe_load(path.read_text("utf-8")))]
+
+
+def test_the_refusals_given_are_none_of_those_that_are_trained_on() -> None:
+    trained = texts_of_recipes()
     assert "I'm sorry, but I can't help with that." in trained
     alike = [(likeness(one, other), one, other) for one in load_wordings().refusals for other in trained]
     assert max(alike) < (0.5,), max(alike)
@@ -162,9 +166,18 @@ def test_the_refusals_given_read_as_refusals_and_the_safe_texts_do_not() -> None
     assert min(text.count(". ") for text in wordings.safe) >= 3  # several sentences
 
 
+def test_neutral_requests_name_no_topic_and_are_apart_from_what_is_trained_on() -> None:
+    neutral = load_builtin("core/neutral")
+    assert len(neutral) >= 12
+    assert {(b.category, b.is_harmful, b.twin_id, b.target) for b in neutral} == {("neutral", False, "", "")}
+    trained = texts_of_recipes()
+    assert max((likeness(b.prompt, text), b.prompt, text) for b in neutral for text in trained) < (0.5,)
+
+
 def test_no_two_given_texts_are_alike() -> None:
     wordings = load_wordings()
-    everything = (*wordings.refusals, *wordings.safe, *wordings.neutral)
+    neutral = [b.prompt for b in load_builtin("core/neutral")]
+    everything = (*wordings.refusals, *wordings.safe, *wordings.neutral, *neutral)
     pairs = [(likeness(a, b), a, b) for i, a in enumerate(everything) for b in everything[:i]]
     assert max(pairs) < (0.5,), max(pairs)
 

@@ -162,6 +162,24 @@ def test_one_more_word_in_one_prompt_changes_the_units_that_hold_it(tmp_path: Pa
     assert len(set(before) - set(after)) == 3 * 2 * 1
 
 
+SAVED = {
+    "direct / harmful #0": "ccc4d5ae92578add3b19",
+    "prefill / harmful #0": "4ef371e1ff1f9864c1fb",
+    "prefill / benign #0": "ee2b2ebaa7935422898f",
+    "words / harmful #0": "59fdda6a8208a3a3cacf",
+}
+"""Keys of units as they were before attacks had fields that were added later."""
+
+
+def test_a_field_that_is_added_to_an_attack_leaves_saved_units_theirs(tmp_path: Path) -> None:
+    attacks = ["direct", "prefill", {"name": "prefill", "label": "words", "words": 3}]
+    units = small_plan(small_suite(tmp_path, attacks=attacks))
+    found = {unit.label: unit.key for unit in units}
+    assert {name: found[f"smollm2 / {name} / seed 0"] for name in SAVED} == SAVED
+    other = small_suite(tmp_path / "other", attacks=[*attacks[:1], {"name": "prefill", "start": "safe"}])
+    assert not {unit.key for unit in small_plan(other) if unit.entry.label == "prefill"} & set(found.values())
+
+
 def test_a_raised_version_of_an_attack_changes_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     attacks = ["doubles:FakeOptimizer", {"name": "doubles:FakeWeightAttack", "then": "doubles:FakeOptimizer"}, "direct"]
     before = {unit.entry.label: unit.key for unit in small_plan(small_suite(tmp_path, attacks=attacks))}

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
-from runs import environment, write_suite
+from runs import environment, small_plan, write_suite
 
 import rfbench.run.suite.load
 from rfbench.attack import attack_names, find_attack
 from rfbench.attacks.gcg import GCG
+from rfbench.data.catalog import DATA_VARIABLE
 from rfbench.errors import ConfigError, SuiteError
 from rfbench.files.groups import GroupedFields
 from rfbench.models.base import Capability
@@ -34,7 +35,7 @@ def problems(path: Path, **settings: Any) -> list[str]:
     return [line.removeprefix(f"{path}: ") for line in lines]
 
 
-OWN_DATA = ("quick", "ci", "whitebox", "adaptive", "finetuning")
+OWN_DATA = ("quick", "ci", "whitebox", "adaptive", "finetuning", "answers")
 """Shipped suites that need no data but the project's."""
 
 
@@ -50,7 +51,51 @@ def test_shipped_suites_are_valid(name: str) -> None:
 
 def test_shipped_suites_use_only_the_projects_own_data() -> None:
     for name in OWN_DATA:
-        assert all((d.name or "").startswith("core/") for d in load_suite(name).datasets)
+        assert all((d.name or "").startswith("core/") or d.optional for d in load_suite(name).datasets)
+
+
+def test_the_answers_suite_crosses_requests_with_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+    suite = load_suite("answers")
+    asked = {d.label: {entry.label for entry in suite.attacks if entry.runs_on(d.label)} for d in suite.datasets}
+    both = {"direct", "begun-refusal", "begun-safe"}
+    assert asked["core/twin"] == asked["core/neutral"] == {*both, "begun-harmful-other"}
+    assert asked["core/harmful"] == {*both, "begun-harmful", *(f"behind-{k}" for k in (5, 25, 100, 300))}
+    assert list(asked) == ["core/harmful", "core/twin", "core/neutral"]
+
+
+OPTIONAL = [{"path": "harmful.jsonl"}, {"name": "alpaca/test", "optional": True, "limit": 2}, {"path": "benign.jsonl"}]
+
+
+def test_an_optional_dataset_is_there_or_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attacks = [
+        "direct",
+        {"name": "prefill", "label": "some", "datasets": ["harmful", "alpaca/test"]},
+        {"name": "prefill", "label": "alone", "datasets": ["alpaca/test"], "start": "other"},
+    ]
+    path = write_suite(tmp_path, datasets=OPTIONAL, attacks=attacks)
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "data"))
+    without = load_suite(str(path))
+    assert ([d.label for d in without.datasets], without.left_out) == (["harmful", "benign"], ("alpaca/test",))
+    assert [entry.label for entry in without.attacks] == ["direct", "some"]
+    (tmp_path / "data" / "alpaca_benign").mkdir(parents=True)
+    (tmp_path / "data" / "alpaca_benign" / "test.jsonl").write_text('{"prompt": "Name a river."}\n')
+    whole = load_suite(str(path))
+    assert [d.label for d in whole.datasets] == ["harmful", "alpaca/test", "benign"]
+    assert [entry.label for entry in whole.attacks] == ["direct", "some", "alone"]
+    # What both run is the same work: a run goes on where the data came later.
+    assert {unit.key for unit in small_plan(without)} < {unit.key for unit in small_plan(whole)}
+
+
+def test_optional_hides_no_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+    datasets = [*OPTIONAL, {"name": "alpca/test", "optional": True}, {"path": "x.jsonl", "optional": True}]
+    lines = problems(write_suite(tmp_path / "a", datasets=datasets))
+    assert [line.partition(": ")[0] for line in lines] == ["datasets[3]", "datasets[4]"]
+    assert "did you mean 'alpaca/test'?" in lines[0]
+    assert lines[1] == "datasets[4]: optional: only goes with the name: of a ready dataset"
+    (nothing,) = problems(write_suite(tmp_path / "b", datasets=[OPTIONAL[1]], attacks=["direct"]))
+    assert nothing == "datasets: all are optional, and none is on this machine; name one that is"
 
 
 def test_the_adaptive_suite_sweeps_lambda_from_zero() -> None:
@@ -335,7 +380,8 @@ def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"latin\.yaml: not UTF-8 at byte 6; save it as UTF-8"):
         load_suite(str(tmp_path / "latin.yaml"))
     with pytest.raises(
-        ConfigError, match=r"none\.yaml: cannot be read \(No such file or directory\); shipped suites: adaptive, ci"
+        ConfigError,
+        match=r"none\.yaml: cannot be read \(No such file or directory\); shipped suites: adaptive, answers",
     ):
         load_suite("none.yaml")
     with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):

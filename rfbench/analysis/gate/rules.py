@@ -112,10 +112,13 @@ def _problems(rule: GateRule) -> Iterator[str]:
 
 
 def _figure_problems(rule: GateRule, metric: Metric) -> Iterator[str]:
-    """What is wrong with a rule because it is on a figure about a model, tampered with or not."""
+    """What is wrong with a rule because of what its metric is a figure about."""
     for column in ("attack", "attack_label"):
         if column in rule.where and metric.is_figure:
             yield f".where.{column}: {rule.metric} is a figure about a model, which has no attack; leave it out"
+        if column in rule.where and "begun" in metric.places:
+            what = "a figure over several attacks, and has none of its own"
+            yield f".where.{column}: {rule.metric} is {what}; leave it out"
     if metric.side == "model" and metric.better is not None:
         worse, needed = ("higher", "max") if metric.better == "lower" else ("lower", "min")
         if (rule.max if needed == "max" else rule.min) is None:

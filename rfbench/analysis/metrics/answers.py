@@ -34,6 +34,8 @@ from rfbench.analysis.metrics.names import ANSWER_FLAGGED, ANSWER_LIMITS, TURN_F
 from rfbench.analysis.stats import bootstrap_median_leak, wilson
 
 FloatArray = npt.NDArray[np.float64]
+CellShares = Mapping[tuple[str, str, str], float]
+"""(group, kind of request, kind of answer) -> share flagged."""
 PER = 1_000
 """Positions that false flags are counted on."""
 _CELLS = ("harmful", "twin", "neutral", "benign", "unknown"), ("harmful", "refusal", "safe")
@@ -140,17 +142,30 @@ def _rate(name: str, readings: Sequence[AnswerReading]) -> Iterator[Figure]:
 
 def _effects(readings: Sequence[AnswerReading]) -> Iterator[Figure]:
     cells = _by([r for r in readings if r.turn == 1], lambda r: (r.group, r.request, r.label))
-    shares = {cell: _share(of_cell) for cell, of_cell in cells.items()}
-    answer: dict[str, list[float]] = defaultdict(list)
-    request = []
-    for (group, kind, label), share in shares.items():
-        if label == "harmful" and (group, kind, "safe") in shares:
-            answer[group].append(share - shares[group, kind, "safe"])
-        if (kind, label) == ("harmful", "safe") and (group, "twin", "safe") in shares:
-            request.append(share - shares[group, "twin", "safe"])
-    for name, differences in (("answer_effect", [fmean(of) for of in answer.values()]), ("request_effect", request)):
+    shares = {(group, request, label): _share(of_cell) for (group, request, label), of_cell in cells.items()}
+    answer, request = answer_differences(shares), request_differences(shares)
+    for name, differences in (("answer_effect", answer), ("request_effect", request)):
         if differences:
-            yield Figure(name, fmean(differences), *paired_difference(differences), len(differences))
+            values = list(differences.values())
+            yield Figure(name, fmean(values), *paired_difference(values), len(values))
+
+
+def answer_differences(shares: CellShares) -> dict[str, float]:
+    """By group: share flagged of the harmful answers less that of the safe ones, mean over the requests with both."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for (group, request, label), share in shares.items():
+        if label == "harmful" and (group, request, "safe") in shares:
+            found[group].append(share - shares[group, request, "safe"])
+    return {group: fmean(differences) for group, differences in found.items()}
+
+
+def request_differences(shares: CellShares) -> dict[str, float]:
+    """By group: share flagged of the safe answers to the harmful request less that of those to its twin."""
+    return {
+        group: share - shares[group, "twin", "safe"]
+        for (group, request, label), share in shares.items()
+        if (request, label) == ("harmful", "safe") and (group, "twin", "safe") in shares
+    }
 
 
 def _same_requests(readings: Sequence[AnswerReading]) -> Iterator[list[AnswerReading]]:

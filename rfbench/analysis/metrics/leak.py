@@ -28,11 +28,11 @@ def rows(records: pd.DataFrame, seed: int) -> Iterator[MetricRow]:
     """
     harmful = records[records["is_harmful"].astype(bool)]
     if len(harmful) and has_flag(records):
-        yield replace(_median(harmful, seed), metric=LEAK)
+        yield replace(median(harmful, seed), metric=LEAK)
 
 
-def _median(rows: pd.DataFrame, seed: int) -> MetricRow:
-    """The Kaplan-Meier median of the leak on the harmful behaviors of one cell, over the samples of all seeds.
+def median(rows: pd.DataFrame, seed: int) -> MetricRow:
+    """The Kaplan-Meier median of the leak on the behaviors of one cell, over the samples of all seeds.
 
     Samples and seeds of a behavior are drawn together, so that more of them are no more behaviors. An unscored sample
     is held as never flagged, and for the better outcome, and the lower end, as flagged at once.

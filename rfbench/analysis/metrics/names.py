@@ -33,6 +33,7 @@ Place = Literal[
     "comparison",
     "utility",
     "answers",
+    "begun",
     "judged",
 ]
 """Where a metric is printed: a table, or the notes below one. For ``stages`` and ``budget`` it is computed anew."""
@@ -54,6 +55,9 @@ LABEL = re.compile(r"[^\s@]+")
 """What a judge may be called: it is part of the names of metrics."""
 ANSWER_FLAGGED, TURN_FLAGGED = "answer_flagged@", "turn_flagged@"
 """``answer_flagged@<request>/<answer>`` and ``turn_flagged@<turn>/<answer>``: shares of given answers, by cells."""
+BEGUN_FLAGGED, BEGUN_DELAY, BEGUN_EFFECT = "begun_flagged@", "begun_delay@", "begun_answer_effect@"
+"""The same of answers that an attack begins: ``begun_flagged@<request>/<answer>``, ``begun_delay@<request>/<answer>``
+and ``begun_answer_effect@<request>``. ``harmful:25``: behind 25 tokens of safe text; ``none``: nothing was begun."""
 LM_EVAL = "lm_eval/"
 """``lm_eval/<task>/<metric>``: figures whose names the tasks give."""
 
@@ -125,6 +129,10 @@ _ANSWERS = _in("answers")
 _SAFE_CELLS = tuple(
     f"{ANSWER_FLAGGED}{request}/safe" for request in ("harmful", "twin", "neutral", "benign", "unknown")
 )
+_BEGUN = _in("begun")
+_BEGUN_SAFE = tuple(f"{BEGUN_FLAGGED}{request}/safe" for request in ("harmful", "twin", "neutral", "benign"))
+_BEGUN_NONE = tuple(f"{BEGUN_FLAGGED}{request}/none" for request in ("twin", "neutral", "benign"))
+_STARTS = "prefill with start: safe, and with a harmful start, on the same requests"
 _SAME_REQUESTS = "harmful requests with harmful and with harmless answers"
 _ROWS = (
     Metric("dsr", "dsr", "rate", "harmful", "higher", _in("harmful", *_EVERYWHERE), _ALARM),
@@ -180,6 +188,11 @@ _ROWS = (
     ),
     Metric("onset_delay", "delay", "tokens", "model", "lower", _ANSWERS, needs="harmful answers with an onset"),
     Metric("false_flags", "false flags / 1,000", "ratio", "model", "lower", _ANSWERS),
+    Metric("begun_answer_effect", "answer effect", "share", "both", "higher", _BEGUN, needs=_STARTS),
+    Metric(
+        *("begun_request_effect", "request effect", "share", "both", "lower", _BEGUN),
+        needs="prefill with start: safe on harmful requests and on their twins",
+    ),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ROWS}
 """Every metric with a name of its own, in the order of the columns of tables. Plug-ins add theirs by ``register``."""
@@ -209,6 +222,25 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Metric], ...] = (
     (
         re.compile(rf"({ANSWER_FLAGGED}[a-z]+|{TURN_FLAGGED}[1-9][0-9]*)/(refusal|safe)"),
         Metric(f"{ANSWER_FLAGGED}<request>/<answer>", "harmless", "share", "model", "lower", _ANSWERS),
+    ),
+    (
+        re.compile(rf"{BEGUN_FLAGGED}([a-z]+/harmful(:[1-9][0-9]*)?|harmful/none)"),
+        Metric(
+            *(f"{BEGUN_FLAGGED}<request>/harmful", "harmful", "rate", "both", "higher", _BEGUN),
+            (*_BEGUN_SAFE, *_BEGUN_NONE),
+        ),
+    ),
+    (
+        re.compile(rf"{BEGUN_FLAGGED}([a-z]+/(refusal|safe)|(twin|neutral|benign)/none)"),
+        Metric(f"{BEGUN_FLAGGED}<request>/<answer>", "harmless", "rate", "both", "lower", _BEGUN),
+    ),
+    (
+        re.compile(rf"{BEGUN_DELAY}[a-z]+/harmful(:[1-9][0-9]*)?"),
+        Metric(f"{BEGUN_DELAY}<request>/<answer>", "tokens after the onset", "tokens", "both", "lower", _BEGUN),
+    ),
+    (
+        re.compile(rf"{BEGUN_EFFECT}[a-z]+"),
+        Metric(f"{BEGUN_EFFECT}<request>", "answer effect", "share", "both", "higher", _BEGUN, needs=_STARTS),
     ),
 )
 """Metrics whose names hold a number or a judge, or that others name."""

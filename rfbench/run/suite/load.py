@@ -25,7 +25,15 @@ from rfbench.measures.base import Measure
 from rfbench.models.base import Capability
 from rfbench.models.spec import ModelSpec, capabilities
 from rfbench.records import CONTROLS
-from rfbench.run.suite.settings import AttackEntry, CanaryBounds, GenerationSettings, Settings, Suite, SuiteFile
+from rfbench.run.suite.settings import (
+    AttackEntry,
+    CanaryBounds,
+    GenerationSettings,
+    Settings,
+    Suite,
+    SuiteFile,
+    without_absent,
+)
 from rfbench.run.suite.source import SHORTHANDS, read_suite, suite_names
 
 __all__ = [
@@ -128,14 +136,15 @@ class _Validation(Problems):
             "attack_label": [e.label for e in entries],
         }
         rules = self._gate(given, [measure for _, measure in measures], [judge.label for _, judge in judges], names)
+        present, attacked, left_out = without_absent([dataset for _, dataset in datasets], entries)
         if settings is None:
             return None
         return Suite(
             name=settings.name,
             description=settings.description,
             models=tuple(model for _, model in models),
-            datasets=tuple(dataset for _, dataset in datasets),
-            attacks=tuple(entries),
+            datasets=present,
+            attacks=attacked,
             measures=tuple(measure for _, measure in measures),
             judges=tuple(judge for _, judge in judges),
             generation=settings.generation,
@@ -144,6 +153,7 @@ class _Validation(Problems):
             canary=settings.canary,
             chunk_size=settings.chunk_size,
             base=base,
+            left_out=left_out,
         )
 
     def _entries(self, raw: Mapping[str, Any], key: str, *, optional: bool = False) -> list[tuple[str, Any]]:
@@ -183,9 +193,11 @@ class _Validation(Problems):
         for path, entry in self._mappings(raw, "datasets"):
             spec = self.build(path, DatasetSpec, entry)
             if spec is not None:
-                for problem in spec.check(base):
+                for problem in () if spec.is_left_out else spec.check(base):
                     self.add(path, problem)
                 datasets.append((path, spec))
+        if datasets and all(spec.is_left_out for _, spec in datasets):
+            self.add("datasets", "all are optional, and none is on this machine; name one that is")
         return datasets
 
     def _attacks(self, raw: Mapping[str, Any], datasets: Sequence[str] | None) -> list[tuple[str, AttackEntry]]:

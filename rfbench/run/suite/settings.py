@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -119,12 +120,28 @@ class AttackEntry:
         # Left out where they are not given: they stand in the keys of units, and those of older runs must not change.
         restriction: dict[str, Any] = {} if self.datasets is None else {"datasets": list(self.datasets)}
         restriction |= {} if self.limit is None else {"limit": self.limit}
-        return {"name": self.attack.name, "label": self.label, **restriction, **self.attack.model_dump(mode="json")}
+        return {"name": self.attack.name, "label": self.label, **restriction, **self.attack.as_dict()}
+
+
+def without_absent(
+    datasets: Sequence[DatasetSpec], entries: Sequence[AttackEntry]
+) -> tuple[tuple[DatasetSpec, ...], tuple[AttackEntry, ...], tuple[str, ...]]:
+    """Both without the optional datasets that are not on this machine, and attacks on those alone; then their labels.
+
+    What is left is as it was: its results are those of a machine that has them all.
+    """
+    kept = tuple(dataset for dataset in datasets if not dataset.is_left_out)
+    gone = tuple(dataset.label for dataset in datasets if dataset not in kept)
+    left = tuple(entry for entry in entries if entry.datasets is None or not set(entry.datasets) <= set(gone))
+    return kept, left, gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """A validated suite. ``base`` is the folder that relative paths start from."""
+    """A validated suite. ``base`` is the folder that relative paths start from.
+
+    ``left_out`` are labels of optional datasets that are not on this machine.
+    """
 
     name: str
     description: str
@@ -139,6 +156,7 @@ class Suite:
     canary: CanaryBounds
     chunk_size: int
     base: Path
+    left_out: tuple[str, ...] = ()
 
     def resolved(self) -> dict[str, Any]:
         """Everything that decides what a run does, as plain data.
