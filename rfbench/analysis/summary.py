@@ -69,12 +69,13 @@ def summarize(run: RunData | pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
     records, measures = (run, None) if isinstance(run, pd.DataFrame) else (run.records, run.measures)
     _refuse_mixed_labels(records)
+    attacked = begun.without_harmless_starts(records)
     rows = [
         row.at(*map(str, cell))
-        for cell, of_cell in records.groupby(list(CELL), sort=False)
-        for row in _of_cell(of_cell, records, seed)
+        for cell, of_cell in attacked.groupby(list(CELL), sort=False)
+        for row in _of_cell(of_cell, attacked, seed)
     ]
-    rows += detection.rows(records)
+    rows += detection.rows(attacked)
     rows += begun.rows(records, seed)
     rows += [worst.row for worst in weight_attacks.worst_cases(rows)]
     for measured in measure_rows(measures):

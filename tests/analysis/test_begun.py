@@ -14,6 +14,7 @@ from test_metrics import DTYPES, sample
 from rfbench.analysis.gate.results import evaluate
 from rfbench.analysis.gate.rules import GateRule, check_rules
 from rfbench.analysis.intervals import paired_difference
+from rfbench.analysis.metrics.begun import without_harmless_starts
 from rfbench.analysis.metrics.begun_tables import begun_sections
 from rfbench.analysis.metrics.names import find
 from rfbench.analysis.metrics.row import MetricRow, from_frame
@@ -59,6 +60,22 @@ def begun(*rows: Mapping[str, Any]) -> dict[tuple[str, str], MetricRow]:
     found = [row for row in from_frame(summary_of(*rows)) if row.metric.startswith("begun_")]
     assert {(row.attack, row.attack_label) for row in found} <= {("", "")}
     return {(row.metric, row.dataset): row for row in found}
+
+
+def test_a_harmless_start_of_a_harmful_request_has_no_dsr() -> None:
+    """A flag over a refusal is a false alarm: counted as a defence, it would win every comparison."""
+    rows = [
+        asked("h1", "harmful", "refusal", FLAG),
+        asked("h1", "harmful", "safe", FLAG),
+        asked("h1", "harmful", "target", FLAG),
+        asked("t1", "twin", "refusal", FLAG),
+    ]
+    found = {(row.attack_label, row.metric) for row in from_frame(summary_of(*rows))}
+    assert {label for label, metric in found if metric == "dsr"} == {"target-0"}
+    assert ("refusal-0", "false_alarm") in found
+    assert {label for label, _ in found} == {"target-0", "refusal-0", ""}
+    kept = without_harmless_starts(pd.DataFrame(rows))
+    assert kept["attack_label"].tolist() == ["target-0", "refusal-0"]
 
 
 # --- rates ----------------------------------------------------------------------------------------------------------
