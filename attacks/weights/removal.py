@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rfbench.attacks.weights.restore import restored
 from rfbench.errors import AttackError
+from rfbench.models.hf import anatomy
 
 Edit = Literal["weights", "activations"]
 
@@ -30,16 +31,18 @@ def project_out(values: Tensor, vector: Tensor) -> Tensor:
 
 
 def layers(module: Any) -> nn.ModuleList:
-    """The layers of a decoder, in order.
+    """The layers of a decoder, in order; of a model that takes images, too, those of its text.
 
     Raises:
         AttackError: there is no list of as many modules as its configuration says.
     """
-    n_layers = module.config.get_text_config(decoder=True).num_hidden_layers
-    for part in module.modules():
-        if isinstance(part, nn.ModuleList) and len(part) == n_layers:
-            return part
-    raise AttackError(f"{type(module).__name__} holds no list of its {n_layers} layers: its architecture is not known")
+    found = anatomy.layers(module)
+    if found is None:
+        n_layers = module.config.get_text_config(decoder=True).num_hidden_layers
+        raise AttackError(
+            f"{type(module).__name__} holds no list of its {n_layers} layers: its architecture is not known"
+        )
+    return found
 
 
 def writers(module: Any) -> list[nn.Linear]:
@@ -48,12 +51,13 @@ def writers(module: Any) -> list[nn.Linear]:
     Raises:
         AttackError: they do not have the names known here, or are quantised.
     """
+    known = layers(module)
     found = [
         part
-        for name, part in module.named_modules()
+        for name, part in known.named_modules()
         if isinstance(part, nn.Linear) and name.rpartition(".")[2] in WRITERS
     ]
-    n_layers = len(layers(module))
+    n_layers = len(known)
     if len(found) != len(WRITERS) * n_layers:
         raise AttackError(
             f"{type(module).__name__}: {len(found)} linear maps are called {' or '.join(WRITERS)}, not one of each in "
