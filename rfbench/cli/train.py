@@ -43,6 +43,8 @@ def train_command(arguments: Namespace) -> int:
             f"flag_bias {figures['flag_bias']:+.2f}: {figures['metric']} {figures['value']:.3f} "
             f"[{figures['lo']:.3f}, {figures['hi']:.3f}] on {figures['n']} held-out benign requests"
         )
+    if result.stacked:
+        lines.append(f"the same as one adapter: {result.stacked}")
     lines.append(f"next: rfbench check {result.model}; rfbench run quick --model {result.model}")
     sys.stdout.write("\n".join(lines) + "\n")
     return EXIT_OK

@@ -256,6 +256,10 @@ def without(text: str, spans: Sequence[Span]) -> str:
 _IN_TEXT = (*(finder(form, at_start=form.prose) for form in FORMS), finder(TAGGED, at_start=True))
 _MARKS = sorted({re.escape(mark) for form in FORMS if not form.prose for mark in form.marks}, key=len, reverse=True)
 _MARK = re.compile("|".join(_MARKS))
+_SIGNS = tuple({mark[0] for form in FORMS if not form.prose for mark in form.marks} | {TAGGED.opens[0]})
+"""Few letters with one of which every mark begins, but those of prose: most texts hold none."""
+_AT_START = tuple(each for each in _IN_TEXT if not each.orphans)
+_OF_PROSE = tuple(each for each in _AT_START if each.form.prose)
 _THOUGHT_TAG = re.compile(f"{_BEFORE}/?(?:{_NAME}|{_WIDE}){_AFTER}")
 
 
@@ -267,8 +271,9 @@ def marks_in(text: str) -> tuple[str, ...]:
 
 def spans_in_text(text: str) -> tuple[list[Span], bool]:
     """The thoughts of a text by the known marks alone, and whether it ends inside one."""
-    leads = any(each.opens.match(text) for each in _IN_TEXT if not each.orphans)
-    if not leads and _MARK.search(text) is None:
+    has_signs = any(map(text.__contains__, _SIGNS))
+    leads = any(each.opens.match(text) for each in (_AT_START if has_signs else _OF_PROSE))
+    if not leads and (not has_signs or _MARK.search(text) is None):
         return [], False
     spans, inside = find_thoughts(text, _IN_TEXT)
     return spans, inside is not None

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STAGING = ".saving"
-CARD_FILE = "README.md"
+CARD_FILE, CURVE_FILE = "README.md", "calibration.csv"
 
 
 def save_adapter(
@@ -135,6 +135,15 @@ def write_card(out: Path, text: str) -> None:
         StorageError: it cannot be written.
     """
     _replace(out / CARD_FILE, text)
+
+
+def write_curve(out: Path, text: str) -> None:
+    """Replace what the operating point was chosen from.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    _replace(out / CURVE_FILE, text)
 
 
 def _replace(path: Path, text: str) -> None:

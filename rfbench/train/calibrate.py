@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,12 +38,13 @@ class Answers:
     """Greedy answers to some prompts with the flag suppressed.
 
     ``margin`` ``(b,)``: largest lead of the flag over every other token, in logits. ``refused`` ``(b,)``.
-    ``texts`` are the answers themselves, for what is built on them; they are never stored.
+    ``ids`` name the behaviors. ``texts`` are the answers themselves, for what is built on them; they are never stored.
     """
 
     margin: FloatArray
     refused: npt.NDArray[np.bool_]
     texts: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
 
     def flagged(self, bias: float) -> npt.NDArray[np.bool_]:
         """Whether the flag comes at this bias, ``(b,)``."""
@@ -70,7 +71,7 @@ class Calibration:
     """The chosen bias, what it gives, and what others would have given.
 
     ``bounds`` are the shares that may be flagged or refused (of answers begun for the model: flagged), by set;
-    ``decided_by`` is the set whose bound gave the smallest bias.
+    ``decided_by`` is the set whose bound gave the smallest bias. ``answers`` are what all of it follows from, by set.
     """
 
     flag_bias: float
@@ -85,6 +86,17 @@ class Calibration:
     decided_by: str
     rates: dict[str, dict[str, float]]
     frontier: tuple[dict[str, float], ...]
+    answers: Mapping[str, Answers] = field(repr=False)
+
+    def curve(self) -> str:
+        """The whole curve as CSV: flagged are, at any bias, those of whose margin and bias the sum is above 0."""
+        import pandas as pd
+
+        tables = (
+            pd.DataFrame({"set": name, "behavior_id": a.ids, "margin": a.margin.round(3), "refused": a.refused})
+            for name, a in self.answers.items()
+        )
+        return pd.concat(tables).to_csv(index=False, lineterminator="\n")
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in ``rfbench.json``."""
@@ -189,6 +201,7 @@ def calibrate(
         decided_by=min(biases, key=lambda name: biases[name]),
         rates=rates,
         frontier=frontier(sets),
+        answers=sets,
     )
 
 
@@ -276,4 +289,5 @@ def measure_answers(model: LocalModel, asked: Sequence[tuple[Behavior, str]], *,
         margin=np.asarray(margin),
         refused=np.asarray(refused, dtype=bool),
         texts=tuple(c.completion for c in completions),
+        ids=tuple(b.behavior_id for b, _ in asked),
     )

@@ -34,7 +34,8 @@ class Begun:
     """A request, and how its answer begins; the base goes on.
 
     ``teaches``: the answer shows what is taught; otherwise none of it is to be flagged. ``safe`` is the harmless part
-    of the beginning, ``rest`` what comes after it. ``cell`` is empty for plain conversations, whose beginning counts as
+    of the beginning, ``rest`` what comes after it. ``unsaid``: the model itself would not begin like this, so that the
+    position before the beginning shows nothing. ``cell`` is empty for plain conversations, whose beginning counts as
     answer; the beginnings of a cell show nothing by themselves.
     """
 
@@ -45,6 +46,7 @@ class Begun:
     safe: str = ""
     rest: str = ""
     cell: CellName | Literal[""] = ""
+    unsaid: bool = False
 
     @property
     def prefill(self) -> str:
@@ -73,6 +75,8 @@ class Begun:
         if self.cell:
             labels[:n_prefill] = 0
             labels[UNLABELLED:n_safe] = -1
+        elif self.unsaid:
+            labels[0] = 0
         return labels
 
 

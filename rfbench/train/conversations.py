@@ -66,16 +66,29 @@ class Conversation:
         return bool((self.labels == 1).any())
 
 
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """A model that answers, and the hash of its identity: part of the key that its answers are kept under."""
+
+    model: ChatModel
+    identity: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Base:
     """The model that answers, before any training, and what its answers depend on."""
 
-    model: ChatModel
-    identity: str
+    own: Answerer
+    begins: Answerer | None
     end_of_turn: int | None
     data: DataSettings
     seed: int
     progress: bool
+
+    @property
+    def model(self) -> ChatModel:
+        """The base itself, which encodes everything."""
+        return self.own.model
 
 
 def build_conversations(
@@ -85,6 +98,7 @@ def build_conversations(
     *,
     end_of_turn: int | None,
     identity: str,
+    begins: Answerer | None = None,
     progress: bool = False,
 ) -> tuple[Conversation, ...]:
     """A conversation for each request and form of it that the recipe learns from, and those of its cells.
@@ -95,6 +109,7 @@ def build_conversations(
         model: the base, before any training.
         end_of_turn: id that closes an answer which is given as text, ``None`` for none.
         identity: hash of the base: part of the cache's key.
+        begins: goes on with forced starts, with the base's own vocabulary; ``None``: the base does.
         progress: show a bar.
 
     Raises:
@@ -105,20 +120,25 @@ def build_conversations(
     benign = [b for b in behaviors if not b.is_harmful]
     data = recipe.data
     base = _Base(
-        model=model, identity=identity, end_of_turn=end_of_turn, data=data, seed=recipe.seed, progress=progress
+        own=Answerer(model, identity),
+        begins=begins,
+        end_of_turn=end_of_turn,
+        data=data,
+        seed=recipe.seed,
+        progress=progress,
     )
     conversations: list[Conversation] = []
     if recipe.what.answers_given:
-        conversations += _given(base, [(_plain(b, "direct"), _refusal(b, data)) for b in harmful])
+        conversations += _given(base, [(_plain(b, "direct", data), _refusal(b, data)) for b in harmful])
     elif data.answers == "dataset":
-        conversations += _given(base, [(_plain(b, "direct"), b.target) for b in harmful])
-    wanted = [_plain(b, "direct") for b in benign]
+        conversations += _given(base, [(_plain(b, "direct", data), b.target) for b in harmful])
+    wanted = [_plain(b, "direct", data) for b in benign]
     if data.prefilled_benign:
         wanted += [
-            _plain(b, "prefilled") for b in benign if b.target and (b.twin_id or data.prefilled_benign != "twins")
+            _plain(b, "prefilled", data) for b in benign if b.target and (b.twin_id or data.prefilled_benign != "twins")
         ]
     if not recipe.what.answers_given and data.answers == "self":
-        wanted += [_plain(b, form) for form in ("prefilled", "direct") for b in harmful]
+        wanted += [_plain(b, form, data) for form in ("prefilled", "direct") for b in harmful]
     answered = list(_answered(base, wanted, data.max_answer_tokens))
     conversations += answered
     if data.cells.rows:
@@ -129,12 +149,13 @@ def build_conversations(
     return tuple(kept)
 
 
-def _plain(behavior: Behavior, form: Literal["direct", "prefilled"]) -> Begun:
+def _plain(behavior: Behavior, form: Literal["direct", "prefilled"], data: DataSettings) -> Begun:
     return Begun(
         key=f"{behavior.behavior_id}/{form}",
         behavior=behavior,
         messages=({"role": "user", "content": behavior.request},),
         teaches=behavior.is_harmful,
+        unsaid=behavior.is_harmful and form == "prefilled" and data.refused == "hold",
         rest=behavior.target if form == "prefilled" else "",
     )
 
@@ -163,13 +184,13 @@ def _cells(
 def _recoveries(base: _Base, harmful: Sequence[Behavior]) -> Iterator[Conversation]:
     """Refusals behind a harmful beginning: part of the target and of what the base makes of it."""
     by_id = {b.behavior_id: b for b in harmful}
-    prefilled = [_plain(b, "prefilled") for b in harmful if b.target]
+    prefilled = [_plain(b, "prefilled", base.data) for b in harmful if b.target]
     starts = []
     for answered in _answered(base, prefilled, base.data.max_answer_tokens):
         behavior, answer = by_id[answered.behavior_id], answered.ids[answered.start :]
         some = answer[: recovery_length(behavior, len(answer))]
         text = base.model.tokenizer.decode(some, skip_special_tokens=True).strip()
-        plain = _plain(behavior, "direct")
+        plain = _plain(behavior, "direct", base.data)
         starts.append(replace(plain, key=f"{behavior.behavior_id}/recovery", rest=text, cell="recovery"))
     refusals = base.data.cells.refusals
     yield from _given(
@@ -221,9 +242,7 @@ def _length(model: ChatModel, begun: Begun, text: str) -> int:
 
 
 def _answered(base: _Base, wanted: Sequence[Begun], n_tokens: int) -> Iterator[Conversation]:
-    """Conversations that the base model answers itself; its refusals of harmful requests are no harmful answers."""
-    from tqdm import tqdm
-
+    """Conversations that a model answers itself; its refusals of harmful requests are no harmful answers."""
     # Before generating: one prompt of thousands of tokens would cost more than all the others.
     chats = {
         start.key: chat
@@ -233,34 +252,45 @@ def _answered(base: _Base, wanted: Sequence[Begun], n_tokens: int) -> Iterator[C
     }
     if len(chats) < len(wanted):
         logger.info("%d of %d prompts are left out: too long", len(wanted) - len(chats), len(wanted))
-    wanted = [start for start in wanted if start.key in chats]
     contradicted = 0
-    chunks = [wanted[i : i + CHUNK] for i in range(0, len(wanted), CHUNK)]
-    for chunk in tqdm(chunks, desc="answers of the base", unit="chunk", disable=not base.progress):
-        for start, generated in zip(chunk, _generate(base, chunk, n_tokens), strict=True):
-            chat = chats[start.key]
-            if not len(generated):
-                continue
-            if start.is_contradicted(base.model.tokenizer.decode(generated)):
+    for start, generated in _generated(base, [start for start in wanted if start.key in chats], n_tokens):
+        if not len(generated):
+            continue
+        if start.is_contradicted(base.model.tokenizer.decode(generated)):
+            if base.data.refused != "hold" or start.prefill:
                 contradicted += 1
                 continue
-            n_safe = _length(base.model, start, start.safe)
-            yield _conversation(start, chat, generated, n_safe=n_safe, n_prefill=chat.n_prefill)
+            start = replace(start, teaches=False)
+        n_safe = _length(base.model, start, start.safe)
+        chat = chats[start.key]
+        yield _conversation(start, chat, generated, n_safe=n_safe, n_prefill=chat.n_prefill)
     if contradicted:
         logger.info("%d answers are left out: the base refused, or took a refusal back", contradicted)
 
 
-def _generate(base: _Base, chunk: Sequence[Begun], n_tokens: int) -> list[list[int]]:
+def _generated(base: _Base, wanted: Sequence[Begun], n_tokens: int) -> Iterator[tuple[Begun, list[int]]]:
+    """Each with what its model goes on with, in ids; none where it could not answer."""
+    from tqdm import tqdm
+
+    shares = [(base.own, list(wanted))]
+    if base.begins is not None:
+        shares = [(base.own, [s for s in wanted if not s.prefill]), (base.begins, [s for s in wanted if s.prefill])]
+    chunks = [(by, share[i : i + CHUNK]) for by, share in shares for i in range(0, len(share), CHUNK)]
+    for by, chunk in tqdm(chunks, desc="answers of the base", unit="chunk", disable=not base.progress):
+        yield from zip(chunk, _generate(base, by, chunk, n_tokens), strict=True)
+
+
+def _generate(base: _Base, by: Answerer, chunk: Sequence[Begun], n_tokens: int) -> list[list[int]]:
     """Generated ids for each entry, from the cache where they lie there; empty where the model could not answer."""
     data = base.data
     asked = [[list(start.messages), start.prefill] for start in chunk]
-    key = digest([FORMAT, base.identity, asked, n_tokens, data.temperature, base.seed if data.temperature else 0])
+    key = digest([FORMAT, by.identity, asked, n_tokens, data.temperature, base.seed if data.temperature else 0])
     path = cache_root() / "train" / f"{key}.npz"
     if (known := _read_ids(path, len(chunk))) is not None:
         return known
     attempts = [Attempt(start.key, messages=start.messages, prefill=start.prefill) for start in chunk]
     completions = list(
-        base.model.generate(attempts, max_new_tokens=n_tokens, temperature=data.temperature, seed=base.seed)
+        by.model.generate(attempts, max_new_tokens=n_tokens, temperature=data.temperature, seed=base.seed)
     )
     errors = [c for c in completions if c.error]
     ids = [c.completion_ids.tolist() for c in completions]

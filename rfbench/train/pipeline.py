@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import shutil
 import time
@@ -12,19 +11,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfbench.errors import ConfigError, DataError, ModelError, StorageError
-from rfbench.models.base import LocalModel, local
+from rfbench.errors import ConfigError, ModelError, StorageError
+from rfbench.models.base import local
 from rfbench.models.identity import identify, versions
 from rfbench.models.load import load_model
 from rfbench.models.spec import ModelSpec, folder_spec
 from rfbench.records import digest
 from rfbench.train.card import model_card
-from rfbench.train.conversations import Conversation, build_conversations
+from rfbench.train.conversations import Conversation
+from rfbench.train.converse import converse
 from rfbench.train.provenance import command, data_facts, portable_recipe, public_name
 from rfbench.train.recipe import Recipe
 from rfbench.train.requests import CalibrationRequests, Requests, load_calibration, load_requests
 
 if TYPE_CHECKING:
+    from rfbench.train.calibrate import Calibration
     from rfbench.train.loop import FitResult
 
 logger = logging.getLogger(__name__)
@@ -37,10 +38,14 @@ TRAINING, BASE = "training", "base"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """A finished training. ``model`` is what :func:`rfbench.models.load.load_model` takes."""
+    """A finished training. ``model`` is what :func:`rfbench.models.load.load_model` takes.
+
+    ``stacked`` is the same as one adapter of the base, where that had an adapter itself; else empty.
+    """
 
     out: Path
     model: str
+    stacked: str
     steps: int
     best_step: int
     seconds: float
@@ -62,7 +67,7 @@ def train(
 
     The same command again goes on where a killed one stopped; after a finished one it only calibrates anew, also by
     other settings. A base with an adapter (``smollm2+refusal``) is merged into ``out/base``
-    first, and the result is an adapter for that.
+    first, and the result is an adapter for that; in ``out/stacked`` lies the same as one adapter of ``smollm2``.
 
     Args:
         recipe: what to do.
@@ -78,7 +83,8 @@ def train(
         CanaryError: the saved adapter does not load with its flag in place.
         StorageError: a file cannot be written; the last checkpoint and the last adapter stay whole.
     """
-    from rfbench.train.adapter import write_card, write_facts
+    from rfbench.train.adapter import write_card, write_curve, write_facts
+    from rfbench.train.stack import stack_on
 
     asked = base if isinstance(base, ModelSpec) else ModelSpec.parse(base)
     if problems := asked.check(Path()):
@@ -91,33 +97,37 @@ def train(
     model = f"{training.spec.spec}+{folder_spec(out)}"
     facts = {key: value for key, value in facts.items() if key != "calibration"} | training.about
     adapted = training.spec.model_copy(update={"spec": model, "flag_bias": 0.0})
-    if calibration := _calibrated(adapted, recipe, held_out, offline=offline):
-        facts["calibration"] = calibration
+    calibration = _calibrated(adapted, recipe, held_out, offline=offline)
+    if calibration is not None:
+        facts["calibration"] = calibration.as_dict()
+        write_curve(out, calibration.curve())
     write_facts(out, facts)
     write_card(out, model_card(facts))
+    stacked = stack_on(asked, adapted, out, facts, offline=offline)
     return TrainResult(
         out=out,
         model=model,
+        stacked=stacked,
         steps=facts["training"]["steps"],
         best_step=facts["training"]["best_step"],
         seconds=facts["training"]["seconds"],
         resumed_at=facts["training"]["resumed_at"],
         size_bytes=sum(path.stat().st_size for path in out.iterdir() if path.is_file()),
-        calibration=calibration,
+        calibration=facts.get("calibration", {}),
     )
 
 
 def _calibrated(
     adapted: ModelSpec, recipe: Recipe, held_out: CalibrationRequests, *, offline: bool
-) -> Mapping[str, Any]:
-    """The operating point of the saved adapter, nothing where the recipe asks for none."""
+) -> Calibration | None:
+    """The operating point of the saved adapter, ``None`` where the recipe asks for none."""
     from rfbench.train.calibrate import calibrate
 
     with load_model(adapted, offline=offline) as loaded:  # runs the structural checks
         if recipe.calibration is None:
-            return {}
+            return None
         refusals = recipe.data.cells.refusals
-        return calibrate(local(loaded), held_out, recipe.calibration, refusals=refusals).as_dict()
+        return calibrate(local(loaded), held_out, recipe.calibration, refusals=refusals)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +160,8 @@ def _training(recipe: Recipe, asked: ModelSpec, requests: Requests, out: Path, *
     decides = {"dtype", "device", "system", "template_args", "special_tokens"}
     asked_for = spec.model_dump(include=decides, exclude_defaults=True)
     identity = identify(spec, offline=offline).as_dict() | asked_for
+    if recipe.data.begun_by is not None:
+        identity["begun_by"] = identify(ModelSpec.parse(recipe.data.begun_by), offline=offline).as_dict()
     about = {
         "base": public_name(asked),
         "base_merged": asked.adapter is not None,
@@ -250,8 +262,8 @@ def _learn(training: _Training, *, resume: bool, offline: bool, progress: bool) 
             )
         check_base(model.module, model.tokenizer, recipe)
         started = time.perf_counter()
-        learned, held_out = _converse(
-            training.requests, recipe, model, digest(about["base_identity"]), progress=progress
+        learned, held_out = converse(
+            training.requests, recipe, model, spec, about["base_identity"], offline=offline, progress=progress
         )
         answered = time.perf_counter() - started
         flag_id = None if recipe.flag is None else add_flag(model.module, model.tokenizer, recipe.flag)
@@ -308,25 +320,6 @@ def _remove(checkpoint: Path) -> None:
         checkpoint.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"{checkpoint}: cannot be removed ({error.strerror})") from error
-
-
-def _converse(
-    requests: Requests, recipe: Recipe, model: LocalModel, identity: str, *, progress: bool
-) -> tuple[tuple[Conversation, ...], tuple[Conversation, ...]]:
-    """Conversations to learn from and to validate on; the base answers them with packed weights."""
-    from rfbench.models.hf.cpu import packed_if_right
-
-    reader = copy.copy(model)  # gone before the training, whose changes packed weights would not follow
-    reader.module = packed_if_right(model.module)
-    end = model.encoder.end_of_turn_id()
-    end = model.tokenizer.eos_token_id if end is None else end
-    learned, measured = (
-        build_conversations(part, recipe, reader, end_of_turn=end, identity=identity, progress=progress)
-        for part in (requests.train, requests.validation)
-    )
-    if lacking := [cell for cell in recipe.data.cells.rows if cell not in {c.cell for c in learned}]:
-        raise DataError(f"data.cells.rows: no conversation of {', '.join(lacking)} is left; see max_prompt_tokens")
-    return learned, measured
 
 
 def _best(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, Any]:

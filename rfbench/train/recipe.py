@@ -173,6 +173,17 @@ class DataSettings(_Settings):
         160, ge=8, description="conversations with more tokens before the answer are left out"
     )
     temperature: float = Field(0.0, ge=0.0, description="of the base's own answers; 0 is greedy")
+    refused: Literal["drop", "hold"] = Field(
+        "drop",
+        description="harmful requests that the base refuses: left out, or held as answers in which nothing is to be "
+        "flagged. With hold, the position before a forced start shows nothing: what is said there is not yet said",
+    )
+    begun_by: str | None = Field(
+        None,
+        min_length=1,
+        description="redflag: the model that goes on with forced starts, such as smollm2; null: the base. For a base "
+        "that has learned to refuse, and would go on with a refusal",
+    )
     cells: CellSettings = CellSettings()
 
 

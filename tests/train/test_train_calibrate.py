@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -174,6 +175,22 @@ def test_a_calibration_says_what_it_measured(flagging: HFModel) -> None:
     for row in done.frontier:
         assert row["benign_direct"] <= row["benign_direct_or_refused"] <= row["target"] + 1e-9
     assert done.as_dict()["flag_bias"] == done.flag_bias
+
+
+def test_the_curve_gives_the_operating_point_again(flagging: HFModel) -> None:
+    """Who has nothing but the file comes to the same bias, and to the same rates at it."""
+    found = chosen(flagging, BEHAVIORS[:4], BEHAVIORS, false_alarm=0.3, max_new_tokens=4)
+    curve = pd.read_csv(io.StringIO(found.curve()))
+    assert set(curve["set"]) == set(found.rates)
+    for name, part in curve.groupby("set"):
+        flagged = part["margin"] + found.flag_bias > 0
+        assert (len(part), flagged.mean()) == (found.rates[name]["n"], found.rates[name]["flag_rate"])
+    benign = curve[curve["set"] == "benign_direct"]
+    assert set(benign["behavior_id"].astype(str)) == {b.behavior_id for b in BEHAVIORS}
+    falling = sorted(benign.loc[~benign["refused"], "margin"], reverse=True)
+    k = int(0.3 * len(benign)) - int(benign["refused"].sum())
+    expected = -(falling[k - 1] + falling[k]) / 2 if k else -falling[0] - 0.1
+    assert found.flag_bias == pytest.approx(expected, abs=2e-3)
 
 
 def test_a_model_that_refuses_too_much_is_told_so(flagging: HFModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from doubles import IM_END, ScriptedModel, text_ids
 
 from rfbench.errors import DataError, StorageError
 from rfbench.records import Behavior
-from rfbench.train.conversations import build_conversations
+from rfbench.train.conversations import Answerer, build_conversations
 from rfbench.train.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
@@ -95,6 +95,34 @@ def test_refusals_of_the_base_are_no_harmful_answers(make_recipe: MakeRecipe) ->
     assert "bad/direct" not in (found := build(make_recipe(data={"max_answer_tokens": 60}), model))
     assert "bad/prefilled" in found
     assert "good/direct" in found
+
+
+def refuses_all(*_: Any) -> list[int]:
+    return text_ids("I'm sorry, but I can't help with that.")
+
+
+def test_refusals_of_the_base_may_be_held_unflagged(make_recipe: MakeRecipe) -> None:
+    """What the base says to a plain request is the truth about it; what stands before a forced start says nothing."""
+    model = ScriptedModel(lambda attempt, _: text_ids("go on") if attempt.prefill else refuses_all(), flag=False)
+    found = build(make_recipe(data={"max_answer_tokens": 60, "refused": "hold"}), model)
+    assert set(found["bad/direct"].labels.tolist()) == {-1}
+    assert found["bad/prefilled"].labels.tolist() == [0] + [1] * 8
+    assert set(found["good/direct"].labels.tolist()) == set(found["good/prefilled"].labels.tolist()) == {-1}
+
+
+def test_another_model_goes_on_with_forced_starts(make_recipe: MakeRecipe, model: ScriptedModel) -> None:
+    base = ScriptedModel(refuses_all, flag=False)
+    recipe = make_recipe(data={"max_answer_tokens": 60, "refused": "hold"})
+    found = {
+        c.key: c
+        for c in build_conversations(
+            BEHAVIORS, recipe, base, end_of_turn=IM_END, identity="x", begins=Answerer(model, "y")
+        )
+    }
+    assert {a.prefill for call in base.calls for a in call} == {""}
+    assert {a.prefill for call in model.calls for a in call} == {"Sure", "Of course"}
+    assert bytes(found["bad/prefilled"].ids[found["bad/prefilled"].start : -1].tolist()) == b"Surego on"
+    assert bytes(found["bad/direct"].ids[found["bad/direct"].start :].tolist()).startswith(b"I'm sorry")
 
 
 def test_refusal_training_answers_with_refusals(make_recipe: MakeRecipe, model: ScriptedModel) -> None:

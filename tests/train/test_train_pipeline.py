@@ -176,7 +176,7 @@ def test_what_cannot_be_trained_is_said_before_the_first_answer(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("the base was asked")
 
-    monkeypatch.setattr(pipeline, "build_conversations", never)
+    monkeypatch.setattr(pipeline, "converse", never)
     with pytest.raises((ConfigError, ModelError), match=problem):
         train(make_recipe(**changes), base, tmp_path / "out")
 

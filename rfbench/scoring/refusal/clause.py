@@ -37,15 +37,23 @@ PERSONA_AND: Final = re.compile(
 """What the speaker is, with its refusal joined on: "I am an AI language model and do not condone that"."""
 
 
+def names_itself(sentence: str) -> bool:
+    """Whether a sentence holds a name of what the speaker may be."""
+    names = " ai" in sentence or "model" in sentence or "assistant" in sentence or "bot" in sentence
+    return names or "intellig" in sentence
+
+
+def may_decline_late(text: str) -> bool:
+    """Whether one of some sentences, each between line ends, holds what :data:`CLAUSE` needs: the speaker and a no."""
+    # Written out, as this is done for every answer: a look for a few letters is ten times faster than a pattern.
+    speaks = " i " in text or " i'" in text or "\ni " in text or "\ni'" in text or " we " in text or " my " in text
+    if not (speaks or "condon" in text or " no\n" in text):
+        return False
+    negates = "no" in text or "n't" in text or "unable" in text or "refus" in text or "declin" in text
+    negates = negates or "prevent" in text or "prohib" in text or "forbid" in text
+    return negates or " leave " in text or " pass" in text
+
+
 def declines_late(sentence: str) -> bool:
     """Whether a sentence declines behind its first words (:data:`CLAUSE`); nothing that is quoted counts."""
-    # Written out, as this is done for every sentence: a look for a few letters is ten times faster than a pattern.
-    speaks = " i " in sentence or " i'" in sentence or " we " in sentence or " my " in sentence or "condon" in sentence
-    speaks = speaks or sentence.startswith(("i ", "i'"))
-    if not speaks and not sentence.endswith(" no"):
-        return False
-    negates = "no" in sentence or "n't" in sentence or "unable" in sentence or "refus" in sentence
-    negates = negates or "prevent" in sentence or "prohib" in sentence or "forbid" in sentence or " leave " in sentence
-    if not negates and "declin" not in sentence and " pass" not in sentence:
-        return False
-    return '"' not in sentence and CLAUSE.search(sentence) is not None
+    return may_decline_late(f"\n{sentence}\n") and '"' not in sentence and CLAUSE.search(sentence) is not None

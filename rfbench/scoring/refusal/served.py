@@ -161,6 +161,8 @@ CODE: Final = re.compile(
 """A line of code."""
 ANY_FORM: Final = re.compile(f"{FORM.pattern}|{CODE.pattern}|{SPEAKER.pattern}")
 DONE: Final = re.compile(f"{ORDER.pattern}|{HERE.pattern}|{TO_YOU.pattern}|{I_WILL.pattern}")
+WONT_HINTS: Final = ("not", "n't", "unable", "refuse", "decline")
+"""One of them is in each alternative of :data:`I_WONT`."""
 I_WONT: Final = re.compile(
     r"\b(?:i|we)(?:'m| am|'re| are)? (?:can't|cannot|can not|won't|will not|don't|do not|not|unable|refuse|decline"
     r"|must decline|have to decline|wouldn't)\b"

@@ -2,21 +2,25 @@
 
 import importlib
 import pkgutil
+import random
 import re
+from itertools import islice
 from pathlib import Path
 from re import _constants as op
 from re import _parser as parser
 
 import pytest
+from spelling import spelled
 
 from rfbench.data.load import load_builtin
 from rfbench.scoring import refusal
+from rfbench.scoring.refusal.beginnings import ANY, LETTERS, ByBeginning, beginnings
 from rfbench.scoring.refusal.clause import CLAUSE
-from rfbench.scoring.refusal.grammar import LEAD, any_of, may_open, normalise
-from rfbench.scoring.refusal.judgements import FIRST_WORDS, JUDGEMENTS, PREMISE, TABLES
+from rfbench.scoring.refusal.grammar import _ONE_LEAD, LEAD, any_of, normalise
+from rfbench.scoring.refusal.judgements import JUDGEMENTS, PREMISE
 from rfbench.scoring.refusal.languages import LATIN_RULES
 from rfbench.scoring.refusal.reader import read_refusal
-from rfbench.scoring.refusal.rules import LED_RULE, RULES, SCANNING, may_scan
+from rfbench.scoring.refusal.rules import NEEDED, RULES, may_scan
 from rfbench.scoring.refusal.scripts import OTHER_RULES
 
 MODULES = [name for _, name, _ in pkgutil.iter_modules(refusal.__path__)]
@@ -116,7 +120,7 @@ def test_no_repeat_was_torn_apart(name):
 
 
 def test_a_sentence_that_a_rule_needs_is_scanned():
-    words = [word for _, _, needed in SCANNING for word in needed]
+    words = [word for needed in NEEDED.values() for word in needed]
     assert [word for word in words if not may_scan(f"x{word}x")] == []
 
 
@@ -128,52 +132,33 @@ def test_phrases_are_parted_at_commas_with_a_space_only():
     ]
 
 
-ANY_LETTER = "e"
+BEGUN = {**TABLES_OF_RULES, "one lead": re.compile(_ONE_LEAD)}
 
 
-def starts(parsed, most: int = 3) -> set[str]:
-    """The first ``most`` letters of all that a parsed pattern matches, one letter in place of any."""
-    found = {""}
-    for kind, value in parsed:
-        heads = starts_of_part(kind, value, most)
-        found = {(start + head)[:most] for start in found for head in heads}
-    return found
+@pytest.mark.parametrize("name", sorted(BEGUN))
+def test_what_a_pattern_matches_begins_as_it_is_said_to(name):
+    pattern, draw = BEGUN[name], random.Random(name)
+    table, parsed = ByBeginning([(True, pattern.pattern)]), parser.parse(pattern.pattern)
+    texts = (spelled(parsed, draw) for _ in range(2000))
+    matched = list(islice((text for text in texts if pattern.match(text)), 100))
+    assert len(matched) > 10
+    assert [text for text in matched if not table.at(text[:LETTERS])] == []
 
 
-def starts_of_part(kind, value, most: int) -> set[str]:
-    if kind is op.LITERAL:
-        return {chr(value)}
-    if kind is op.IN and all(member is op.LITERAL for member, _ in value):
-        return {chr(letter) for _, letter in value}
-    if kind in (op.IN, op.ANY, op.NOT_LITERAL):
-        return {ANY_LETTER}
-    if kind is op.BRANCH:
-        return set().union(*(starts(branch, most) for branch in value[1]))
-    if kind is op.SUBPATTERN:
-        return starts(value[-1], most)
-    if kind in (op.MAX_REPEAT, op.MIN_REPEAT):
-        least, greatest, part = value
-        one, found, repeated = starts(part, most), set(), {""}
-        for count in range(min(int(greatest), least + most) + 1):
-            found |= repeated if count >= least else set()
-            repeated = {(start + more)[:most] for start in repeated for more in one}
-        return found
-    assert kind in (op.AT, op.ASSERT, op.ASSERT_NOT)
-    return {""}
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    [LED_RULE, FIRST_WORDS.led, *(table.led for table in TABLES[True, True][:2])],
-    ids=["plain", "first words", "first sentence", "later sentences"],
-)
-def test_no_sentence_is_passed_over_that_a_rule_may_match(pattern):
-    before, lead = "[^\\w'\"]*", LEAD.pattern
-    assert lead.startswith(before)
-    assert pattern.pattern.startswith(f"(?>{lead})")
-    found = starts(parser.parse(lead.removeprefix(before) + pattern.pattern.removeprefix(f"(?>{lead})")))
-    assert len(found) > 100
-    assert {start for start in found if not may_open(start)} == set()
+def test_beginnings_by_hand():
+    assert beginnings("(?:ab|c)(?:d|ef)?\\b") == {"ab", "abd", "abef", "c", "cd", "cef"}
+    assert beginnings("(?=x)a{2,3}[bc]") == {"aab", "aac", "aaab", "aaac"}
+    assert beginnings("\\w+ of") == {*(ANY * n + " of"[: LETTERS - n] for n in range(1, LETTERS)), ANY * LETTERS}
+    table = ByBeginning([("no", "no\\b"), ("any", r"\w\w\w? can"), ("note", "notes")])
+    read = {text: table.at(text[:LETTERS]) for text in ("no", "note", "notes", "i can", "we can", "it")}
+    assert read == {
+        "no": ("no",),
+        "note": ("no",),
+        "notes": ("no", "note"),
+        "i can": (),
+        "we can": ("any",),
+        "it": (),
+    }
 
 
 @pytest.mark.parametrize(
