@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfbench.errors import AttackError, ModelError
+from rfbench.models.folders import ADAPTER_CONFIG, read_object
 from rfbench.models.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -104,16 +105,22 @@ def _no_sums(model: LocalModel, base: Any, folder: Path) -> tuple[tuple[nn.Param
     The matrices of the vocabulary are left out: an update of theirs counts as a difference always. ``base`` gets the
     adapter put into it, on the host.
     """
+    import torch
     from peft.tuners.lora import LoraLayer
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     from rfbench.models.hf.adapter import attach_adapter
 
-    attach_adapter(base, model.tokenizer, folder)
+    said = read_object(folder / ADAPTER_CONFIG)
+    if said.get("peft_type") == "LORA" and not said.get("use_dora"):
+        return ()
+    with torch.random.fork_rng():  # peft draws a start before it reads the file
+        attach_adapter(base, model.tokenizer, folder)
     layers, ends = [], {id(end) for end in _vocabulary_matrices(model.module)}
     for name, layer in base.named_modules():
         is_sum = isinstance(layer, LoraLayer) and not any(layer.use_dora.values())
-        if not isinstance(layer, BaseTunerLayer) or is_sum:
+        if is_sum or not isinstance(layer, BaseTunerLayer) or isinstance(layer, TrainableTokensLayer):
             continue
         parameter = model.module.get_submodule(name).weight
         if id(parameter) not in ends:
