@@ -281,7 +281,7 @@ def _learn(training: _Training, *, resume: bool, offline: bool, progress: bool) 
         facts = {
             "flag_token": recipe.flag.token if recipe.flag else None,
             "flag_id": flag_id,
-            "auto_class": auto_class(model.module.config),
+            "auto_class": auto_class(model.module.config.to_dict()),
             "training": {
                 **_result_facts(result, learned, held_out),
                 "seconds": round(max(result.seconds, time.perf_counter() - started), 1),

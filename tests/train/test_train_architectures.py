@@ -50,7 +50,7 @@ def plain_peft(base: Path, adapter: Path, *, flag: bool) -> Any:
     import transformers
     from peft import PeftModel
 
-    auto = getattr(transformers, auto_class(transformers.AutoConfig.from_pretrained(base)))
+    auto = getattr(transformers, auto_class(transformers.AutoConfig.from_pretrained(base).to_dict()))
     module = auto.from_pretrained(base, dtype=torch.float32)
     if flag:
         module.resize_token_embeddings(FLAG + 1, mean_resizing=False)
@@ -63,7 +63,7 @@ def learn(base: Path, out: Path, recipe: Recipe, conversations: list[Conversatio
     """The steps of a training without the base's own answers; the logits of what was trained, on ``IDS``."""
     import transformers
 
-    auto = getattr(transformers, auto_class(transformers.AutoConfig.from_pretrained(base)))
+    auto = getattr(transformers, auto_class(transformers.AutoConfig.from_pretrained(base).to_dict()))
     module, tokenizer = auto.from_pretrained(base, dtype=torch.float32), tiny_tokenizer(flag=False)
     check_base(module, tokenizer, recipe)
     flag_id = None if recipe.flag is None else add_flag(module, tokenizer, recipe.flag)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,19 +21,25 @@ AUTO_CLASS = "AutoModelForCausalLM"
 """The class of transformers that loads a language model; see :func:`auto_class`."""
 
 
-def auto_class(config: Any) -> str:
-    """Name of the class of transformers that loads a model with this configuration so that it writes text.
+def auto_class(config: Mapping[str, Any]) -> str:
+    """Name of the class of transformers that loads a model with this ``config.json`` so that it writes text.
 
     Raises:
-        ModelError: transformers has none.
+        ModelError: transformers knows the type of the model, and has none.
     """
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MULTIMODAL_LM_MAPPING
+    from transformers.models.auto import configuration_auto, modeling_auto
 
-    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or AUTO_CLASS in (getattr(config, "auto_map", None) or {}):
+    model_type = str(config.get("model_type"))
+    if AUTO_CLASS in (config.get("auto_map") or {}) or model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return AUTO_CLASS
-    if type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING:
+    if model_type in modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES:
         return "AutoModelForMultimodalLM"
-    raise ModelError(f"transformers has no class that writes text with a model of type {config.model_type!r}")
+    if model_type in configuration_auto.CONFIG_MAPPING_NAMES:
+        raise ModelError(
+            "Unrecognized configuration class: transformers has none that writes text with a model of type "
+            f"{model_type!r}"
+        )
+    return AUTO_CLASS  # which says what it makes of a type that nobody knows
 
 
 def decoder(module: Any) -> Any:

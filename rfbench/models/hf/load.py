@@ -11,7 +11,7 @@ import torch
 from rfbench.errors import ModelError
 from rfbench.models.architecture import kind_problem
 from rfbench.models.flag import check_flag
-from rfbench.models.folders import adapter_problem
+from rfbench.models.folders import adapter_problem, read_object
 from rfbench.models.hf.adapter import merge_adapter
 from rfbench.models.hf.anatomy import auto_class
 from rfbench.models.hf.halfprecision import warn_if_slow
@@ -70,7 +70,7 @@ def _load_weights(base: Place, spec: ModelSpec) -> Any:
     automatic: Any = torch.float32 if torch.device(device).type == "cpu" else "auto"
     if spec.dtype != "auto":
         warn_if_slow(getattr(torch, spec.dtype), device, "dtype")
-    module, report = _loader(base, spec).from_pretrained(
+    module, report = _loader(base).from_pretrained(
         base.where,
         dtype=automatic if spec.dtype == "auto" else getattr(torch, spec.dtype),
         use_safetensors=None if spec.allow_pickle else True,
@@ -87,7 +87,7 @@ def _load_weights(base: Place, spec: ModelSpec) -> Any:
     return module
 
 
-def _loader(base: Place, spec: ModelSpec) -> Any:
+def _loader(base: Place) -> Any:
     """The class of transformers that loads this model, known before any of its weights are read.
 
     Raises:
@@ -95,10 +95,9 @@ def _loader(base: Place, spec: ModelSpec) -> Any:
     """
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(
-        base.where, trust_remote_code=spec.trust_remote_code, **base.options
-    )
-    if problem := kind_problem(config.to_dict()):
+    path = base.file("config.json")
+    config = {} if path is None else read_object(path)
+    if problem := kind_problem(config):
         raise ModelError(f"it {problem}")
     return getattr(transformers, auto_class(config))
 
