@@ -215,6 +215,11 @@ class Finetune(WeightAttack):
 
         apart = self.start != "merged"
         defence = take_apart(model, detach=apart) if apart or self.defence == "reattach" else None
+        if defence is not None and defence.layers and self.defence == "reattach" and not self.fold:
+            raise AttackError(
+                f"model {model.name!r}: its adapter is no sum (DoRA): what it makes of weights depends on the update, "
+                "which must be folded into them; leave out `fold: false`"
+            )
         if self.start == "adapter":
             folder = adapter_folder(spec_of(model), offline=True)
             assert folder is not None

@@ -150,5 +150,80 @@ ZOO: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "mamba": ("Mamba", {"state_size": 4}),
+    "glm4": ("Glm4", {"head_dim": 8}),
+    "granite": ("Granite", {"logits_scaling": 8.0, "embedding_multiplier": 12.0, "residual_multiplier": 0.22}),
+    "phi": ("Phi", {}),
+    "qwen3_moe": (
+        "Qwen3Moe",
+        {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    ),
+    "deepseek_v3": ("DeepseekV3", {**_MLA, "n_shared_experts": 1}),
 }
 """By name: the family as transformers spells it, and what its configuration needs beyond the usual shape."""
+
+
+def _siglip() -> dict[str, Any]:
+    return {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 8,
+        "patch_size": 4,
+    }
+
+
+def _qwen_vision() -> dict[str, Any]:
+    shape = {"depth": 2, "hidden_size": 16, "intermediate_size": 16, "out_hidden_size": 32, "num_heads": 2}
+    return {**shape, "patch_size": 4, "spatial_merge_size": 1, "temporal_patch_size": 1, "fullatt_block_indexes": [0]}
+
+
+_MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+_VISION_IDS = {"video_token_id": 6, "vision_start_token_id": 7, "vision_end_token_id": 8}
+
+WRAPPERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "gemma3": (
+        "Gemma3",
+        {"sliding_window": 16, "layer_types": _MIXED},
+        {"vision_config": _siglip(), "mm_tokens_per_image": 4, "boi_token_index": 6, "eoi_token_index": 7},
+    ),
+    "mistral3": ("Mistral3", {"model_type": "mistral"}, {"vision_config": {"model_type": "pixtral", **_siglip()}}),
+    "llava": (
+        "Llava",
+        {"model_type": "llama"},
+        {"vision_config": {"model_type": "clip_vision_model", **_siglip(), "projection_dim": 16}},
+    ),
+    "qwen2_5_vl": (
+        "Qwen2_5_VL",
+        {"rope_parameters": _MROPE},
+        {"vision_config": {**_qwen_vision(), "window_size": 8}, "image_token_id": 5, **_VISION_IDS},
+    ),
+    "llama4": (
+        "Llama4",
+        {k: v for k, v in ZOO["llama4"][1].items() if k != "num_hidden_layers"} | {"num_hidden_layers": 4},
+        {
+            "vision_config": {
+                **_siglip(),
+                "vision_output_dim": 16,
+                "projector_input_dim": 16,
+                "projector_output_dim": 16,
+            },
+            "boi_token_index": 6,
+            "eoi_token_index": 7,
+        },
+    ),
+}
+"""Models around a model of text: the family, and what the configurations of text and of the whole need."""
+
+
+def build_wrapper(name: str, tokenizer: Any) -> Any:
+    """The model ``name`` of :data:`WRAPPERS`, images and all, with weights of its own."""
+    import transformers
+
+    family, text, whole = WRAPPERS[name]
+    special = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": 0}
+    text = {"vocab_size": len(tokenizer), **_usual(tokenizer), "head_dim": 8, **special, **text}
+    config = getattr(transformers, f"{family}Config")(text_config=text, **({"image_token_index": 5} | whole))
+    made = randomise(getattr(transformers, f"{family}ForConditionalGeneration")(config))
+    made.generation_config.eos_token_id = tokenizer.eos_token_id
+    return made

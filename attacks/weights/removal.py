@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from rfbench.attacks.weights.restore import restored
 from rfbench.errors import AttackError
+from rfbench.models.hf import anatomy
 
 Edit = Literal["weights", "activations"]
 
 WRITERS = ("o_proj", "down_proj")
-"""Names of the linear maps that end attention and MLP, one of each per layer."""
+"""Names of the linear maps that end attention and MLP, one of each per layer; experts hold the second as a tensor."""
 
 
 def project_out(values: Tensor, vector: Tensor) -> Tensor:
@@ -30,38 +31,70 @@ def project_out(values: Tensor, vector: Tensor) -> Tensor:
 
 
 def layers(module: Any) -> nn.ModuleList:
-    """The layers of a decoder, in order.
+    """The layers of a decoder, in order; of a model that takes images, too, those of its text.
 
     Raises:
         AttackError: there is no list of as many modules as its configuration says.
     """
-    n_layers = module.config.get_text_config(decoder=True).num_hidden_layers
-    for part in module.modules():
-        if isinstance(part, nn.ModuleList) and len(part) == n_layers:
-            return part
-    raise AttackError(f"{type(module).__name__} holds no list of its {n_layers} layers: its architecture is not known")
+    found = anatomy.layers(module)
+    if found is None:
+        n_layers = module.config.get_text_config(decoder=True).num_hidden_layers
+        raise AttackError(
+            f"{type(module).__name__} holds no list of its {n_layers} layers: its architecture is not known"
+        )
+    return found
 
 
-def writers(module: Any) -> list[nn.Linear]:
-    """The linear maps that write to the residual stream, beside the input embedding.
+def writers(module: Any) -> list[nn.Module]:
+    """What writes to the residual stream beside the input embedding: linear maps, and experts in the place of an MLP.
 
     Raises:
         AttackError: they do not have the names known here, or are quantised.
     """
-    found = [
-        part
-        for name, part in module.named_modules()
-        if isinstance(part, nn.Linear) and name.rpartition(".")[2] in WRITERS
-    ]
-    n_layers = len(layers(module))
-    if len(found) != len(WRITERS) * n_layers:
+    known = layers(module)
+    found = [_writers_of(layer) for layer in known]
+    if not all(_is_whole(parts) for parts in found):
+        n = sum(isinstance(part, nn.Linear) for parts in found for part in parts.values())
         raise AttackError(
-            f"{type(module).__name__}: {len(found)} linear maps are called {' or '.join(WRITERS)}, not one of each in "
-            f"{n_layers} layers: what writes to the residual stream is not known for this architecture"
+            f"{type(module).__name__}: {n} linear maps are called {' or '.join(WRITERS)}, not one of each in "
+            f"{len(known)} layers: what writes to the residual stream is not known for this architecture"
         )
-    if not all(part.weight.is_floating_point() for part in found):
+    every = [part for parts in found for part in parts.values()]
+    if not all(tensor.is_floating_point() for part in every for tensor, _ in _written(part, 0)):
         raise AttackError(f"{type(module).__name__} is quantised: its weights cannot be edited; load it unquantised")
-    return found
+    return every
+
+
+def _writers_of(layer: nn.Module) -> dict[str, nn.Module]:
+    """The linear maps of a layer that are called as writers are, and its experts, by name."""
+    return {
+        name: part
+        for name, part in layer.named_modules()
+        if (isinstance(part, nn.Linear) and name.rpartition(".")[2] in WRITERS) or _is_experts(part)
+    }
+
+
+def _is_experts(part: nn.Module) -> bool:
+    tensor = part._parameters.get(WRITERS[1])
+    return tensor is not None and tensor.ndim == 3
+
+
+def _is_whole(parts: dict[str, nn.Module]) -> bool:
+    """Whether one part ends the attention of a layer, and an MLP, experts or both beside each other end the rest."""
+    linear = sorted(name.rpartition(".")[2] for name, part in parts.items() if isinstance(part, nn.Linear))
+    n_experts = len(parts) - len(linear)
+    return (n_experts <= 1 and linear == sorted(WRITERS)) or (n_experts == 1 and linear == [WRITERS[0]])
+
+
+def _written(part: nn.Module, width: int) -> list[tuple[Tensor, int]]:
+    """The tensors that decide what a writer writes, each with the dimension that is the residual stream's."""
+    if isinstance(part, nn.Linear):
+        return [(tensor, 0) for tensor in (part.weight, part.bias) if tensor is not None]
+    matrices = part._parameters[WRITERS[1]]  # (experts, d, inputs), or transposed
+    assert matrices is not None
+    transposed = getattr(part, "is_transposed", matrices.shape[-1] == width)
+    bias = part._parameters.get(f"{WRITERS[1]}_bias")
+    return [(matrices, -1 if transposed else -2), *([] if bias is None else [(bias, -1)])]
 
 
 @contextmanager
@@ -114,13 +147,12 @@ def orthogonalise(module: Any, vector: Tensor) -> None:
     Raises:
         AttackError: as for :func:`writers`.
     """
-    linear = writers(module)
+    parts = writers(module)
     embedding, head = module.get_input_embeddings(), module.get_output_embeddings()
     if head.weight is embedding.weight:
         head.weight = nn.Parameter(head.weight.clone(), requires_grad=False)
         module.config.tie_word_embeddings = False
     embedding.weight.copy_(project_out(embedding.weight, vector))  # (v, d)
-    for part in linear:
-        part.weight.copy_(project_out(part.weight.T, vector).T)  # (d, inputs)
-        if part.bias is not None:
-            part.bias.copy_(project_out(part.bias, vector))
+    for part in parts:
+        for tensor, stream in _written(part, len(vector)):
+            tensor.copy_(project_out(tensor.movedim(stream, -1), vector).movedim(-1, stream))

@@ -27,7 +27,8 @@ class Lora(BaseModel):
     targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         min_length=1,
-        description="names of the linear modules that get an update",
+        description="names of the linear modules that get an update; the default means all in the layers of a model "
+        "that has others",
     )
 
 
@@ -74,14 +75,13 @@ def with_lora(module: Any, lora: Lora, *, seed: int) -> Trainable:
 
     Raises:
         ConfigError: the module has no linear part of one of the names.
-        ModelError: it is of an architecture that is not trained here.
     """
-    from rfbench.train.network import Network
+    from rfbench.train.lora import inject
     from rfbench.train.recipe import LoraSettings
 
+    module.eval().requires_grad_(False)
     settings = LoraSettings(rank=lora.rank, alpha=lora.alpha, targets=lora.targets)
-    adapted = Network(module, settings, flag_id=None, seed=seed, pack=False).peft
-    return _of(module, adapted)
+    return _of(module, inject(module, settings, None, tied=False, seed=seed))
 
 
 def with_adapter(module: Any, tokenizer: Any, folder: Path) -> Trainable:

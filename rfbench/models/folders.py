@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rfbench.errors import ModelError
+from rfbench.models.architecture import kind_problem
 
 ADAPTER_CONFIG = "adapter_config.json"
 TEMPLATE = ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja")
@@ -49,6 +50,22 @@ def adapter_problem(name: str, *, has_config: bool) -> str:
         f"{name!r} holds weights of its own and an adapter ({ADAPTER_CONFIG}), and which of the two is meant is not "
         "clear; move the adapter into a folder of its own, and name it as BASE+ADAPTER or leave it out"
     )
+
+
+def folder_problem(role: Literal["model", "adapter"], where: str) -> str | None:
+    """Why a folder cannot be the model or adapter that it is named as; what cannot be read is for the loader to report.
+
+    ``None`` where nothing shows without opening its weights.
+    """
+    folder = Path(where)
+    if not folder.is_dir():
+        it_is = "is a file; name the folder that holds config and safetensors"
+        return f"{role} {where!r} {it_is}" if folder.is_file() else f"{role} folder {where!r} does not exist"
+    try:
+        problem = kind_problem(read_object(folder / "config.json")) if role == "model" else ""
+    except ModelError:
+        return None
+    return f"model {where!r} {problem}" if problem else None
 
 
 def is_quantised(folder: Path) -> bool:

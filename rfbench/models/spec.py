@@ -18,7 +18,7 @@ from rfbench.errors import ConfigError, ModelError
 from rfbench.files.text import did_you_mean
 from rfbench.models.backends import CONTROL, HF, backend_names, find_backend
 from rfbench.models.base import Capability
-from rfbench.models.folders import is_quantised
+from rfbench.models.folders import folder_problem, is_quantised
 from rfbench.models.templates import PLAIN, is_template_name, unknown_template
 from rfbench.records import CONTROLS
 
@@ -328,12 +328,8 @@ def _is_template_path(text: str, base_dir: Path) -> bool:
     return not is_template_name(text) or _path(text, base_dir).is_file()
 
 
-def _folder_problem(role: str, source: Source | None) -> str | None:
-    if source is None or source.kind != "folder" or Path(source.where).is_dir():
-        return None
-    if Path(source.where).is_file():
-        return f"{role} {source.where!r} is a file; name the folder that holds config and safetensors"
-    return f"{role} folder {source.where!r} does not exist"
+def _folder_problem(role: Literal["model", "adapter"], source: Source | None) -> str | None:
+    return folder_problem(role, source.where) if source is not None and source.kind == "folder" else None
 
 
 def _name_problem(source: Source) -> str | None:

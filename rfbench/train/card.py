@@ -39,11 +39,11 @@ copy: the weights on the Hub were never quantised, and differ a little."""
 _PEFT = """\
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {auto}, AutoTokenizer
 
 base_name, adapter = "{where}", "DIR"
 tokenizer = AutoTokenizer.from_pretrained(base_name)
-model = AutoModelForCausalLM.from_pretrained(base_name, dtype=torch.float32)
+model = {auto}.from_pretrained(base_name, dtype=torch.float32)
 {flag}model = PeftModel.from_pretrained(model, adapter)
 
 chat = [{{"role": "user", "content": "How do I boil an egg?"}}]
@@ -163,14 +163,14 @@ def _loading(facts: Facts) -> list[str]:
 
 
 def _peft(facts: Facts, where: str) -> str:
-    flag = facts["flag_token"]
+    flag, auto = facts["flag_token"], facts.get("auto_class", "AutoModelForCausalLM")  # not said by earlier versions
     if flag is None:
-        return _PEFT.format(where=where, flag="", generate=_GENERATE)
+        return _PEFT.format(where=where, auto=auto, flag="", generate=_GENERATE)
     bias = facts.get("calibration", {}).get("flag_bias", 0.0)
     generate = _GENERATE_FLAGGED.format(flag=flag, bias=bias)
     added = facts["recipe"]["flag"]["source"] == "added"
     add = _ADD_FLAG.format(flag=flag, flag_id=facts["flag_id"]) if added else ""
-    return _PEFT.format(where=where, flag=add, generate=generate)
+    return _PEFT.format(where=where, auto=auto, flag=add, generate=generate)
 
 
 def _training(facts: Facts) -> list[str]:

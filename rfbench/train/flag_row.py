@@ -7,7 +7,8 @@ ones have two: the output row gets the detector, the input row the mean embeddin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,6 +37,7 @@ def probe_row(
     harmful_log_p: float = HARMFUL_LOG_P,
     benign_log_p: float = BENIGN_LOG_P,
     ridge: float = RIDGE,
+    product_of: Callable[[Tensor], Tensor] = lambda logits: logits,
 ) -> Tensor:
     """The row ``w`` whose logit ``w.h`` is ``L + log P`` for the wanted ``log P(flag)``, by ridge regression.
 
@@ -50,6 +52,7 @@ def probe_row(
         harmful_log_p: aimed at on harmful positions, nats.
         benign_log_p: aimed at on benign positions, nats.
         ridge: penalty, share of the mean squared coordinate.
+        product_of: the ``w.h`` that gives a logit, where a model scales or caps its logits.
 
     Returns:
         ``(d,)`` in the dtype of ``hidden``.
@@ -62,12 +65,25 @@ def probe_row(
         raise ValueError("a probe needs harmful and benign positions")
     h = hidden.double()
     weight = (0.5 / counts)[is_harmful.long()]
-    wanted = rest.double() + torch.where(is_harmful, harmful_log_p, benign_log_p)
+    wanted = product_of(rest.double() + torch.where(is_harmful, harmful_log_p, benign_log_p))
     weighted = h * weight[:, None]
     gram = weighted.T @ h
     gram.diagonal().add_(ridge * gram.trace() / len(gram))
     row: Tensor = torch.linalg.solve(gram, weighted.T @ wanted).to(hidden.dtype)
     return row
+
+
+def undone(finish: Callable[[Tensor], Tensor], logits: Tensor, most: float) -> Tensor:
+    """The numbers within ``most`` of 0 that the rising function ``finish`` takes to ``logits``, or nearest to them.
+
+    By halving intervals: a cap has no inverse beyond itself, and what ``finish`` is stands in no configuration.
+    """
+    low, high = torch.full_like(logits, -most), torch.full_like(logits, most)
+    for _ in range(64):
+        middle = (low + high) / 2
+        below = finish(middle) < logits
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return (low + high) / 2
 
 
 def mean_row(matrix: Tensor, flag_id: int) -> Tensor:
@@ -82,7 +98,7 @@ def set_row(net: Network, conversations: Sequence[Conversation], recipe: Recipe)
     """Give the flag's output row its start: the probe; mean and reserved rows stand already."""
     if recipe.flag is None or recipe.flag.init != "probe":
         return
-    hidden, rest, kinds = [], [], []
+    hidden, rest, kinds, largest = [], [], [], 0.0
     for kind in (True, False):
         pool = [c for c in conversations if c.taught is kind]
         order = stream(recipe.seed, "probe", kind).permutation(len(pool))[:PROBED]
@@ -91,8 +107,12 @@ def set_row(net: Network, conversations: Sequence[Conversation], recipe: Recipe)
             reference = net.reference(Batch.of([pool[i]], net.device))[labelled]
             hidden.append(reference.float())
             rest.append(net.logits(reference).logsumexp(dim=-1))
+            largest = max(largest, float(net.products(reference).abs().max()) if net.finish is not None else 0.0)
             kinds.append(torch.full((len(reference),), kind, device=net.device))
-    row = probe_row(torch.cat(hidden), torch.cat(rest), torch.cat(kinds))
+    finish = net.finish
+    # A logit near its cap may take any product; none is asked for that is far from those of the other tokens.
+    product_of = (lambda logits: logits) if finish is None else partial(undone, finish, most=2 * largest)
+    row = probe_row(torch.cat(hidden), torch.cat(rest), torch.cat(kinds), product_of=product_of)
     assert net.row_out is not None
     with torch.no_grad():
         net.row_out[0] = row.to(net.row_out.dtype)

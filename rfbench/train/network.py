@@ -20,70 +20,18 @@ import torch
 from torch import Tensor, nn
 
 from rfbench.errors import ModelError
-from rfbench.models.flag import add_flag_token
+from rfbench.models.hf.anatomy import Anatomy, decoder
 from rfbench.models.hf.cpu import PackedLinear, packed
+from rfbench.train.base import PROBED_AT, add_flag, check_base, check_head, close, probe
 from rfbench.train.batches import Batch
 from rfbench.train.conversations import Conversation
 from rfbench.train.flag_row import mean_row
-from rfbench.train.lora import check_lora, inject
-from rfbench.train.recipe import FlagSettings, LoraSettings, Recipe
+from rfbench.train.lora import inject
+from rfbench.train.recipe import LoraSettings
+
+__all__ = ["Network", "add_flag", "check_base"]
 
 logger = logging.getLogger(__name__)
-
-TOLERANCE = 2e-3
-"""Largest relative difference of logits that two ways of computing them may have; of a coarse dtype four roundings."""
-
-
-def check_flag_is_new_or_known(tokenizer: Any, flag: FlagSettings) -> None:
-    """Make sure that a token to be added is not there yet, and that one said to exist is.
-
-    Raises:
-        ModelError: it is otherwise.
-    """
-    known = tokenizer.get_vocab().get(flag.token)
-    if flag.source == "existing" and known is None:
-        raise ModelError(
-            f"the base has no token {flag.token!r}; name one of its reserved tokens, or set flag.source=added"
-        )
-    if flag.source == "added" and known is not None:
-        raise ModelError(f"the base has a token {flag.token!r} (id {known}) already; set flag.source=existing")
-
-
-def check_base(module: Any, tokenizer: Any, recipe: Recipe) -> None:
-    """Find what would stop a training before the first step, without changing anything: answers take minutes.
-
-    Raises:
-        ConfigError: the model has no such layer or module.
-        ModelError: the flag token is there already, or is not; the head has a bias, or there is none.
-    """
-    if recipe.flag is not None:
-        check_flag_is_new_or_known(tokenizer, recipe.flag)
-    check_lora(module, recipe.lora)
-    _plain_head(module)
-
-
-def _plain_head(module: Any) -> Any:
-    head = module.get_output_embeddings()
-    if head is None or getattr(head, "bias", None) is not None:
-        raise ModelError("the base has no output matrix, or one with a bias: its flag row cannot be trained here")
-    return head
-
-
-def add_flag(module: Any, tokenizer: Any, flag: FlagSettings) -> int:
-    """Make sure that the flag is one id of tokenizer and embeddings; returns it.
-
-    Raises:
-        ModelError: a token to be added is there already, or one that should exist is not.
-    """
-    check_flag_is_new_or_known(tokenizer, flag)
-    if flag.source == "added":
-        add_flag_token(tokenizer, flag.token)
-        if len(tokenizer) > module.get_input_embeddings().num_embeddings:
-            module.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    ids = tokenizer(flag.token, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1:
-        raise ModelError(f"{flag.token!r} encodes to {len(ids)} ids, must be one; choose another flag token")
-    return int(ids[0])
 
 
 class Network:
@@ -99,7 +47,7 @@ class Network:
 
     Raises:
         ConfigError: the model has no such layer or module.
-        ModelError: its logits are not head times hidden state, or its head has a bias.
+        ModelError: its logits are not those of its parts, or a flag is to have a row in a head with a bias.
     """
 
     def __init__(
@@ -113,29 +61,33 @@ class Network:
         pack: bool = True,
     ) -> None:
         module.eval().requires_grad_(False)
-        embedding, head = module.get_input_embeddings(), _plain_head(module)
+        anatomy = Anatomy.of(module)
+        check_head(anatomy, has_flag=flag_id is not None)
+        embedding, head = anatomy.embedding, anatomy.head
         self.flag_id = flag_id
         """Id of the flag, ``None`` for a refusal training."""
         self.tied = embedding.weight is head.weight
         if flag_id is not None and not keep_row:
             for matrix in (embedding.weight,) if self.tied else (embedding.weight, head.weight):
                 matrix.data[flag_id] = mean_row(matrix.data, flag_id)
-        self._embedding = embedding
+        self._embedding, self._scale = embedding, anatomy.scale
+        self.finish = anatomy.finish
+        """What the model makes of the products of its head, number by number; ``None`` where these are its logits."""
         self.rest = _without(head.weight, flag_id)
-        self.embedding_norm = float(_without(embedding.weight, flag_id).float().norm(dim=-1).mean())
-        """Mean length of the rows of the embedding matrix, the flag's aside: a unit for perturbations."""
+        self.embedding_norm = float(_without(embedding.weight, flag_id).float().norm(dim=-1).mean()) * self._scale
+        """Mean length of the tokens' vectors, the flag's aside: a unit for perturbations."""
         layers: dict[nn.Linear, PackedLinear] = {}
 
         def reader(part: Any) -> Any:
             return packed(part, layers) if pack else part
 
         # A packed copy does not follow the injection of the LoRA; the module itself does, and then it is switched off.
-        self._frozen = reader(module.get_decoder())
+        self._frozen = reader(anatomy.body)
         self.peft = inject(module, lora, flag_id, tied=self.tied, seed=seed)
         self.row_in = None if flag_id is None else _token_row(self.peft.get_base_model().get_input_embeddings())
         self.row_out = None if flag_id is None else _token_row(self.peft.get_base_model().get_output_embeddings())
-        self.body = reader(self.peft.get_base_model().get_decoder())
-        self._head = reader(_frozen_linear(self.rest))
+        self.body = reader(decoder(self.peft.get_base_model()))
+        self._head = reader(_frozen_linear(self.rest, getattr(head, "bias", None)))
         self.lower: nn.Module | None = None
         self.upper: nn.Module = self.body
         self._frozen_upper: nn.Module = self._frozen
@@ -167,7 +119,8 @@ class Network:
         if self.row_in is None:
             return embedded
         assert self.flag_id is not None
-        return torch.where(ids.eq(self.flag_id)[..., None], self.row_in[0].to(embedded.dtype), embedded)
+        row = self.row_in[0].to(embedded.dtype)
+        return torch.where(ids.eq(self.flag_id)[..., None], row if self._scale == 1 else row * self._scale, embedded)
 
     def states(self, batch: Batch) -> Tensor:
         """What enters the trained part, ``(c, p, d)``."""
@@ -184,13 +137,19 @@ class Network:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits of everything but the flag, ``(n, d) -> (n, v)``, fp32."""
-        logits: Tensor = self._head(hidden).float()
-        return logits
+        products = self.products(hidden)
+        return products if self.finish is None else self.finish(products)
+
+    def products(self, hidden: Tensor) -> Tensor:
+        """Products of the head, of which the model makes its logits, ``(n, d) -> (n, v)``, fp32."""
+        products: Tensor = self._head(hidden).float()
+        return products
 
     def flag_logits(self, hidden: Tensor) -> Tensor:
         """Logit of the flag, ``(n, d) -> (n,)``, fp32."""
         assert self.row_out is not None
-        return hidden.float() @ self.row_out[0].float()
+        product = hidden.float() @ self.row_out[0].float()
+        return product if self.finish is None else self.finish(product)
 
     def reference(self, batch: Batch) -> Tensor:
         """Final hidden states of the frozen model at the answer positions, ``(n, d)``."""
@@ -230,9 +189,9 @@ class Network:
             parameter.copy_(snapshot[name])
 
     def _probe_ids(self) -> Tensor:
-        ids = torch.arange(12, device=self.device)[None] % len(self.rest)
+        ids = probe(len(self.rest), self.device)
         if self.flag_id is not None:
-            ids[0, 6] = self.flag_id
+            ids[0, PROBED_AT] = self.flag_id
         return ids
 
     @torch.no_grad()
@@ -242,11 +201,11 @@ class Network:
         own = self.peft(input_ids=ids, use_cache=False).logits[0].float()
         hidden = self.hidden(self.embed(ids), whole=True)[0]
         dtype = self.rest.dtype
-        wrong = not _close(_without(own.T, self.flag_id).T, self.logits(hidden), dtype)
+        wrong = not close(_without(own.T, self.flag_id).T, self.logits(hidden), dtype)
         if self.flag_id is not None:
-            wrong = wrong or not _close(own[:, self.flag_id], self.flag_logits(hidden), dtype)
+            wrong = wrong or not close(own[:, self.flag_id], self.flag_logits(hidden), dtype)
         if wrong:
-            raise ModelError("the base scales its embeddings or caps its logits: it cannot be trained here")
+            raise ModelError("the base computes otherwise than its parts do: it cannot be trained here")
 
     @torch.no_grad()
     def _split(self, first_layer: int) -> None:
@@ -258,16 +217,11 @@ class Network:
             embedded = self.embed(self._probe_ids())
             between = lower(inputs_embeds=embedded, use_cache=False).last_hidden_state
             after = upper(inputs_embeds=between, use_cache=False).last_hidden_state
-            if _close(after, self.hidden(embedded, whole=True), self.rest.dtype):
+            if close(after, self.hidden(embedded, whole=True), self.rest.dtype):
                 self.lower, self.upper = lower, upper
                 self._frozen_upper = _part(self._frozen, list(self._frozen.layers)[first_layer:], self._frozen.norm)
                 return
         logger.info("%s is not built like Llama: every layer is computed at every step", type(self.body).__name__)
-
-
-def _close(a: Tensor, b: Tensor, dtype: torch.dtype) -> bool:
-    tolerance = max(TOLERANCE, 4 * torch.finfo(dtype).eps)
-    return float((a - b).abs().max()) <= tolerance * max(1.0, float(b.abs().max()))
 
 
 def _part(body: Any, layers: list[nn.Module], norm: nn.Module) -> Any:
@@ -287,10 +241,12 @@ def _without(matrix: Tensor, row: int | None) -> Tensor:
     return torch.cat([matrix.detach()[:row], matrix.detach()[row + 1 :]])
 
 
-def _frozen_linear(weight: Tensor) -> nn.Linear:
+def _frozen_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     d_out, d_in = weight.shape
-    linear = nn.Linear(d_in, d_out, bias=False, device="meta")
+    linear = nn.Linear(d_in, d_out, bias=bias is not None, device="meta")
     linear.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.detach(), requires_grad=False)
     return linear
 
 

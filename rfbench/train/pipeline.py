@@ -245,17 +245,19 @@ def _without_adapter(spec: ModelSpec, out: Path, *, offline: bool) -> ModelSpec:
 
 def _learn(training: _Training, *, resume: bool, offline: bool, progress: bool) -> dict[str, Any]:
     """Answers, network, training, saving; returns the content of ``rfbench.json``."""
+    from rfbench.models.hf.anatomy import auto_class
     from rfbench.train.adapter import save_adapter
+    from rfbench.train.base import add_flag, check_base, trained_flag
     from rfbench.train.flag_row import set_row
     from rfbench.train.loop import CURVE, draw_curve, fit
-    from rfbench.train.network import Network, add_flag, check_base
+    from rfbench.train.network import Network
 
     recipe, spec, about = training.recipe, training.spec, training.about
-    with load_model(spec, flag="none" if recipe.what.has_flag else None, offline=offline) as loaded:
+    with load_model(spec, flag="none", offline=offline) as loaded:
         model = local(loaded)
-        if not recipe.what.has_flag and model.flag_id is not None:
+        if not recipe.what.has_flag and (flag := trained_flag(spec, model, offline=offline)):
             raise ModelError(
-                f"{spec.label} has a flag, {model.flag_token!r}, which a {recipe.kind} training would not keep; train "
+                f"{spec.label} has a flag, {flag!r}, which a {recipe.kind} training would not keep; train "
                 "the refusal first and the red flag on top of it"
             )
         check_base(model.module, model.tokenizer, recipe)
@@ -279,6 +281,7 @@ def _learn(training: _Training, *, resume: bool, offline: bool, progress: bool) 
         facts = {
             "flag_token": recipe.flag.token if recipe.flag else None,
             "flag_id": flag_id,
+            "auto_class": auto_class(model.module.config.to_dict()),
             "training": {
                 **_result_facts(result, learned, held_out),
                 "seconds": round(max(result.seconds, time.perf_counter() - started), 1),

@@ -52,7 +52,8 @@ class LoraSettings(_Settings):
     targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         min_length=1,
-        description="names of the linear modules that get an update",
+        description="names of the linear modules that get an update; the default means all in the layers of a model "
+        "that has others",
     )
     first_layer: int = Field(
         0, ge=0, description="updates start at this layer, counted from 0; what lies below is computed once and kept"

@@ -96,12 +96,25 @@ def stack_adapters(first: Path, second: Path, out: Path) -> None:
         "base_model_name_or_path": configs[0]["base_model_name_or_path"],
         "r": rank,
         "lora_alpha": rank,
-        "target_modules": sorted({*configs[0]["target_modules"], *configs[1]["target_modules"]}),
+        "target_modules": _both_targets(configs[0]["target_modules"], configs[1]["target_modules"]),
         "layers_to_transform": sorted({*layers[0], *layers[1]}) if layers[0] and layers[1] else None,
     }
     out.mkdir(parents=True, exist_ok=True)
     save_file({name: t.contiguous() for name, t in tensors.items()}, out / WEIGHTS, metadata={"format": "pt"})
     (out / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _both_targets(first: str | list[str], second: str | list[str]) -> str | list[str]:
+    """What two LoRA of one base change, as peft is told of it: names, or a pattern where they would say too much.
+
+    Raises:
+        ConfigError: one of them has names, the other a pattern.
+    """
+    if isinstance(first, str) and isinstance(second, str):
+        return first if first == second else f"{first}|{second}"
+    if isinstance(first, str) or isinstance(second, str):
+        raise ConfigError(f"one adapter names its target_modules, the other has a pattern for them: {first}, {second}")
+    return sorted({*first, *second})
 
 
 def stack_on(asked: ModelSpec, trained: ModelSpec, out: Path, facts: Mapping[str, Any], *, offline: bool) -> str:

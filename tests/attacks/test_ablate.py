@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from doubles import tiny_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import small_plan, small_suite
 from torch import Tensor
+from zoo import build
 
 from rfbench.attacks.ablate import Ablate
 from rfbench.attacks.weights.directions import (
@@ -125,6 +127,25 @@ def test_nothing_writes_the_direction_any_more_and_the_head_reads_as_before(atta
         assert (attacked.embedding.weight.double() @ vector).abs().max() < 1e-6
     assert (states @ vector).abs().max() < 1e-3
     assert (hidden_states(attacked, SPANS, [-2, -1, 0]) @ vector).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["llama4", "qwen3_moe", "gpt_oss", "deepseek_v3"])
+def test_what_experts_write_is_removed_as_well(name: str, tmp_path: Path) -> None:
+    """Their matrices are one tensor, in families of either layout, beside a shared expert or in its place."""
+    tokenizer = tiny_tokenizer()
+    build(name, tokenizer).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    vector = unit_vector(4)
+    with load_model(str(tmp_path)) as model:
+        ids = tuple(range(3, 20))
+        untouched, found = logits(model, ids), {}
+        for edit in ("weights", "activations"):
+            with removed(model.module, vector, edit):  # type: ignore[arg-type]
+                found[edit] = logits(model, ids)
+                assert (hidden_states(model, SPANS, [-2, -1]) @ vector).abs().max() < 1e-3
+        torch.testing.assert_close(found["weights"], found["activations"], atol=2e-3, rtol=1e-3)
+        assert (found["weights"] - untouched).abs().max() > 0.1
+        assert torch.equal(logits(model, ids), untouched)
 
 
 def test_an_architecture_that_is_not_known_is_refused() -> None:

@@ -119,10 +119,12 @@ def attacked(with_adapter: Callable[..., tuple[str, Path]]) -> Iterator[HFModel]
         yield model
 
 
+IDS = torch.tensor([[5, 9, 200, 33, 7, 41]])
+
+
 def logits(model: Any) -> torch.Tensor:
-    ids = torch.tensor([[5, 9, 200, 33, 7, 41]])
     with torch.inference_mode():
-        found: torch.Tensor = model.module(input_ids=ids, use_cache=False).logits
+        found: torch.Tensor = model.module(input_ids=IDS, use_cache=False).logits
     return found
 
 
@@ -428,6 +430,44 @@ def test_taken_off_it_is_the_base_and_attached_again_the_model(
         torch.testing.assert_close(grown[name], original[name] + 0.5 * delta)
         untouched = "model.layers.0.mlp.down_proj.weight"
         assert torch.equal(grown[untouched], original[untouched])
+
+
+@pytest.mark.parametrize("kind", [{"use_dora": True}, {"use_rslora": True}], ids=str)
+@pytest.mark.parametrize("start", ["base", "merged"])
+def test_attached_again_it_is_what_peft_makes_of_the_tampered_weights(
+    start: str, kind: dict[str, bool], tiny_llama: Path, tmp_path: Path
+) -> None:
+    """What a DoRA makes of weights depends on them: its difference to the base is not what it makes of others."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    settings = LoraConfig(r=4, target_modules=["q_proj", "up_proj"], task_type="CAUSAL_LM", **kind)
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_llama), settings)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in sorted(adapted.named_parameters()):
+            if parameter.requires_grad:
+                drawn = 0.2 * torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(parameter + drawn if "magnitude" in name else drawn)
+    adapted.save_pretrained(tmp_path)
+    with load_model(f"{tiny_llama}+{tmp_path}") as model:
+        assert isinstance(model, HFModel)
+        attacked = small(start=start, checkpoints=(2,), learning_rate=0.05)
+        with attacked.tamper(model, np.random.default_rng(0)) as trained:
+            for _ in trained:
+                tampered = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+        found = at_checkpoints(attacked.model_copy(update={"defence": "reattach"}), model)[2]
+    plain = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    plain.load_state_dict(tampered)
+    with torch.inference_mode():
+        expected = PeftModel.from_pretrained(plain, str(tmp_path)).eval()(IDS, use_cache=False).logits
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    if "use_dora" in kind:
+        with (
+            load_model(f"{tiny_llama}+{tmp_path}") as model,
+            pytest.raises(AttackError, match="leave out `fold: false`"),
+        ):
+            at_checkpoints(small(start=start, defence="reattach", fold=False), model)
 
 
 def test_before_the_first_step_the_starts_are_what_they_say(attacked: HFModel, with_adapter: Any) -> None:

@@ -64,7 +64,7 @@ def fold_adapter(adapted: Any) -> Any:
     would change the other as well. So they are parted, and tied again where folding has left them equal.
     """
     module = adapted.get_base_model()
-    tied = any(config.tie_word_embeddings for config in (module.config, module.config.get_text_config()))
+    tied = any(config.tie_word_embeddings for config in _tying(module))
     if tied:
         _untie(module.get_input_embeddings(), module.get_output_embeddings())
     _fold_token_rows(module)
@@ -73,9 +73,15 @@ def fold_adapter(adapted: Any) -> Any:
         merged = adapted.merge_and_unload()
     if tied:
         holds = _tie_where_equal(merged.get_input_embeddings(), merged.get_output_embeddings())
-        for config in (merged.config, merged.config.get_text_config()):
+        for config in _tying(merged):
             config.tie_word_embeddings = holds
     return merged
+
+
+def _tying(module: Any) -> list[Any]:
+    """The configurations that say whether embedding and head share a matrix: of the whole, of its text, or of both."""
+    configs = (module.config, module.config.get_text_config())
+    return [config for config in configs if hasattr(config, "tie_word_embeddings")]
 
 
 def _fold_token_rows(module: Any) -> None:

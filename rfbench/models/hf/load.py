@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from rfbench.errors import ModelError
+from rfbench.models.architecture import kind_problem
 from rfbench.models.flag import check_flag
-from rfbench.models.folders import adapter_problem
+from rfbench.models.folders import adapter_problem, read_object
 from rfbench.models.hf.adapter import merge_adapter
+from rfbench.models.hf.anatomy import auto_class
 from rfbench.models.hf.halfprecision import warn_if_slow
 from rfbench.models.hf.loaded import check_loaded
 from rfbench.models.hf.model import HFModel
@@ -61,8 +63,6 @@ def _load_weights(base: Place, spec: ModelSpec) -> Any:
     Raises:
         ModelError: weights are missing, do not fit the devices, or belong to an architecture that this backend lacks.
     """
-    from transformers import AutoModelForCausalLM
-
     if base.file("adapter_config.json") is not None:
         raise ModelError(adapter_problem(base.where, has_config=base.file("config.json") is not None))
     device = spec.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -70,7 +70,7 @@ def _load_weights(base: Place, spec: ModelSpec) -> Any:
     automatic: Any = torch.float32 if torch.device(device).type == "cpu" else "auto"
     if spec.dtype != "auto":
         warn_if_slow(getattr(torch, spec.dtype), device, "dtype")
-    module, report = AutoModelForCausalLM.from_pretrained(
+    module, report = _loader(base).from_pretrained(
         base.where,
         dtype=automatic if spec.dtype == "auto" else getattr(torch, spec.dtype),
         use_safetensors=None if spec.allow_pickle else True,
@@ -85,6 +85,21 @@ def _load_weights(base: Place, spec: ModelSpec) -> Any:
     if any(parameter.device.type == "meta" for parameter in module.parameters()):
         raise ModelError("it does not fit the devices whole; use more of them, or a smaller dtype")
     return module
+
+
+def _loader(base: Place) -> Any:
+    """The class of transformers that loads this model, known before any of its weights are read.
+
+    Raises:
+        ModelError: its kind cannot be attacked, or there is no such class.
+    """
+    import transformers
+
+    path = base.file("config.json")
+    config = {} if path is None else read_object(path)
+    if problem := kind_problem(config):
+        raise ModelError(f"it {problem}")
+    return getattr(transformers, auto_class(config))
 
 
 def load_base(spec: ModelSpec, *, offline: bool = False) -> Any:

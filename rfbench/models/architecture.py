@@ -1,0 +1,39 @@
+"""What kind of model a ``config.json`` describes, read before any weights: some kinds give no next token."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_BIDIRECTIONAL = (
+    "albert bert big_bird camembert convbert data2vec-text deberta deberta-v2 distilbert electra ernie esm esmc "
+    "eurobert flaubert fnet funnel gte ibert jina_embeddings_v3 layoutlm longformer luke megatron-bert mobilebert "
+    "modernbert modernvbert mpnet mra neomme nomic_bert nystromformer perceiver reformer rembert roberta "
+    "roberta-prelayernorm roc_bert roformer squeezebert tapas ultrabert ultravbert xlm xlm-roberta xlm-roberta-xl "
+    "xlnet xmod yoso"
+)
+BIDIRECTIONAL = frozenset(_BIDIRECTIONAL.split())
+"""Model types of transformers whose tokens see later ones, unless ``is_decoder`` (of XLM ``causal``) says otherwise."""
+_CLASSIFIER = re.compile(r"For(\w*Classification|QuestionAnswering|MultipleChoice)$")
+
+
+def kind_problem(config: Mapping[str, Any]) -> str:
+    """Why a model of this configuration cannot be attacked; empty where its kind is that of a language model.
+
+    Args:
+        config: the content of ``config.json``, or what transformers has made of it.
+    """
+    model_type, architectures = str(config.get("model_type")), config.get("architectures")
+    name = str(architectures[0]) if isinstance(architectures, list) and architectures else model_type
+    if config.get("is_encoder_decoder") is True:
+        kind = "an encoder-decoder model"
+    elif _CLASSIFIER.search(name):
+        kind = "a classifier"
+    elif (model_type in BIDIRECTIONAL or name.endswith("ForMaskedLM")) and not any(
+        config.get(key) is True for key in ("is_decoder", "causal")
+    ):
+        kind = "a bidirectional (masked) model"
+    else:
+        return ""
+    return f"is {kind} ({name}), and rfbench attacks decoder-only language models; name one of those"
