@@ -35,11 +35,13 @@ def layers(module: Any) -> nn.ModuleList:
     Raises:
         AttackError: there is no list of as many modules as its configuration says.
     """
-    n_layers = module.config.get_text_config(decoder=True).num_hidden_layers
+    n_layers = getattr(module.config.get_text_config(decoder=True), "num_hidden_layers", None)
     for part in module.modules():
         if isinstance(part, nn.ModuleList) and len(part) == n_layers:
             return part
-    raise AttackError(f"{type(module).__name__} holds no list of its {n_layers} layers: its architecture is not known")
+    raise AttackError(
+        f"{type(module).__name__} holds no list of its layers ({n_layers}): its architecture is not known"
+    )
 
 
 def writers(module: Any) -> list[nn.Linear]:
