@@ -117,6 +117,7 @@ def build(name: str, tokenizer: Any) -> Any:
         Exception: what transformers raises where the shrunk configuration makes no model.
     """
     import torch
+    from transformers import GenerationConfig
     from transformers.models.auto import modeling_auto
 
     config = configuration(name, tokenizer)
@@ -128,7 +129,7 @@ def build(name: str, tokenizer: Any) -> Any:
     if size > MOST_PARAMETERS:
         raise ValueError(f"{size} parameters")
     model = randomise(kind(config))
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)  # some force ids at the end
     return model
 
 

@@ -237,7 +237,8 @@ def _rows(model: LocalModel, spans: Sequence[Span]) -> int:
     if not spans:
         return 1
     width = max(span.stop for span in spans) - min(span.start for span in spans)
-    vocabulary = model.module.get_output_embeddings().weight.shape[0]
+    head = model.module.get_output_embeddings()  # some have none by that name
+    vocabulary = len(getattr(head, "weight", model.embedding.weight))
     return int(max(1, min(model.batch_size, LOGITS_BUDGET // (4 * width * vocabulary))))
 
 
