@@ -27,10 +27,10 @@ endif
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install bench test check train reference compare report clean
+.PHONY: help install bench test check train reference models-table compare report clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
 install: $(STAMP) ## make .venv with the tested versions (PYTHON=python3.12 chooses the interpreter)
 	@:
@@ -96,6 +96,18 @@ reference: $(STAMP) ## run the reference suite on the shipped pair and write its
 	  $(BIN)/rfbench compare results/reference-run --baseline smollm2+refusal --candidate smollm2+redflag && \
 	  echo '```'; } > $(REFERENCE).new && mv $(REFERENCE).new $(REFERENCE) || { rm -f $(REFERENCE).new; exit 1; }; \
 	echo "$(REFERENCE) is written"; exit $$code
+
+# What was found stays beside the table until it is whole: an interrupted run goes on.
+MODELS := results/reference/models.md
+
+models-table: $(STAMP) ## try every architecture of transformers and write results/reference/models.md (an hour)
+	@mkdir -p results; $(BIN)/python benchmarks/models.py --found results/models.json --markdown $(ARGS) >$(MODELS).table; code=$$?; \
+	test $$code -le 1 && test -s $(MODELS).table || { rm -f $(MODELS).table; exit $$code; }; \
+	{ echo '# Which models run' && echo && \
+	  echo "Written by \`make models-table\` at commit $$(git rev-parse --short HEAD 2>/dev/null || echo unknown): a tiny random checkpoint of every" && \
+	  echo 'causal class of transformers, in float32 on a CPU. `yes` is right, as `benchmarks/models.py` says; `refused` is one line.' && echo && \
+	  cat $(MODELS).table; } >$(MODELS).new && mv $(MODELS).new $(MODELS) && rm -f $(MODELS).table results/models.json; \
+	echo "$(MODELS) is written"; exit $$code
 
 compare: $(STAMP) ## test model B against model A of one run (A=smollm2 B=smollm2+redflag RUN=dir)
 	@$(if $(and $(A),$(B),$(RUN)),,echo "usage: make compare A=MODEL B=MODEL [RUN=DIR]; without RUN the newest run below results/" >&2; exit 1)

@@ -109,7 +109,7 @@ ZOO: dict[str, tuple[str, dict[str, Any]]] = {
         "MiniMax",
         {"head_dim": 8, "num_local_experts": 2, "layer_types": ["linear_attention", "full_attention"]},
     ),
-    "deepseek_v32": ("DeepseekV32", {**_MLA, "index_topk": 8, "index_head_dim": 16, "index_n_heads": 2}),
+    "deepseek_v32": ("DeepseekV32", {**_MLA, "index_topk": 8, "index_head_dim": 16, "index_n_heads": 8}),
     "gemma3n": (
         "Gemma3n",
         {
@@ -158,6 +158,27 @@ ZOO: dict[str, tuple[str, dict[str, Any]]] = {
         {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
     ),
     "deepseek_v3": ("DeepseekV3", {**_MLA, "n_shared_experts": 1}),
+    "bamba": (
+        "Bamba",
+        {"attn_layer_indices": [1], "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 8},
+    ),
+    "deepseek_v4": (
+        "DeepseekV4",
+        {
+            **_MLA,
+            "head_dim": 8,
+            "num_key_value_heads": 2,
+            "o_groups": 1,
+            "o_lora_rank": 16,
+            "layer_types": ["heavily_compressed_attention", "compressed_sparse_attention"],
+            "mlp_layer_types": ["hash_moe", "moe"],
+            "sliding_window": 16,
+            "index_topk": 8,
+            "index_head_dim": 16,
+            "index_n_heads": 1,
+            "num_nextn_predict_layers": 0,
+        },
+    ),
 }
 """By name: the family as transformers spells it, and what its configuration needs beyond the usual shape."""
 

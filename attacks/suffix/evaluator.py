@@ -22,6 +22,7 @@ from rfbench.errors import AttackError
 from rfbench.models.hf.batching import BatchSizer, in_batches
 from rfbench.models.hf.cpu import packed_if_right
 from rfbench.models.hf.generation import PrefixMemory, common_prefix
+from rfbench.models.hf.kept import logits_at
 from rfbench.models.hf.ways import Ways, grouped
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ class Evaluator:
         with torch.enable_grad():
             logits = self.logits(
                 torch.tensor(union, device=self.device) - shared,
-                inputs_embeds=embeddings,
+                inputs_embeds=embeddings.clone(),  # some scale what they read in place, which no leaf bears
                 past_key_values=cache,
                 use_cache=cache is not None,
             )
@@ -284,7 +285,7 @@ class Evaluator:
 
     def logits(self, keep: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """Logits ``(b, len(keep), v)`` in fp32 at the kept positions, flag bias included."""
-        logits: torch.Tensor = self._reader(logits_to_keep=keep, **inputs).logits.float()
+        logits = logits_at(self._reader, keep, **inputs).float()
         flag_id, bias = self._flag
         if flag_id is not None and bias:
             shift = torch.zeros(logits.shape[-1], device=logits.device)

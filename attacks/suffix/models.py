@@ -15,7 +15,7 @@ from rfbench.attacks.suffix.candidates import Scorer
 from rfbench.attacks.suffix.chats import Placement
 from rfbench.attacks.suffix.draft import in_dtype, int8_copy
 from rfbench.attacks.suffix.evaluator import Evaluator
-from rfbench.attacks.suffix.layout import Ids, RoundTrip, lay_out, searchable_ids, write
+from rfbench.attacks.suffix.layout import Ids, Layout, RoundTrip, lay_out, searchable_ids, write
 from rfbench.attacks.suffix.objectives import Objective
 from rfbench.attacks.suffix.partial_draft import PartialDraft
 from rfbench.attacks.suffix.search import Search
@@ -32,6 +32,12 @@ class AttackedModel:
     model: Any
     evaluator: Evaluator
     draft: Scorer | None
+
+    def draft_for(self, layout: Layout) -> Scorer | None:
+        """The draft, where it can rank candidates of this chat."""
+        if isinstance(self.draft, PartialDraft) and not self.draft.serves(layout, self.model.name):
+            return None
+        return self.draft
 
 
 @contextlib.contextmanager
@@ -164,7 +170,7 @@ class SuffixSpec:
         round_trip = None
         if self.filter_ids:
             round_trip = RoundTrip(model.model, layouts[0], lambda text: write(self.template, behavior.request, text))
-        placement = Placement(model.evaluator, layouts[0], round_trip, model.draft)
+        placement = Placement(model.evaluator, layouts[0], round_trip, model.draft_for(layouts[0]))
         return placement, tuple(layout.suffix for layout in layouts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     IntArray = npt.NDArray[np.int64]
 
+logger = logging.getLogger(__name__)
 
 CPU_BATCH = 64
 """Candidates at a time. Each is a handful of tokens: it takes many of them to make a matrix product worthwhile."""
@@ -27,14 +29,18 @@ CPU_BATCH = 64
 MOST_LOGITS = 2**25
 """Logits held at a time, an eighth of a GiB of them in fp32."""
 
+_ROUNDING, _COARSE_ROUNDING = 1e-3, 0.1
+"""How far apart losses may be that should be the same; in 16 bits the second."""
+
 _PADDING = -1
 """In place of a changed position where a row has fewer of them than others."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """The target tokens that are recomputed, ascending, and, unless these are all, the current logits of all."""
+    """The current suffix, the target tokens that are recomputed, ascending, and, unless these are all, all logits."""
 
+    suffix: Ids
     wanted: Sequence[int]
     logits: torch.Tensor | None
     flops: float
@@ -56,37 +62,80 @@ class PartialDraft:
             :data:`rfbench.attacks.suffix.evaluator.DEVICE_BATCH` elsewhere, fewer where a chat or a vocabulary is
             large.
 
-    Raises:
-        AttackError: the model's past is not keys and values by position.
+    Not every model bears that: see :meth:`why_not`.
     """
 
     def __init__(self, evaluator: Evaluator, n_target: int | None = None, *, batch: int | None = None) -> None:
-        if not evaluator.shares_prefixes:
-            raise AttackError("draft glimpse needs a model whose past is keys and values by position; take draft int8")
         self._evaluator = evaluator
+        self._has_said_why = False
         self._n_target = n_target
         self._sizer = evaluator.sizer(batch, CPU_BATCH)
         self._most = self._sizer.limit
+
+    def serves(self, layout: Layout, name: str) -> bool:
+        """Whether candidates of this chat can be ranked so; the first time that they cannot, one line says why.
+
+        Args:
+            layout: a chat.
+            name: what the model is called in that line.
+
+        Raises:
+            AttackError: as for :meth:`why_not`.
+        """
+        reason = self.why_not(layout)
+        if reason and not self._has_said_why:
+            logger.warning("%s: no draft glimpse: %s; all candidates are evaluated exactly", name, reason)
+            self._has_said_why = True
+        return not reason
+
+    def why_not(self, layout: Layout) -> str:
+        """Why candidates of this chat cannot be ranked so, in one line; empty where they can.
+
+        What the model is known for comes first. Then tokens of the suffix are replaced by themselves, which must give
+        the loss of one whole pass: attention may count distance by place in the row, or take no such mask.
+
+        Raises:
+            AttackError: memory does not suffice for one sequence.
+        """
+        evaluator, length = self._evaluator, len(layout.fill(layout.suffix))
+        if not evaluator.shares_prefixes:
+            return "the model's past is not keys and values by position"
+        if evaluator.reach is not None and length > evaluator.reach:
+            return f"the chat is longer than the {evaluator.reach} tokens that attention reaches"
+        limits = [limit for limit in (evaluator.ways.between, evaluator.ways.border) if limit is not None]
+        if limits and length > min(limits):
+            long = f"in chats of more than {min(limits)} tokens " if min(limits) else ""
+            return f"{long}attention depends on padding or on the chat's length, not on positions alone"
+        evaluator.rewind(layout)
+        current = np.array(layout.suffix)
+        everywhere = np.arange(len(current))
+        once = np.where(everywhere == 0, 0, _PADDING)
+        changes = np.stack([everywhere, once]), np.tile(current, (2, 1))
+        try:
+            ((found, wanted),) = evaluator.batches(
+                [layout.suffix],
+                lambda batch: (
+                    self._score_batch(layout, [current] * 2, self._scope(layout, batch[0]), changes).losses,
+                    evaluator.score(layout, current[None], current).losses[0],
+                ),
+            )
+        except AttackError:
+            raise
+        except Exception as error:  # attention does with masks and positions what it likes
+            return f"the model does not bear it ({type(error).__name__}: {' '.join(str(error).split())[:100]})"
+        rounding = _ROUNDING if evaluator.module.dtype == torch.float32 else _COARSE_ROUNDING
+        if not np.allclose(found, wanted, rtol=rounding, atol=rounding):
+            return f"tokens that are replaced by themselves move the loss from {wanted:.4g} to {found.max():.4g}"
+        return ""
 
     def score(self, layout: Layout, candidates: IntArray, current: IntArray) -> Scores:
         """Approximate losses of candidates ``(c, s)``, variations of ``current`` ``(s,)``; see :meth:`Evaluator.score`.
 
         Raises:
-            AttackError: memory does not suffice for one candidate, or attention does not reach over the whole chat.
+            AttackError: memory does not suffice for one candidate.
         """
         evaluator, suffix = self._evaluator, tuple(current.tolist())
         length = len(layout.fill(suffix))
-        if evaluator.reach is not None and length > evaluator.reach:
-            raise AttackError(
-                f"draft glimpse: the chat is longer than the {evaluator.reach} tokens that attention reaches; "
-                "take draft int8"
-            )
-        limits = [limit for limit in (evaluator.ways.between, evaluator.ways.border) if limit is not None]
-        if limits and length > min(limits):
-            raise AttackError(
-                f"draft glimpse: in chats of more than {min(limits)} tokens this model's attention depends on "
-                "padding or on the chat's length, not on positions alone; take draft int8"
-            )
         evaluator.rewind(layout)
         (scope,) = evaluator.batches([suffix], lambda batch: self._scope(layout, batch[0]))
         rows = min(
@@ -96,7 +145,9 @@ class PartialDraft:
         self._sizer.limit = min(self._most, rows)  # or it would grow beyond them again
         self._sizer.size = min(self._sizer.size, self._sizer.limit)
         parts = evaluator.batches(
-            list(candidates), lambda batch: self._score_batch(layout, batch, current, scope), self._sizer
+            list(candidates),
+            lambda batch: self._score_batch(layout, batch, scope, _new_tokens(batch, current)),
+            self._sizer,
         )
         losses, matched, flops = zip(*((part.losses, part.matched, part.flops) for part in parts), strict=True)
         return Scores(np.concatenate(losses), np.concatenate(matched), scope.flops + sum(flops))
@@ -104,21 +155,23 @@ class PartialDraft:
     def _scope(self, layout: Layout, suffix: Ids) -> _Scope:
         n_all = len(layout.target)
         if self._n_target is None or self._n_target >= n_all:
-            return _Scope(range(n_all), None, 0.0)
+            return _Scope(suffix, range(n_all), None, 0.0)
         logits, weights, flops = self._evaluator.at_target(layout, suffix)
-        return _Scope(sorted(weights.argsort(descending=True, stable=True)[: self._n_target].tolist()), logits, flops)
+        most = weights.argsort(descending=True, stable=True)[: self._n_target]
+        return _Scope(suffix, sorted(most.tolist()), logits, flops)
 
     @torch.no_grad()
     def _score_batch(
-        self, layout: Layout, candidates: Sequence[npt.NDArray[np.int64]], current: IntArray, scope: _Scope
+        self, layout: Layout, candidates: Sequence[IntArray], scope: _Scope, changes: tuple[IntArray, IntArray]
     ) -> Scores:
         evaluator, start = self._evaluator, len(layout.before)
         # Nothing follows the last token of the target, which therefore is no input.
-        held = layout.fill(current.tolist())[:-1]
+        held = layout.fill(scope.suffix)[:-1]
         first = len(held) - len(layout.target)  # the position that predicts the first token of the target
         places = [first + i for i in scope.wanted]
-        changed, new = _new_tokens(candidates, current)
-        changed[np.isin(changed + start, places)] = _PADDING  # computed already, with the candidate's own id
+        changed, new = changes
+        # Some are computed already, with the candidate's own id.
+        changed = np.where(np.isin(changed + start, places), _PADDING, changed)
         rows: list[Ids] = []
         for tokens, candidate in zip(new, candidates, strict=True):
             ids = layout.fill(candidate.tolist())

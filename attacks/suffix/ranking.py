@@ -43,7 +43,7 @@ class Ranking(Protocol):
     def __call__(
         self, candidates: IntArray, exact: Evaluate, draft: Evaluate | None, rng: np.random.Generator
     ) -> Ranked:
-        """Rank candidates ``(c, s)``."""
+        """Rank candidates ``(c, s)``; without a draft, all of them are evaluated exactly."""
 
 
 def rank_exact(candidates: IntArray, exact: Evaluate, draft: Evaluate | None, rng: np.random.Generator) -> Ranked:
@@ -66,7 +66,8 @@ class DraftRanking:
         self, candidates: IntArray, exact: Evaluate, draft: Evaluate | None, rng: np.random.Generator
     ) -> Ranked:
         """See :class:`Ranking`."""
-        assert draft is not None
+        if draft is None:
+            return rank_exact(candidates, exact, draft, rng)
         guesses = draft(candidates)
         chosen = _best(guesses.losses, max(self.at_least, round(self.share * len(candidates))))
         scores = exact(candidates[chosen])
@@ -88,7 +89,8 @@ class ProbeSampling:
         self, candidates: IntArray, exact: Evaluate, draft: Evaluate | None, rng: np.random.Generator
     ) -> Ranked:
         """See :class:`Ranking`."""
-        assert draft is not None
+        if draft is None:
+            return rank_exact(candidates, exact, draft, rng)
         c = len(candidates)
         probe = np.sort(rng.permutation(c)[: max(1, c // self.probe_divisor)])
         guesses = draft(candidates)

@@ -11,7 +11,7 @@ import numpy as np
 from rfbench.attacks.suffix.candidates import Scorer, Scores, distinct, draw, top_ids
 from rfbench.attacks.suffix.chats import PlacedSuffix, Placement, gradients_or_errors
 from rfbench.attacks.suffix.layout import Ids
-from rfbench.attacks.suffix.ranking import Ranking
+from rfbench.attacks.suffix.ranking import Evaluate, Ranking
 from rfbench.attacks.suffix.state import Entry, State
 from rfbench.errors import AttackError
 
@@ -125,6 +125,12 @@ class Search:
             sum(part.flops for part in parts),
         )
 
+    def drafted(self, current: IntArray, step: int) -> Evaluate | None:
+        """Approximate scores of variations of ``current`` ``(s,)``; ``None`` unless every placement has a draft."""
+        if any(placement.draft is None for placement in self.placements):
+            return None
+        return lambda ids: _some_finite(self.score(ids, current, by_draft=True), step)
+
     def advance(self, state: State, gradient: torch.Tensor, gradient_flops: float, settings: Settings) -> State:
         """One step from ``state``, along a gradient ``(s, v)`` taken at the best suffix of its buffer.
 
@@ -150,7 +156,7 @@ class Search:
         ranked = settings.ranking(
             candidates,
             lambda ids: _finite(part.score(ids, current), state.step + 1),
-            lambda ids: _some_finite(part.score(ids, current, by_draft=True), state.step + 1),
+            part.drafted(current, state.step + 1),
             self.rng,
         )
         scores = ranked.scores

@@ -105,7 +105,7 @@ def hidden_states(model: LocalModel, spans: Sequence[Span], positions: Sequence[
         positions: counted from the ``start`` of each span; below ``stop - start - 1``.
 
     Raises:
-        AttackError: the layers of this architecture are not known.
+        AttackError: the layers of this architecture are not known, or read something else than a residual stream.
         ModelError: a single conversation does not fit the memory.
     """
 
@@ -113,14 +113,24 @@ def hidden_states(model: LocalModel, spans: Sequence[Span], positions: Sequence[
         rows = torch.arange(len(batch))[:, None]
         at = torch.tensor([[span.start + position for position in positions] for span in batch])  # (b, p)
         kept: list[Tensor] = []
+        ids = padded_ids(batch).to(model.device)
+        stream = (*ids.shape, model.embedding.weight.shape[1])
 
         def keep(layer: object, arguments: tuple[Tensor, ...]) -> None:
+            if not arguments or arguments[0].shape != stream:
+                raise AttackError(
+                    f"{type(model.module).__name__}: its layers read something else than one residual stream"
+                )
             kept.append(arguments[0][rows, at].double().cpu())
 
         with ExitStack() as stack:
             for layer in layers(model.module)[1:]:
                 stack.callback(layer.register_forward_pre_hook(keep).remove)
-            model.module(input_ids=padded_ids(batch).to(model.device), use_cache=False, logits_to_keep=1)
+            model.module(input_ids=ids, use_cache=False, logits_to_keep=1)
+        if not kept:
+            raise AttackError(
+                f"{type(model.module).__name__}: the layers that were found are not those that read the ids"
+            )
         return list(torch.stack(kept, dim=1))
 
     return torch.stack(over_batches(model, spans, read))

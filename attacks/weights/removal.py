@@ -38,10 +38,8 @@ def layers(module: Any) -> nn.ModuleList:
     """
     found = anatomy.layers(module)
     if found is None:
-        n_layers = module.config.get_text_config(decoder=True).num_hidden_layers
-        raise AttackError(
-            f"{type(module).__name__} holds no list of its {n_layers} layers: its architecture is not known"
-        )
+        n = anatomy.n_layers(module)
+        raise AttackError(f"{type(module).__name__} holds no list of its layers ({n}): its architecture is not known")
     return found
 
 

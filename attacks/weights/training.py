@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rfbench.errors import AttackError
+from rfbench.models.hf.kept import logits_at
 from rfbench.models.hf.likelihood import answer_cross_entropy, log_odds
 from rfbench.train.batches import Batch, batch_at
 from rfbench.train.conversations import Conversation
@@ -80,7 +81,8 @@ def fine_tune(
 def answer_logits(module: Any, batch: Batch) -> Tensor:
     """Logits that predict the ids of the answers, ``(n, v)``, fp32; none are computed for what only precedes them."""
     first = int(batch.position.min())
-    logits = module(input_ids=batch.ids, use_cache=False, logits_to_keep=batch.ids.shape[1] - first).logits
+    keep = torch.arange(first, batch.ids.shape[1], device=batch.ids.device)
+    logits = logits_at(module, keep, input_ids=batch.ids, use_cache=False)
     picked: Tensor = logits[batch.row, batch.position - first]
     return picked.float()
 

@@ -12,6 +12,8 @@ from rfbench.errors import CanaryError, ModelError
 DEFAULT_FLAG = "<rf>"
 FLAG_FILE = "rfbench.json"
 """Beside the weights or the adapter: ``flag_token``, ``flag_id``, and ``flag_bias`` under ``calibration``."""
+MOST_BIAS = 1e30
+"""Nats, either way: what is added to a logit in 32 bits must leave it finite."""
 NEAR_MEAN = 0.01
 """A row this close to the mean of all rows, in standard deviations of theirs, has the mean's logit everywhere."""
 
@@ -38,6 +40,8 @@ def read_flag_file(path: Path) -> FlagFile:
         bias = float((content.get("calibration") or {}).get("flag_bias", 0.0))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} cannot be used ({error}); fix or remove it") from error
+    if not abs(bias) <= MOST_BIAS:  # what is not a number is not, either
+        raise ModelError(f"{path}: calibration.flag_bias is {bias}, no number of nats; calibrate again, or remove it")
     if not isinstance(token, str | None) or token == "":
         raise ModelError(f"{path}: flag_token must be a string, or null for a model without a flag")
     if not isinstance(flag_id, int | None):

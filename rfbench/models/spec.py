@@ -18,6 +18,7 @@ from rfbench.errors import ConfigError, ModelError
 from rfbench.files.text import did_you_mean
 from rfbench.models.backends import CONTROL, HF, backend_names, find_backend
 from rfbench.models.base import Capability
+from rfbench.models.flag import MOST_BIAS
 from rfbench.models.folders import folder_problem, is_quantised
 from rfbench.models.templates import PLAIN, is_template_name, unknown_template
 from rfbench.records import CONTROLS
@@ -88,6 +89,8 @@ class ModelSpec(BaseModel):
     flag_bias: float | None = Field(
         None,
         allow_inf_nan=False,
+        ge=-MOST_BIAS,
+        le=MOST_BIAS,
         description="nats added to the flag's logit before softmax; default: rfbench.json or 0",
     )
     trust_remote_code: bool = Field(False, description="run Python code that comes with the model")

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from rfbench.errors import ConfigError
-from rfbench.models.hf.anatomy import layer_number, layers, named_text_modules
+from rfbench.models.hf.anatomy import layer_number, layers, n_layers, named_text_modules
 from rfbench.train.batches import stream
 from rfbench.train.recipe import LoraSettings
 
@@ -29,9 +29,11 @@ def find_targets(module: Any, lora: LoraSettings) -> tuple[str, ...]:
     Raises:
         ConfigError: the model has no such layer or module.
     """
-    n_layers = module.config.get_text_config(decoder=True).num_hidden_layers
-    if lora.first_layer >= n_layers:
-        raise ConfigError(f"lora.first_layer is {lora.first_layer}, but the base has {n_layers} layers, from 0")
+    n = n_layers(module)
+    if n is None:
+        raise ConfigError(f"the configuration of a {type(module).__name__} names no number of layers: it gets no LoRA")
+    if lora.first_layer >= n:
+        raise ConfigError(f"lora.first_layer is {lora.first_layer}, but the base has {n} layers, from 0")
     linear = [name for name, part in named_text_modules(module) if is_linear(part)]
     listed = _name_of_layers(module)
     numbers = {name: None if listed is None else layer_number(name, listed) for name in linear}
@@ -79,10 +81,9 @@ def _as_peft_names_them(module: Any, targets: Iterable[str], lora: LoraSettings)
     linear = {name for name, part in named_text_modules(module) if is_linear(part)}
     if any(_last(name) in names for name, _ in module.named_modules() if name not in linear):
         return {"target_modules": "|".join(_patterns(module, targets))}
-    n_layers = module.config.get_text_config(decoder=True).num_hidden_layers
     return {
         "target_modules": list(lora.targets) if names == set(lora.targets) else sorted(names),
-        "layers_to_transform": list(range(lora.first_layer, n_layers)) if lora.first_layer else None,
+        "layers_to_transform": list(range(lora.first_layer, n_layers(module) or 0)) if lora.first_layer else None,
     }
 
 

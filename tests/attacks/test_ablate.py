@@ -342,3 +342,33 @@ def test_whatever_is_compared_draws_the_same_requests() -> None:
     weights, activations = (Ablate(edit=edit) for edit in ("weights", "activations"))
     assert weights.stream == activations.stream
     assert weights.stream == Ablate(direction="flag", max_kl=0.2, then="prefill").stream
+
+
+@pytest.mark.parametrize(
+    ("read", "why"),
+    [
+        (lambda states: states[None].expand(2, -1, -1, -1), "its layers read something else than one residual stream"),
+        (None, "the layers that were found are not those that read the ids"),
+    ],
+)
+def test_layers_that_are_no_stream_are_one_line(
+    tiny: Any, read: Callable[[Tensor], Tensor] | None, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several streams side by side (Gemma 3n), and the layers of something else than text."""
+    own = list(tiny.module.model.layers)
+
+    class Elsewhere(torch.nn.Module):
+        def forward(self, states: Tensor) -> Tensor:
+            return states
+
+    elsewhere = torch.nn.ModuleList([Elsewhere() for _ in own])
+
+    def forward(**_: Any) -> None:
+        if read is not None:
+            for layer in elsewhere:
+                layer(read(torch.zeros(len(SPANS), 14, 32)))
+
+    monkeypatch.setattr(tiny.module, "forward", forward)
+    monkeypatch.setattr("rfbench.attacks.weights.directions.layers", lambda module: elsewhere)
+    with pytest.raises(AttackError, match=why):
+        hidden_states(tiny, SPANS, [-1])

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from doubles import tiny_tokenizer
+from transformers import PretrainedConfig
+from zoo import build
 
 from rfbench.models.base import Capability, EncodedChat, Segment
 from rfbench.models.hf import generation, schedule
@@ -371,3 +374,28 @@ def test_smollm2_answers_the_same_in_any_batch_and_as_transformers_does() -> Non
         config = GenerationConfig(max_new_tokens=8, eos_token_id=sorted(model.eos_ids), pad_token_id=0)
         output = model.module.generate(torch.tensor([chat.ids]), generation_config=config)
     assert output[0, len(chat.ids) :].tolist() == ids(together)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "known"),
+    [
+        ("max_position_embeddings", 9, 9),
+        ("max_seq_len", 9, 9),
+        ("n_positions", 9, 9),
+        ("max_position_embeddings", -1, 2**31),
+    ],
+)
+def test_the_context_is_what_positions_allow_under_any_name(name: str, length: int, known: int) -> None:
+    config = PretrainedConfig()
+    setattr(config, name, length)
+    assert context_length(config) == known
+
+
+def test_a_prompt_beyond_a_context_of_another_name_is_an_error_of_its_own(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    build("mpt", tokenizer, max_seq_len=64).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with load_model(str(tmp_path)) as model:
+        short, long = model.generate([attempt("Hi"), attempt("Hi there " * 40)], max_new_tokens=3)
+    assert short.error == ""
+    assert "exceed the context of 64" in long.error

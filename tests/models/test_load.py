@@ -50,6 +50,15 @@ def one_line(error: pytest.ExceptionInfo[Exception], folder: Path | str) -> str:
     return text
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e300", '"nan"'])
+def test_a_bias_that_is_no_number_is_refused(copy: TinyModel, number: str) -> None:
+    folder = copy()
+    (folder / "rfbench.json").write_text(f'{{"flag_token": "<rf>", "calibration": {{"flag_bias": {number}}}}}')
+    with pytest.raises(ModelError, match=r"rfbench.json: calibration.flag_bias is .*, no number of nats") as error:
+        load(folder)
+    assert "\n" not in str(error.value)
+
+
 # --- which token is the flag -------------------------------------------------------------------------------------
 
 

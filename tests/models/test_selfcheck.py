@@ -10,23 +10,29 @@ import numpy as np
 import pytest
 import torch
 from doubles import tiny_tokenizer
+from small_conversations import conversation
 from zoo import ZOO, build
 
 from rfbench import load_model
 from rfbench.attacks.embedding import Embedding
 from rfbench.attacks.gcg import GCG
+from rfbench.attacks.weights import training
 from rfbench.errors import AttackError, CanaryError
 from rfbench.models.hf.likelihood import Span, text_nll
 from rfbench.models.hf.model import HFModel
 from rfbench.models.hf.selfcheck import check_module
 from rfbench.models.hf.ways import NEVER, Ways
 from rfbench.records import Attempt, Behavior, SoftTokens
+from rfbench.train.batches import Batch
 
 BASE = "The user asks and the assistant answers. "
 REQUESTS = (BASE + "one", BASE + "two of the storm at sea", "The user", BASE * 2)
 N_NEW = 8
 CPU = torch.device("cpu")
 EQUAL = Ways()
+
+OWN = ("lfm2", "minimax", "mamba", "bamba", "deepseek_v32")
+"""What keeps something else than keys and values alone, and goes on from that."""
 
 FOUND: dict[str, Ways] = {
     **dict.fromkeys(
@@ -39,7 +45,9 @@ FOUND: dict[str, Ways] = {
     "mpt": Ways(between=NEVER),
     "llama4": Ways(left=NEVER, between=NEVER),
     "phi3": Ways(border=64),
-    **dict.fromkeys(["lfm2", "minimax", "mamba"], Ways(caches=False)),
+    **dict.fromkeys(OWN, Ways(caches=False, own=True)),
+    # Scores of a single head are 0 half of the time, and ties go by the length of the row.
+    "deepseek_v4": Ways(caches=False, own=True, right=False, vectors=False),
 }
 """What the check finds of each; those that are missing may be refused, and else must be right, too."""
 
@@ -48,9 +56,10 @@ SAID = {
     "mpt": "padding behind a shared beginning changes its answers: there it is computed for every row",
     "llama4": "padding changes its answers: there only rows of one length share a batch",
     "phi3": "change beyond 64 tokens: rows on both sides of that border are computed apart, and one that crosses it is",
-    **dict.fromkeys(["lfm2", "minimax", "mamba"], "every step computes the whole sequence anew"),
+    **dict.fromkeys(OWN, "its layers go on from a cache of their own: only rows of one length share a batch"),
     **dict.fromkeys(
-        ["gemma3n", "gemma4"], "its answer to vectors differs from its answer to the same ids: no gradient"
+        ["gemma3n", "gemma4", "deepseek_v4"],
+        "its answer to vectors differs from its answer to the same ids: no gradient",
     ),
 }
 
@@ -157,8 +166,9 @@ def test_equal_to_transformers_or_refused_in_one_line(
         return
     if name in FOUND:
         expected = FOUND[name]
-        assert {field: getattr(model.ways, field) for field in ("caches", "batches", "left", "right", "vectors")} == {
-            field: getattr(expected, field) for field in ("caches", "batches", "left", "right", "vectors")
+        fields = ("caches", "own", "batches", "left", "right", "vectors")
+        assert {field: getattr(model.ways, field) for field in fields} == {
+            field: getattr(expected, field) for field in fields
         }
         assert (model.ways.between, model.ways.border, model.ways.steady) == (expected.between, expected.border, True)
     assert SAID.get(name, "") in caplog.text
@@ -188,6 +198,32 @@ def test_vectors_that_are_not_ids_are_refused_before_the_attack(name: str, loade
         [Attempt("b", messages=[{"role": "user", "content": "x"}], soft=soft)], max_new_tokens=2
     )
     assert (completion.finish, completion.error.startswith(line)) == ("error", True)
+
+
+def test_samples_and_finished_rows_of_a_cache_of_its_own(loaded: Callable[..., HFModel]) -> None:
+    """Rows are repeated and dropped while others go on: each is as it would be alone."""
+    model = loaded("mamba")
+    (request, *others) = attempts("The user 1", "The user 2", "The user 3")
+    assert len({len(model.encode(attempt.messages).ids) for attempt in (request, *others)}) == 1
+    asked = {"max_new_tokens": 12, "on_flag": "continue", "temperature": 1.0, "n_samples": 3}
+    together = list(model.generate([request, *others], **asked))
+    model.eos_ids |= {int(together[0].completion_ids[1]), int(together[4].completion_ids[3])}  # these end early
+    shorter = list(model.generate([request, *others], **asked))
+    assert min(len(c.completion_ids) for c in shorter) < max(len(c.completion_ids) for c in shorter)
+    for before, after in zip(together, shorter, strict=True):
+        n = len(after.completion_ids)
+        assert after.completion_ids.tolist() == before.completion_ids[:n].tolist()
+        np.testing.assert_allclose(after.flag_prob, before.flag_prob[:n], rtol=1e-3, atol=1e-6)
+
+
+def test_a_selection_too_large_to_be_seen_is_not_trusted_with_padding(loaded: Callable[..., HFModel]) -> None:
+    model = loaded("deepseek_v32")
+    assert model.ways.right
+    model.module.config.index_topk = 1000
+    found = checked(model)
+    assert not found.ways.right
+    assert "padding behind a row changes it, or may: whole passes hold rows of one length" in found.summary
+    assert "index_topk 1000" in found.beyond
 
 
 # --- frequencies that hang on the length -------------------------------------------------------------------------
@@ -303,6 +339,47 @@ def test_rows_that_change_each_other_are_taken_one_by_one(llama: HFModel, monkey
     llama.ways = found.ways
     assert [c.completion_ids.tolist() for c in llama.generate(attempts(*REQUESTS), max_new_tokens=N_NEW)] == expected
     assert_log_probs_are_their_own(llama, REQUESTS)
+
+
+def test_a_model_that_gives_the_logits_of_all_positions_is_read_at_those_asked_for(
+    llama: HFModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def generous(forward: Any, *args: Any, logits_to_keep: Any = 0, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+
+    def figures() -> list[np.ndarray[Any, Any]]:
+        prompts = [llama.encode(attempt.messages).ids for attempt in attempts(*REQUESTS)]
+        spans = [Span(tuple(ids), 2, len(ids) - 1) for ids in prompts]
+        return [
+            *llama.target_log_probs(prompts, [(5, 6, 7)] * len(prompts)),
+            *text_nll(llama, spans),
+            np.array(gcg_at_step_0(llama, "Say a word").info["loss"]),
+            training.answer_logits(llama.module, two_rows()).numpy(),
+        ]
+
+    expected = figures()
+    change_forward(llama, monkeypatch, generous)
+    for found, want in zip(figures(), expected, strict=True):
+        np.testing.assert_allclose(found, want, atol=1e-5)
+
+
+def two_rows() -> Batch:
+    """Two conversations of unequal length, with three ids of an answer each."""
+    return Batch.of([conversation(f"c{n}", range(40, 43 + n), n) for n in (6, 9)], CPU)
+
+
+def test_what_is_scaled_in_place_is_no_leaf(llama: HFModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scaling(forward: Any, *args: Any, inputs_embeds: Any = None, input_ids: Any = None, **kwargs: Any) -> Any:
+        read = llama.embedding(input_ids) if inputs_embeds is None else inputs_embeds
+        read *= 2.0
+        return forward(*args, inputs_embeds=read, **kwargs)
+
+    change_forward(llama, monkeypatch, scaling)
+    attempt = gcg_at_step_0(llama, "Say a word")
+    prompt = llama.encode(attempt.messages, suffix=attempt.suffix).ids
+    assert attempt.info["loss"] == pytest.approx(
+        -full_log_probs(llama, prompt, attempt.info["target_ids"]).mean(), abs=1e-3
+    )
 
 
 def refused(model: HFModel, monkeypatch: pytest.MonkeyPatch, change: Callable[..., Any], why: str) -> None:

@@ -50,10 +50,15 @@ def decoder(module: Any) -> Any:
     return found
 
 
+def n_layers(module: Any) -> int | None:
+    """How many layers the configuration names; ``None`` for a family that has other words for them."""
+    return getattr(module.config.get_text_config(decoder=True), "num_hidden_layers", None)
+
+
 def layers(module: Any) -> nn.ModuleList | None:
     """The layers of the decoder, in order; ``None`` where there is no list of as many as the configuration says."""
-    n_layers = module.config.get_text_config(decoder=True).num_hidden_layers
-    lists = (part for part in decoder(module).modules() if isinstance(part, nn.ModuleList) and len(part) == n_layers)
+    n = n_layers(module)
+    lists = (part for part in decoder(module).modules() if isinstance(part, nn.ModuleList) and len(part) == n)
     return next(lists, None)
 
 

@@ -119,7 +119,8 @@ def packed_if_right(module: Any) -> Any:
             vectors = embedding(ids)
         vectors.requires_grad_()
         with torch.enable_grad():
-            logits: Tensor = network(inputs_embeds=vectors, use_cache=False).logits.float()
+            # A copy: some scale what they read in place, which no leaf bears.
+            logits: Tensor = network(inputs_embeds=vectors.clone(), use_cache=False).logits.float()
             (gradient,) = torch.autograd.grad(logits.logsumexp(dim=-1).sum(), vectors)
         return logits.detach(), gradient.float()
 

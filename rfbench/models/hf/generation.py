@@ -97,7 +97,8 @@ class PrefixMemory:
     def __init__(self, config: Any, ways: Ways | None = None) -> None:
         self.ways = ways or Ways()
         text = config.get_text_config(decoder=True)
-        self.n_layers: int = text.num_hidden_layers
+        # Without a number, nothing is kept in layers of ours.
+        self.n_layers: int = getattr(text, "num_hidden_layers", 0)
         reaches = (getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size"))
         self.reach = min((reach for reach in reaches if reach), default=None)
         """Tokens that attention reaches back over, ``None`` where it reaches all."""

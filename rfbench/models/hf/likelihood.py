@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy as token_cross_entropy
 
 from rfbench.errors import NOT_FINITE, BrokenLogits, ModelError
 from rfbench.models.hf.batching import BatchSizer, in_batches
+from rfbench.models.hf.kept import logits_at
 from rfbench.models.hf.ways import grouped
 
 if TYPE_CHECKING:
@@ -223,8 +224,9 @@ def _flags(*models: LocalModel) -> list[int]:
 def _logits(model: LocalModel, batch: Sequence[Span]) -> list[Tensor]:
     """Logits that predict the scored ids, in fp32: ``(n, v)`` per span."""
     first, last = min(span.start for span in batch) - 1, max(span.stop for span in batch) - 1
-    output = model.module(input_ids=padded_ids(batch).to(model.device), use_cache=False, logits_to_keep=last - first)
-    logits = [output.logits[row, s.start - 1 - first : s.stop - 1 - first].float() for row, s in enumerate(batch)]
+    keep = torch.arange(first, last, device=model.device)
+    found = logits_at(model.module, keep, input_ids=padded_ids(batch).to(model.device), use_cache=False)
+    logits = [found[row, s.start - 1 - first : s.stop - 1 - first].float() for row, s in enumerate(batch)]
     if not all(bool(part.isfinite().all()) for part in logits):
         raise BrokenLogits(f"{model.name}: {NOT_FINITE}")
     return logits
@@ -235,7 +237,8 @@ def _rows(model: LocalModel, spans: Sequence[Span]) -> int:
     if not spans:
         return 1
     width = max(span.stop for span in spans) - min(span.start for span in spans)
-    vocabulary = model.module.get_output_embeddings().weight.shape[0]
+    head = model.module.get_output_embeddings()  # some have none by that name
+    vocabulary = len(getattr(head, "weight", model.embedding.weight))
     return int(max(1, min(model.batch_size, LOGITS_BUDGET // (4 * width * vocabulary))))
 
 

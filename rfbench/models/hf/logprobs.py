@@ -14,6 +14,7 @@ import torch
 
 from rfbench.errors import NOT_FINITE, BrokenLogits, ModelError
 from rfbench.models.hf.batching import BatchSizer, in_batches
+from rfbench.models.hf.kept import logits_at
 from rfbench.models.hf.ways import Ways, grouped
 
 Row = tuple[tuple[int, ...], tuple[int, ...] | None]
@@ -66,7 +67,7 @@ def _read_batch(
     spans = [(len(prompt) - 1, len(prompt) - 1 + len(answer or (0,))) for prompt, answer in rows]
     first = min(start for start, _ in spans)
     keep = torch.arange(first, max(stop for _, stop in spans), device=device)
-    logits = module(input_ids=ids, use_cache=False, logits_to_keep=keep).logits.float()
+    logits = logits_at(module, keep, input_ids=ids, use_cache=False).float()
     flag_id, bias = flag
     if flag_id is not None:
         logits[..., flag_id] += bias

@@ -313,6 +313,12 @@ def end_of_text_ids(module: Any, tokenizer: Any, encoder: ChatEncoder) -> frozen
     return frozenset(int(i) for i in ids if i is not None)
 
 
+CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "max_target_positions")
+"""What configurations call the longest sequence that their positions allow."""
+
+
 def context_length(config: Any) -> int:
     """Longest sequence the positions allow, in tokens; very large where the config names none."""
-    return int(getattr(config.get_text_config(decoder=True), "max_position_embeddings", None) or 2**31)
+    text = config.get_text_config(decoder=True)
+    lengths = (getattr(text, name, None) for name in CONTEXT_NAMES)
+    return next((int(n) for n in lengths if isinstance(n, int | float) and n > 0), 2**31)

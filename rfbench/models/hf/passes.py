@@ -12,6 +12,7 @@ from rfbench.models.hf.batching import is_out_of_memory
 from rfbench.models.hf.generation import PrefixMemory, forward, start
 from rfbench.models.hf.kv_cache import SlabCache
 from rfbench.models.hf.ways import Ways
+from rfbench.models.hf.whole import kept_bytes, past_of
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +123,21 @@ class Passes:
         cache = SlabCache(self.n_layers, len(ids))
         self.module(input_ids=torch.tensor([ids], device=self.device), past_key_values=cache, use_cache=True)
         return cache
+
+    def own_token_bytes(self, ids: Ids, new: Ids) -> int | None:
+        """What the module's own cache takes for one more token, ``None`` where it makes none."""
+        sizes = []
+        for row in (ids, (*ids, *new)):
+            try:
+                past = past_of(self.module(input_ids=torch.tensor([row], device=self.device), use_cache=True))
+            except Exception as error:  # some raise without arguments of their own
+                if is_out_of_memory(error):
+                    raise
+                return None
+            if past is None:
+                return None
+            sizes.append(kept_bytes(past))
+        return max(0, sizes[1] - sizes[0]) // max(1, len(new))
 
 
 def _moved(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,10 @@ class Ways:
     """
 
     caches: bool = True
-    """Keys and values of earlier tokens may be kept; else every step computes the whole sequence anew."""
+    """Keys and values of earlier tokens may be kept, those of rows of unequal length side by side."""
+    own: bool = False
+    """Where they may not: the cache that the module makes for itself serves the next step. Without either, every step
+    computes the whole sequence anew."""
     batches: bool = True
     """Rows of equal length may stand side by side."""
     left: int | None = None
@@ -42,7 +45,7 @@ class Ways:
     steady: bool = True
     """Beyond the border they are the same at every length."""
     token_bytes: int | None = None
-    """Keys and values of one token, in bytes; ``None`` where that was not measured."""
+    """What is kept of one token, in bytes; ``None`` where that was not measured."""
 
     def may_share_batch(self, longer: int, shorter: int, n_new: int) -> bool:
         """Whether prompts of these lengths may share a batch that generates up to ``n_new`` tokens."""
@@ -64,9 +67,9 @@ class Ways:
         return self.caches and (self.border is None or total <= self.border or (self.steady and shortest > self.border))
 
     def keeps(self, n_tokens: int) -> bool:
-        """Whether the keys and values of ``n_tokens`` serve the next step, too."""
-        if not self.caches or self.border is None or n_tokens < self.border:
-            return self.caches
+        """Whether what is kept of ``n_tokens`` serves the next step, too."""
+        if not (self.caches or self.own) or self.border is None or n_tokens < self.border:
+            return self.caches or self.own
         return self.steady and n_tokens != self.border
 
     def full_pass_group(self, n_tokens: int) -> Hashable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,13 +13,14 @@ import torch
 from chats import INITIAL, TEMPLATE
 from transformers import DynamicCache
 
+from rfbench.attacks.gcg import GCG
 from rfbench.attacks.suffix import partial_draft
 from rfbench.attacks.suffix.evaluator import Evaluator
 from rfbench.attacks.suffix.layout import Layout, lay_out
 from rfbench.attacks.suffix.objectives import cross_entropy, flag_pressure
 from rfbench.attacks.suffix.partial_draft import PartialDraft
-from rfbench.errors import AttackError
 from rfbench.models.base import ChatModel
+from rfbench.models.hf.ways import Ways
 from rfbench.records import Behavior
 
 FULL: list[dict[str, Any]] = [{}, {"tied": False, "style": "llama3"}]
@@ -229,10 +231,60 @@ def test_models_that_it_cannot_read_are_named(
 ) -> None:
     windowed: Any = loaded(architecture="mistral")
     layout = laid_out(windowed, behavior)
-    candidates, current = changes(layout, [1])
-    with pytest.raises(AttackError, match="16 tokens that attention reaches; take draft int8"):
-        PartialDraft(Evaluator(windowed.module, cross_entropy), 2).score(layout, candidates, current)
+    assert PartialDraft(Evaluator(windowed.module, cross_entropy), 2).why_not(layout) == (
+        "the chat is longer than the 16 tokens that attention reaches"
+    )
+    bound = Evaluator(loaded().module, cross_entropy, ways=Ways(between=9))
+    assert "in chats of more than 9 tokens attention depends on padding" in PartialDraft(bound, 2).why_not(layout)
     kinds = ["linear_attention", "linear_attention"]
     monkeypatch.setattr(windowed.module.config, "layer_types", kinds, raising=False)
-    with pytest.raises(AttackError, match="keys and values by position; take draft int8"):
-        PartialDraft(Evaluator(windowed.module, cross_entropy), 2)
+    assert PartialDraft(Evaluator(windowed.module, cross_entropy), 2).why_not(layout) == (
+        "the model's past is not keys and values by position"
+    )
+
+
+def test_tokens_replaced_by_themselves_must_change_nothing(
+    loaded: Callable[..., ChatModel], behavior: Behavior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = loaded()
+    layout = laid_out(model, behavior)
+    for n_target in (2, None):
+        assert PartialDraft(Evaluator(model.module, cross_entropy), n_target).why_not(layout) == ""
+    forward = model.module.forward
+
+    def by_place(*args: Any, position_ids: Any = None, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)  # counts positions by itself, as attention by place in the row does
+
+    def of_masks_of_its_own(*args: Any, attention_mask: Any = None, **kwargs: Any) -> Any:
+        if attention_mask is not None:
+            raise ValueError("too many\nvalues to unpack")
+        return forward(*args, **kwargs)
+
+    for change, why in (
+        (by_place, r"tokens that are replaced by themselves move the loss from [0-9.]+ to [0-9.]+"),
+        (of_masks_of_its_own, r"the model does not bear it \(ValueError: too many values to unpack\)"),
+    ):
+        monkeypatch.setattr(model.module, "forward", change)
+        assert re.fullmatch(why, PartialDraft(Evaluator(model.module, cross_entropy, pack=False), 2).why_not(layout))
+
+
+def test_where_it_serves_not_all_candidates_are_evaluated_exactly_and_one_line_says_so(
+    loaded: Callable[..., ChatModel], caplog: pytest.LogCaptureFixture
+) -> None:
+    model: Any = loaded(architecture="mistral")
+    behaviors = [Behavior(behavior_id=name, prompt=f"Say {name}", target="Sure, it is") for name in ("b1", "b2")]
+
+    def made(ranking: str) -> list[Any]:
+        attack = GCG.model_validate({"n_steps": 2, "width": 8, "topk": 8, "ranking": ranking})
+        rngs = [np.random.default_rng(i) for i in range(2)]
+        return [
+            (a.suffix, a.step, a.info["loss"], a.info["n_queries"]) for a in attack.craft_many(model, behaviors, rngs)
+        ]
+
+    exact = made("exact")
+    caplog.clear()
+    assert made("draft") == exact
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{model.name}: no draft glimpse: the chat is longer than the 16 tokens that attention reaches; all candidates "
+        "are evaluated exactly"
+    ]

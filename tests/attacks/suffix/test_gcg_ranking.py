@@ -76,3 +76,11 @@ def test_rank_correlation_by_hand() -> None:
     assert rank_correlation(np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.2, 0.1, 99.0, 0.3])) == pytest.approx(0.6)
     assert rank_correlation(np.array([1.0, 2.0]), np.array([5.0, 5.0])) == 0.0
     assert rank_correlation(np.array([1.0]), np.array([5.0])) == 0.0
+
+
+@pytest.mark.parametrize("ranking", [DraftRanking(0.125), ProbeSampling(4, 2)])
+def test_without_a_draft_every_candidate_is_evaluated(ranking: DraftRanking | ProbeSampling) -> None:
+    ranked = ranking(CANDIDATES, evaluate(1.0, [], 3.0), None, rng())
+    want = rank_exact(CANDIDATES, evaluate(1.0, [], 3.0), None, rng())
+    assert ranked.indices.tolist() == want.indices.tolist() == list(range(len(CANDIDATES)))
+    assert (ranked.flops, ranked.n_queries) == (want.flops, len(CANDIDATES))
