@@ -18,7 +18,7 @@ from rfbench.data.catalog import DatasetSpec
 from rfbench.errors import ConfigError, ModelError, SuiteError
 from rfbench.files.problems import Problems, unknown
 from rfbench.files.text import did_you_mean
-from rfbench.files.yaml_files import override
+from rfbench.files.yaml_files import override, refuse_twice
 from rfbench.judges.base import Judge, JudgeEntry, find_judge
 from rfbench.measures import find_measure
 from rfbench.measures.base import Measure
@@ -66,7 +66,9 @@ def load_suite(
         raw["models"] = [{"spec": model} if isinstance(model, str) else dict(model) for model in models]
     if seed is not None:
         raw["seeds"] = [seed]
+    given = ({"models": "--model"} if models else {}) | ({"seeds": "--seed"} if seed is not None else {})
     for assignment in overrides:
+        refuse_twice(assignment, given)
         override(raw, assignment)
     problems = _Validation(where)
     # Paths in a file count from its folder, paths on the command line from where it was typed.
