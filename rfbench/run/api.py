@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rfbench.errors import EXIT_IO, ConfigError, JudgeError, ModelsFailed, exit_code
+from rfbench.errors import EXIT_IO, ConfigError, JudgeError, ModelsFailed, StorageError, exit_code
+from rfbench.files.text import clean
 from rfbench.run.suite.load import Suite, load_suite
 
 if TYPE_CHECKING:
@@ -77,7 +78,13 @@ def run_suite(
     folder = _opened(session, out, argv, fresh=fresh)
     how = {"offline": offline, "accept_canary": accept_canary, "progress": progress}
     failure = _execute(asked, _shared(session, shard), folder, batch_size, **how)
-    return _finished(asked, folder, failure, gate=gate)
+    result = _finished(asked, folder, failure, gate=gate)
+    if shard == (1, 1) and not result.complete:
+        raise StorageError(
+            f"{result.path}: {result.units_done} of {result.units_total} units are there although all were done: files "
+            "were removed or damaged meanwhile; run the same command again"
+        )
+    return result
 
 
 def _prepared(asked: Suite, *, limit: int | None, offline: bool, gate: bool) -> Session:
@@ -174,7 +181,7 @@ def _execute(
         def count(piece: Work, rows: int) -> None:
             nonlocal n_rows
             n_rows += rows
-            bar.set_description_str(piece.label, refresh=False)
+            bar.set_description_str(clean(piece.label), refresh=False)
             bar.set_postfix_str(f"{n_rows / max(bar.format_dict['elapsed'], 1e-9):.1f} attempts/s", refresh=False)
             bar.update()
 
