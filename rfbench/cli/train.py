@@ -9,7 +9,6 @@ from pathlib import Path
 from rfbench.data.load import load_behaviors
 from rfbench.data.registry import ENTRIES
 from rfbench.errors import EXIT_OK, ConfigError, DataError
-from rfbench.files.yaml_files import refuse_twice
 from rfbench.models.spec import ModelSpec
 from rfbench.train.provenance import dataset_specs
 from rfbench.train.recipe import Recipe, load_recipe
@@ -17,8 +16,6 @@ from rfbench.train.recipe import Recipe, load_recipe
 
 def train_command(arguments: Namespace) -> int:
     """Train an adapter by a recipe, calibrate it, and say how to use it."""
-    for assignment in arguments.overrides:
-        refuse_twice(assignment, {} if arguments.seed is None else {"seed": "--seed"})
     seed = [] if arguments.seed is None else [f"seed={arguments.seed}"]
     recipe = load_recipe(arguments.recipe or arguments.kind, [*arguments.overrides, *seed])
     if recipe.kind != arguments.kind:

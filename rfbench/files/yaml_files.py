@@ -13,6 +13,7 @@ import yaml
 
 from rfbench.errors import ConfigError, SuiteError
 from rfbench.files.outside import expanded, read_outside
+from rfbench.files.problems import shown
 from rfbench.files.text import did_you_mean
 
 MAX_CHARS = 500_000
@@ -20,7 +21,6 @@ MAX_NODES = 20_000
 MAX_DEPTH = 50
 MAX_DIGITS = 100
 """What a file that a person writes stays far below: its length, its values, levels within one another, digits."""
-_SHOWN = 60
 KEYS = {"suite": "`name`, `models`, `datasets`, `attacks`", "recipe": "`kind`, `data` and more"}
 
 
@@ -59,7 +59,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise _refusal("a list or mapping cannot be a key; put {{ }} and the like in quotes", key.start_mark)
             if key.value in seen:
-                raise _refusal(f"key {_brief(key.value)} stands there twice", key.start_mark)
+                raise _refusal(f"key {shown(key.value)} stands there twice", key.start_mark)
             seen.add(key.value)
         return node
 
@@ -75,7 +75,7 @@ class _Loader(yaml.SafeLoader):
         except yaml.YAMLError:
             raise
         except Exception as error:  # the constructors of a tag raise whatever a value that is none of it leads to
-            value = _brief(node.value) if isinstance(node, yaml.ScalarNode) else "this"
+            value = shown(node.value) if isinstance(node, yaml.ScalarNode) else "this"
             raise _refusal(f"{value} is no {kind}", node.start_mark) from error
 
 
@@ -88,10 +88,6 @@ def _children(node: yaml.Node) -> Iterator[yaml.Node]:
 
 def _refusal(problem: str, mark: Any) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(problem=problem, problem_mark=mark)
-
-
-def _brief(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
 
 
 def shipped_names(package: str, folder: str = "") -> tuple[str, ...]:
@@ -195,7 +191,7 @@ def override(raw: dict[str, Any], assignment: str, example: str = "generation.ma
     try:
         parsed = _load(value)
     except _UnusableError as error:
-        raise ConfigError(f"--set {_brief(assignment)}: the value is not YAML: {error}") from error
+        raise ConfigError(f"--set {shown(assignment)}: the value is not YAML: {error}") from error
     *parents, last = re.sub(r"\[(\d+)\]", r".\1", path.strip()).split(".")
     node: Any = raw
     for depth, key in enumerate(parents):

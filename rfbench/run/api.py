@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -199,10 +200,24 @@ def _execute(
                 raise
             return error
     if n_done:
-        _, changed = score_again(folder)
+        with _midway():
+            _, changed = score_again(folder)
         if changed:
             logger.warning("%d earlier verdicts changed: the rules that read them are newer", changed)
     return None
+
+
+@contextlib.contextmanager
+def _midway() -> Iterator[None]:
+    """Around reading back what this run has written: that it cannot be read is no mistake of the user.
+
+    Raises:
+        StorageError: it cannot be read, or is damaged.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise StorageError(str(error)) from error
 
 
 def _with_tables(suite: Suite, folder: RunFolder, *, gate: bool) -> Run:
@@ -217,7 +232,8 @@ def _with_tables(suite: Suite, folder: RunFolder, *, gate: bool) -> Run:
 
     if gate:
         folder.annotate({"gate": [rule.model_dump(mode="json", exclude_none=True) for rule in suite.gate]})
-    result = load_run(folder.path)
+    with _midway():
+        result = load_run(folder.path)
     info = RunInfo.of_run(result)
     write_tables(result.summary(), result.path, run_info=info)
     if gate:

@@ -11,6 +11,7 @@ import pytest
 from rfbench.errors import ConfigError, SuiteError
 from rfbench.files import yaml_files
 from rfbench.files.yaml_files import override, read_yaml, refuse_twice
+from rfbench.run.suite.load import load_suite
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)
@@ -81,6 +82,14 @@ def test_overrides_are_read_under_the_same_bounds() -> None:
         override({}, "a=!!bool maybe")
     with pytest.raises(ConfigError, match="more than 50 lists"):
         override({}, "a=" + "[" * 10_000)
+
+
+def test_a_message_holds_no_more_of_a_value_than_a_line_can(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(f"name: x\nmodels: {'y' * 9000}\ndatasets: [[{'y' * 9000}]]\nattacks: [direct]\n")
+    with pytest.raises(SuiteError) as error:
+        load_suite(str(tmp_path / "x.yaml"))
+    assert len(error.value.problems) == 2
+    assert all(len(line) < len(str(tmp_path)) + 200 for line in error.value.problems)
 
 
 def test_two_options_that_set_the_same() -> None:

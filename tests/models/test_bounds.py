@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from doubles import CHATML
 
-from rfbench.errors import ModelError
+from rfbench.errors import EncodingError, ModelError
 from rfbench.models import bounds
 from rfbench.models.bounds import refuse_broken_tokenizer, refuse_too_many_parts, within
 from rfbench.models.identity import identify
@@ -79,6 +79,17 @@ def test_a_pattern_on_which_the_tokenizer_gives_up(folder: Path, capfd: pytest.C
     capfd.readouterr()
     assert "its tokenizer cannot split plain text (PanicException was raised: " in problem(folder)
     assert "panicked" not in capfd.readouterr().err
+
+
+def test_a_text_on_which_the_tokenizer_gives_up_is_an_error_of_that_text(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    split = {"type": "Split", "pattern": {"Regex": "(q+)+$"}, "behavior": "Isolated", "invert": False}
+    content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, content["pre_tokenizer"]]}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with load_model(str(folder)) as model:
+        assert model.encode([{"role": "user", "content": "quite quick"}]).ids
+        with pytest.raises(EncodingError, match=r"the tokenizer cannot split a conversation of .* was raised"):
+            model.encode([{"role": "user", "content": "q" * 40 + "?"}])
 
 
 def test_a_tokenizer_that_takes_minutes_for_a_line() -> None:
