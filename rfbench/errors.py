@@ -7,7 +7,8 @@ during the run, 130 interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 EXIT_OK = 0
@@ -70,6 +71,10 @@ class JudgeError(ConfigError):
     """A judge that cannot judge a run, or whose answer is no score. Nothing of it is kept."""
 
 
+class OutsideError(RfbenchError):
+    """What code from outside raised that is no ``Exception``: it asked to end the program, or a library gave up."""
+
+
 class BehaviorErrors(AttackError):
     """Errors on some behaviors of a batch; all the others were attacked in full.
 
@@ -107,10 +112,45 @@ class ModelsFailed(RfbenchError):
         super().__init__("\n".join(f"{model}: {describe(error)}" for model, error in self.failures.items()))
 
 
+@contextlib.contextmanager
+def contained(*, may_close: bool = False) -> Iterator[None]:
+    """Around code from outside: models, templates, tokenizers, plug-ins. Nothing it raises ends the program by itself.
+
+    ``SystemExit``, of a module that ends the program, and the panics of libraries that are written in Rust are no
+    ``Exception``, and would pass every handler: exit codes would then say what nobody has found. An interrupt passes;
+    so does, where it ``may_close`` a generator, what closes one.
+
+    Raises:
+        OutsideError: such a thing was raised.
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        if may_close and isinstance(error, GeneratorExit):
+            raise
+        text = next(iter(str(error).splitlines()), "")
+        raise OutsideError(f"{type(error).__name__} was raised{f': {text}' if text else ''}") from error
+
+
+OUT_OF_MEMORY = "memory ran out"
+_NO_MEMORY = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out; allocations of torch that fail raise a ``RuntimeError``."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)
+
+
 def exit_code(error: Exception) -> int:
     """The exit code that ``error`` ends a run with."""
     if isinstance(error, RfbenchError):
         return error.exit_code
+    if is_out_of_memory(error):
+        return EXIT_USAGE
     return EXIT_IO if isinstance(error, OSError) else EXIT_INTERNAL
 
 
@@ -120,5 +160,7 @@ def describe(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError):
         return f"{error.strerror or error}: {error.filename}" if error.filename else str(error.strerror or error)
+    if is_out_of_memory(error):
+        return f"{OUT_OF_MEMORY}; use a smaller model, batch (--batch-size) or dtype, or a machine with more of it"
     text = " ".join(str(error).split())
     return f"internal error: {type(error).__name__}: {text} (--verbose shows where; please report it)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rfbench.analysis.section import Section, chosen, clean
 from rfbench.analysis.tables import RunInfo, layout
 from rfbench.files.atomic import reason, storage_errors, write_atomically
+from rfbench.files.text import markdown_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 WIDTH = 100
 """Characters that a table of a terminal may be wide."""
 _FORMULA_STARTS = ("=", "+", "-", "@")
+"""In any of their widths: spreadsheets take full-width signs for the same."""
 
 
 def render_terminal(summary: pd.DataFrame, *, run_info: RunInfo, section: str | None = None) -> RenderableType:
@@ -62,9 +64,9 @@ def rich_table(section: Section) -> RenderableType:
         pad_edge=False,
         show_edge=False,
     )
-    table.add_column(" / ".join(section.columns[: section.n_names]), overflow="fold", min_width=16)
+    table.add_column(Text(" / ".join(section.columns[: section.n_names])), overflow="fold", min_width=16)
     for column in section.columns[section.n_names :]:
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(Text(column), justify="right", no_wrap=True)
     below = "\n[" if _width(section) > WIDTH else " ["
     previous = None
     for row in section.rows:
@@ -92,18 +94,13 @@ def to_markdown(summary: pd.DataFrame, *, run_info: RunInfo, section: str | None
 
 def markdown(header: Iterable[str], sections: Iterable[Section]) -> str:
     """Header lines and sections as GitHub-flavoured Markdown."""
-    blocks = ["  \n".join(map(_escape_markdown, header))]
+    blocks = ["  \n".join(map(markdown_text, header))]
     for section in sections:
         rule = [*["---"] * section.n_names, *["---:"] * (len(section.columns) - section.n_names)]
         lines = (section.columns, rule, *section.rows)
-        table = "\n".join("| " + " | ".join(map(_escape_markdown, line)) + " |" for line in lines)
-        blocks += [f"**{_escape_markdown(section.title)}**", table, "  \n".join(map(_escape_markdown, section.notes))]
+        table = "\n".join("| " + " | ".join(map(markdown_text, line)) + " |" for line in lines)
+        blocks += [f"**{markdown_text(section.title)}**", table, "  \n".join(map(markdown_text, section.notes))]
     return "\n\n".join(blocks) + "\n"
-
-
-def _escape_markdown(text: str) -> str:
-    """``text`` so that it starts no cell, tag, code, emphasis or link; a table's own rule passes."""
-    return re.sub(r"([\\|<`*])|(?<=\])(?=\()", r"\\\1", text)
 
 
 def to_latex(summary: pd.DataFrame, *, run_info: RunInfo, section: str | None = None) -> str:
@@ -138,6 +135,14 @@ def _escape_latex(text: str) -> str:
     return text.replace("<=", "\0").translate(_LATEX).replace("\0", r"$\leq$")
 
 
+def to_csv(table: pd.DataFrame) -> str:
+    """A tidy table as CSV; text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    texts = table.select_dtypes(exclude="number").columns
+    return table.assign(**{name: [guard_formula(clean(cell)) for cell in table[name]] for name in texts}).to_csv(
+        index=False
+    )
+
+
 def write_tables(summary: pd.DataFrame, out_dir: Path, *, run_info: RunInfo) -> list[Path]:
     """Write ``summary.csv``, ``summary.parquet`` (tidy) and ``summary.md`` (human) into ``out_dir``, each whole.
 
@@ -146,12 +151,10 @@ def write_tables(summary: pd.DataFrame, out_dir: Path, *, run_info: RunInfo) -> 
     Raises:
         StorageError: the folder or a file cannot be written.
     """
-    guarded = summary.copy()
-    for column in (*("model", "attack", "attack_label", "dataset", "metric"), *("name", "parameter", "stage")):
-        guarded[column] = [guard_formula(clean(value)) for value in summary[column]]
+    tidy = with_marks(summary, run_info)
     contents = {
-        "summary.csv": guarded.to_csv(index=False).encode(),
-        "summary.parquet": summary.to_parquet(index=False),
+        "summary.csv": to_csv(tidy).encode(),
+        "summary.parquet": tidy.to_parquet(index=False),
         "summary.md": to_markdown(summary, run_info=run_info).encode(),
     }
     path = out_dir
@@ -163,6 +166,11 @@ def write_tables(summary: pd.DataFrame, out_dir: Path, *, run_info: RunInfo) -> 
     return [out_dir / name for name in contents]
 
 
+def with_marks(summary: pd.DataFrame, run_info: RunInfo) -> pd.DataFrame:
+    """A table for programs whose last column, ``marks``, holds what a reader must know before the figures of a row."""
+    return summary.assign(marks=["; ".join(run_info.marks_of(str(model))) for model in summary["model"]])
+
+
 def guard_formula(text: str) -> str:
     """``text``, with an apostrophe in front where a spreadsheet would take it for a formula."""
-    return f"'{text}" if text.lstrip().startswith(_FORMULA_STARTS) else text
+    return f"'{text}" if unicodedata.normalize("NFKC", text.lstrip()[:1]).startswith(_FORMULA_STARTS) else text

@@ -10,19 +10,12 @@ from dataclasses import dataclass
 from rfbench.analysis.metrics.names import find
 from rfbench.analysis.metrics.row import MetricRow
 from rfbench.errors import ConfigError
+from rfbench.files.text import clean as clean  # whoever makes cells finds it here as well
 from rfbench.files.text import did_you_mean
 
 UNDEFINED = "-"
 NOT_RUN = "not run"
 ALARMS_NOT_RUN = "false_alarm: not run; a dsr means little without it."
-_CONTROL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"
-    r"|[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
-    # Code points that Unicode has set aside for ever.
-    r"|[\ufdd0-\ufdef"
-    + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000))
-    + "]"
-)
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 forbids in a document, escaped or not (https://www.w3.org/TR/xml/#charsets)."""
 
@@ -78,15 +71,6 @@ def companion(dataset: str, benign: Sequence[str]) -> str | None:
         return name != dataset, name.partition("/")[0] != family, "twin" not in name
 
     return min(benign, key=distance, default=None)
-
-
-def clean(text: object) -> str:
-    """``text`` without terminal sequences, control characters, noncharacters and invisible direction marks; one line.
-
-    Halves of surrogate pairs, which no file can hold, become question marks.
-    """
-    whole = str(text).encode("utf-8", "replace").decode()
-    return _CONTROL.sub("", whole.replace("\n", " ").replace("\t", " "))
 
 
 def xml_text(text: str) -> str:

@@ -134,6 +134,11 @@ class RunInfo:
         accepted = marks.accepted() if self.canary_accepted else ""
         return [mark for mark in (marks.unfinished(self.units_done, self.units_total), accepted) if mark]
 
+    def marks_of(self, model: str) -> list[str]:
+        """The marks of the figures of one model."""
+        failed = marks.accepted(model) if model in self.canary_accepted else ""
+        return [mark for mark in (marks.unfinished(self.units_done, self.units_total), failed) if mark]
+
     def lines(self) -> list[str]:
         """The header, a line each: marks first, so that nobody misses them."""
         settings = [

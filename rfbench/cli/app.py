@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from rfbench import __version__
 from rfbench.cli.process import discard, lenient_streams
-from rfbench.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_USAGE, SuiteError, describe, exit_code
+from rfbench.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_USAGE, SuiteError, contained, describe, exit_code
+from rfbench.files.text import clean_lines
 
 EPILOG = (
     "exit codes: 0 fine; 1 a gate failed (with --gate); 2 bad usage or configuration; 3 canary; "
@@ -221,7 +222,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from rfbench.cli.run import find_command
 
             keep_freed_memory()
-            code = find_command(arguments.command)(arguments)
+            with contained():
+                code = find_command(arguments.command)(arguments)
             sys.stdout.flush()
             return code
         except KeyboardInterrupt:
@@ -271,12 +273,19 @@ class _AboveProgress(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
+class _Plain(logging.Formatter):
+    """Lines without what a terminal would obey: names and messages in them come from files and models."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return clean_lines(super().format(record))
+
+
 @contextlib.contextmanager
 def _logging_to_stderr(verbose: bool) -> Iterator[None]:
     logger = logging.getLogger("rfbench")
     before = logger.level, logger.propagate
     handler = _AboveProgress()
-    handler.setFormatter(logging.Formatter("rfbench: %(message)s"))
+    handler.setFormatter(_Plain("rfbench: %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     logger.propagate = False
@@ -288,4 +297,4 @@ def _logging_to_stderr(verbose: bool) -> Iterator[None]:
 
 
 def _say(text: str, prefix: str = "rfbench: ") -> None:
-    sys.stderr.write(f"{prefix}{text}\n")
+    sys.stderr.write(f"{prefix}{clean_lines(text)}\n")

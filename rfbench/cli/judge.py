@@ -9,6 +9,7 @@ from typing import Any
 
 from rfbench.errors import EXIT_OK, ConfigError
 from rfbench.files.problems import Problems
+from rfbench.files.text import clean
 from rfbench.files.yaml_files import override
 from rfbench.judges.base import JudgeEntry, find_judge
 
@@ -24,9 +25,9 @@ def judge_command(arguments: Namespace) -> int:
     if judged.is_new:
         result, summary, info = summarize_run(Path(arguments.run))
         write_tables(summary, result.path, run_info=info)
-        sys.stdout.write(f"{entry.label}: {judged.n} answers read, {judged.n_unscored} left unscored\n")
+        sys.stdout.write(f"{clean(entry.label)}: {judged.n} answers read, {judged.n_unscored} left unscored\n")
     else:
-        sys.stdout.write(f"{entry.label}: has read these {judged.n} answers already; nothing to do\n")
+        sys.stdout.write(f"{clean(entry.label)}: has read these {judged.n} answers already; nothing to do\n")
     return EXIT_OK
 
 

@@ -16,7 +16,7 @@ from rfbench.cli.run import suite_of
 from rfbench.data.answers import describe_labelled
 from rfbench.data.catalog import describe
 from rfbench.errors import EXIT_OK, ConfigError
-from rfbench.files.text import did_you_mean
+from rfbench.files.text import clean, did_you_mean
 from rfbench.judges.base import JUDGES, Judge, find_judge, judge_names
 from rfbench.measures.base import MEASURES, find_measure, measure_names
 from rfbench.models.backends import BACKENDS, backend_names, backend_origin, find_backend
@@ -35,10 +35,10 @@ def list_command(arguments: Namespace) -> int:
         raise ConfigError(f"no {arguments.what.removesuffix('s')} {wanted!r}; {did_you_mean(wanted, entries)}")
     for name, text in entries.items():
         if wanted in (None, name):
-            sys.stdout.write(f"{name:<22} {text}\n")
+            sys.stdout.write(f"{clean(name):<22} {clean(text)}\n")
     if wanted is not None and arguments.what in _CLASSES:
         for line in _details(_CLASSES[arguments.what](wanted)):
-            sys.stdout.write(f"  {line}\n")
+            sys.stdout.write(f"  {clean(line)}\n")
     return EXIT_OK
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfbench.analysis.render import guard_formula
+from rfbench.analysis.render import to_csv
 from rfbench.analysis.section import clean
 from rfbench.analysis.tables import RunInfo
 from rfbench.errors import EXIT_OK, ConfigError
@@ -43,17 +43,18 @@ def score_command(arguments: Namespace) -> int:
 
 def table_command(arguments: Namespace) -> int:
     """Print the table of one or more runs."""
-    from rfbench.analysis.render import render_terminal, to_latex, to_markdown
+    from rfbench.analysis.render import render_terminal, to_latex, to_markdown, with_marks
 
     tables = [summarize_run(Path(path)) for path in arguments.runs]
     section = arguments.section
     if arguments.format in ("csv", "parquet"):
         if section is not None:
             raise ConfigError(f"--section chooses among tables for people; --format {arguments.format} has one table")
-        for result, _, info in tables:  # such a table has no place for a mark
+        for result, _, info in tables:  # beside the column that holds them: such a table is not read line by line
             for mark in info.marks():
                 logger.warning("%s: %s", result.path, mark)
-        _print_tidy([(result.path, summary) for result, summary, _ in tables], arguments.format)
+        tidy = [(result.path, with_marks(summary, info)) for result, summary, info in tables]
+        _print_tidy(tidy, arguments.format)
         return EXIT_OK
     for result, summary, info in tables:
         title = clean(result.path) if len(tables) > 1 else ""
@@ -81,9 +82,7 @@ def _print_tidy(summaries: Sequence[tuple[Path, pd.DataFrame]], form: str) -> No
         table = pd.concat([summary.assign(run=str(path)) for path, summary in summaries], ignore_index=True)
         table = table[["run", *table.columns.drop("run")]]
     if form == "csv":
-        texts = table.select_dtypes(exclude="number").columns
-        guarded = table.assign(**{name: [guard_formula(clean(cell)) for cell in table[name]] for name in texts})
-        sys.stdout.write(guarded.to_csv(index=False))
+        sys.stdout.write(to_csv(table))
         return
     if sys.stdout.isatty():
         raise ConfigError("parquet is no text; send it to a file: rfbench table RUN --format parquet > table.parquet")

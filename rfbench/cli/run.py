@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rfbench.cli.process import printable
 from rfbench.errors import EXIT_GATE, EXIT_OK, EXIT_UNSCORED, CanaryError, ConfigError, ModelsFailed
+from rfbench.files.text import clean
 from rfbench.run.api import run_suite
 from rfbench.run.suite.load import CanaryBounds, Suite, load_suite
 
@@ -85,7 +86,6 @@ def run_command(arguments: Namespace) -> int:
 def _print_headline(result: Run, outcomes: Sequence[GateResult]) -> None:
     """What the run came to, and where the rest is: ``MAX_LINES`` lines on stdout."""
     from rfbench.analysis.headline import MAX_LINES, Headline, headline_lines
-    from rfbench.analysis.section import clean
     from rfbench.analysis.tables import RunInfo
 
     comparisons, problems = {}, []
@@ -161,7 +161,7 @@ def _print_facts(facts: Mapping[str, object]) -> None:
         "self_check",
     ):
         if name in facts:
-            sys.stdout.write(f"{name}: {facts[name]}\n")
+            sys.stdout.write(f"{name}: {printable(clean(facts[name]))}\n")
 
 
 def suite_of(arguments: Namespace) -> Suite:

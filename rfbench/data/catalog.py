@@ -7,6 +7,7 @@ Nothing here reads a dataset: :mod:`rfbench.data.load` does.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from rfbench.data.registry import (
     find_entry,
 )
 from rfbench.errors import ConfigError
+from rfbench.files.outside import expanded, special_kind
 from rfbench.files.text import did_you_mean
 
 DATA_VARIABLE = "RFBENCH_DATA"
@@ -225,7 +227,11 @@ def _source(spec: DatasetSpec, entry: Entry | None, base: Path | None, problems:
 
 def find_file(path: str, suffixes: tuple[str, ...], base: Path | None, problems: list[str]) -> Path | None:
     """The file that a suite in the folder ``base`` names; what is wrong where there is none goes to ``problems``."""
-    given, root = Path(path).expanduser(), data_root()
+    try:
+        given, root = expanded(path), data_root()
+    except ValueError as error:
+        problems.append(str(error))
+        return None
     if given.suffix.lower() not in suffixes:
         problems.append(f"{path}: not one of {', '.join(suffixes)}")
         return None
@@ -234,6 +240,11 @@ def find_file(path: str, suffixes: tuple[str, ...], base: Path | None, problems:
     for candidate in tried:
         if candidate.is_file():
             return candidate
+    for candidate in tried:
+        with contextlib.suppress(OSError):
+            if (kind := special_kind(candidate)) is not None:
+                problems.append(f"{candidate} is {kind} and no file; copy what it gives into one")
+                return None
     unset = "" if given.is_absolute() or root else f" ({DATA_VARIABLE} is not set)"
     problems.append(f"no file {', nor '.join(str(candidate) for candidate in tried)}{unset}")
     return None
@@ -251,9 +262,16 @@ def _how_to_get(entry: Entry) -> str:
 
 
 def data_root() -> Path | None:
-    """The folder that ``RFBENCH_DATA`` names, if it does."""
+    """The folder that ``RFBENCH_DATA`` names, if it does.
+
+    Raises:
+        ConfigError: it is a home folder that is not there.
+    """
     value = os.environ.get(DATA_VARIABLE)
-    return Path(value).expanduser() if value else None
+    try:
+        return expanded(value) if value else None
+    except ValueError as error:
+        raise ConfigError(f"{DATA_VARIABLE}: {error}") from error
 
 
 def local_copy(entry: Entry) -> Path | None:

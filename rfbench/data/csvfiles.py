@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from rfbench.files.text import listed
 
 DELIMITERS = (",", ";", "\t")
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -99,11 +102,8 @@ def _has_spaced_quotes(cells: Sequence[str], lines: Sequence[str], first: int, d
     A cell that is quoted as a whole may begin with a space and a quotation mark: in its ``lines``, from index
     ``first`` on, such marks are doubled.
     """
-    suspects = [
-        cell
-        for i, cell in enumerate(cells)
-        if re.match(' +"', cell) and any(other.rstrip().endswith('"') for other in cells[i:])
-    ]
+    closing = max((i for i, cell in enumerate(cells) if cell.rstrip().endswith('"')), default=-1)
+    suspects = [cell for cell in cells[: closing + 1] if re.match(' +"', cell)]
     if not suspects:
         return False
     last = first + sum(len(_LINE_END.findall(cell)) for cell in cells)
@@ -120,12 +120,11 @@ def _repeats(header: Sequence[str], cells: Sequence[str], asked: Collection[str]
 def _refuse_doubles(header: Sequence[str], kept: Sequence[int]) -> None:
     names = [header[i] for i in kept]
     problems = [
-        f"column {name!r} stands twice in the header"
-        for name in sorted({n for n in names if n})
-        if names.count(name) > 1
+        f"column {name!r} stands twice in the header" for name, n in sorted(Counter(names).items()) if name and n > 1
     ]
     if len(nameless := [str(i + 1) for i in kept if not header[i]]) > 1:
-        problems.append(f"columns {' and '.join(nameless)} have no name in the header; name them")
+        columns = " and ".join(nameless) if len(nameless) < 4 else listed(nameless)
+        problems.append(f"columns {columns} have no name in the header; name them")
     if problems:
         raise CSVError(problems)
 

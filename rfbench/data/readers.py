@@ -16,6 +16,7 @@ from rfbench.data.catalog import DATA_VARIABLE, Origin
 from rfbench.data.csvfiles import CSVError, read_csv
 from rfbench.data.registry import HubSource
 from rfbench.errors import DataError
+from rfbench.files.outside import parse_json, read_outside
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -95,7 +96,7 @@ def read_table(origin: Origin, *, offline: bool = False) -> Table:
 
 def _bytes(file: Traversable) -> bytes:
     try:
-        return file.read_bytes()
+        return read_outside(file) if isinstance(file, Path) else file.read_bytes()
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
 
@@ -158,13 +159,12 @@ def _parse(text: str) -> Any:
         json.JSONDecodeError: it is none, or too deep to be data.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_object)
+        value = parse_json(text, _object)
     except json.JSONDecodeError:
         raise
-    except RecursionError as error:
-        raise json.JSONDecodeError(TOO_DEEP, text, 0) from error
-    except ValueError as error:  # a number of thousands of digits
-        raise json.JSONDecodeError(str(error), text, 0) from error
+    except ValueError as error:
+        problem = TOO_DEEP if isinstance(error.__cause__, RecursionError) else str(error)
+        raise json.JSONDecodeError(problem, text, 0) from error
     if _is_deep(value):
         raise json.JSONDecodeError(TOO_DEEP, text, 0)
     return value

@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from rfbench.errors import ConfigError
+from rfbench.errors import ConfigError, OutsideError, contained
 from rfbench.files.text import did_you_mean
 
 T = TypeVar("T")
@@ -147,9 +147,10 @@ class Classes(Generic[T]):
 
 def _import(module: str, what: str) -> ModuleType:
     try:
-        return importlib.import_module(module)
+        with contained():
+            return importlib.import_module(module)
     except Exception as error:  # whatever a module that somebody is writing may raise
-        detail = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        detail = str(error) if isinstance(error, ImportError | OutsideError) else f"{type(error).__name__}: {error}"
         remedy = "; install it, or put its folder on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
         raise ConfigError(f"{what} cannot be imported: {detail}{remedy}") from error
 

@@ -55,6 +55,12 @@ def unknown(key: str, known: Iterable[str]) -> str:
     return f"unknown; {did_you_mean(key, known)}".replace("'", "")
 
 
+def shown(value: object) -> str:
+    """A value as Python writes it, for a message: of a long one its beginning."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
 def key_path(path: str, loc: Loc) -> str:
     """``attacks[2].steps`` from ``attacks`` and ``(2, "steps")``."""
     for part in loc:

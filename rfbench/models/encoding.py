@@ -18,7 +18,7 @@ from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
-from rfbench.errors import EncodingError, ModelError
+from rfbench.errors import EncodingError, ModelError, OutsideError, contained
 from rfbench.models.base import EncodedChat
 from rfbench.models.pieces import (
     Frame,
@@ -31,7 +31,7 @@ from rfbench.models.pieces import (
     trimmed,
     with_slots,
 )
-from rfbench.models.templates import PLAIN_TEMPLATE, find_template, freeze_clock
+from rfbench.models.templates import PLAIN_TEMPLATE, find_template, freeze_clock, render
 from rfbench.records import Message, Role
 from rfbench.scoring.thoughts import marks_in, spans_in_text
 
@@ -166,9 +166,10 @@ class ChatEncoder:
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool, go_on: bool = False) -> str:
         """The rendered conversation; with ``go_on`` up to the end of its last message, which is an assistant's."""
         try:
-            rendered = self.tokenizer.apply_chat_template(
-                list(messages),
-                chat_template=self.template,
+            rendered = render(
+                self.tokenizer,
+                messages,
+                self.template,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=go_on,
@@ -306,7 +307,13 @@ class ChatEncoder:
         return tokens
 
     def _tokens(self, text: str) -> list[_Token]:
-        output = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        try:
+            with contained():
+                output = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        except OutsideError as error:  # a pattern that goes back too often on this text
+            raise EncodingError(
+                f"the tokenizer cannot split a conversation of {len(text)} characters: {error}"
+            ) from error
         pairs = zip(output["input_ids"], output["offset_mapping"], strict=True)
         return [_Token(token, start, stop) for token, (start, stop) in pairs]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rfbench.errors import CanaryError, ModelError
+from rfbench.files.outside import parse_json, read_outside
 
 DEFAULT_FLAG = "<rf>"
 FLAG_FILE = "rfbench.json"
@@ -35,7 +35,7 @@ def read_flag_file(path: Path) -> FlagFile:
         ModelError: the file is not what it should be.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_outside(path))
         token, flag_id = content.get("flag_token"), content.get("flag_id")
         bias = float((content.get("calibration") or {}).get("flag_bias", 0.0))
     except (OSError, ValueError, TypeError, AttributeError) as error:

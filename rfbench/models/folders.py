@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from rfbench.errors import ModelError
+from rfbench.files.outside import parse_json, read_outside, special_kind
 from rfbench.models.architecture import kind_problem
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -28,10 +29,15 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".ms
 _FOR_PEOPLE = (".md", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".pdf", ".html", ".log")
 _NOTICES = frozenset({"README", "LICENSE", "LICENCE", "NOTICE", "COPYING", "manifest.json"})
 """Files that no library reads. ``manifest.json`` is what :mod:`rfbench.models.embedded` writes."""
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLED, _PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model")
 """Where an adapter has one of these, the tokenizer is read from beside it: a token that it adds stands there."""
+
+
+def folder_spec(path: Path) -> str:
+    """``path`` as a part of a spec: a bare name is written ``./name``, as names alone may stand for something else."""
+    return str(path) if path.is_absolute() or "/" in str(path) else f"./{path}"
 
 
 def brings_tokenizer(adapter: Path) -> bool:
@@ -83,24 +89,71 @@ def weight_files(folder: Path, *, allow_pickle: bool) -> list[Path]:
     and last, where they are allowed, pickled ones in the same order.
     """
     named = read_object(folder / "config.json").get("transformers_weights")
-    names = [named] if isinstance(named, str) else [_SINGLE, _INDEX]
+    names = [named] if isinstance(named, str) else [_SINGLE, INDEX]
     pickled = [name for name in (_PICKLED, _PICKLED_INDEX) if (folder / name).is_file()]
     if allow_pickle and not isinstance(named, str):
         names += pickled
-    found = next((folder / name for name in names if (folder / name).is_file()), None)
-    if found is not None:
-        return _shards(folder, found) if found.name.endswith(".index.json") else [found]
+    there = [folder / name for name in names if (folder / name).is_file()]
+    for pair in ((_SINGLE, INDEX), (_PICKLED, _PICKLED_INDEX)):
+        if [path.name for path in there][:2] == list(pair):
+            raise ModelError(
+                f"{folder} holds {pair[0]} and {pair[1]}, and which of the two is meant is not clear; remove one"
+            )
+    if there:
+        files = _shards(folder, there[0]) if there[0].name.endswith(".index.json") else there[:1]
+        where = folder / "config.json" if isinstance(named, str) else there[0]
+        refuse_pickled([p.name for p in files if not p.name.endswith(".index.json")], where, allow_pickle=allow_pickle)
+        return files
     if pickled:
         raise ModelError(f"{folder} holds pickled weights only; save it as safetensors, or set allow_pickle: true")
     raise ModelError(f"{folder} holds no weights ({', '.join(names[:2])})")
 
 
-def _shards(folder: Path, index: Path) -> list[Path]:
+def refuse_pickled(names: Iterable[str], where: Path, *, allow_pickle: bool) -> None:
+    """Nothing where the weight files that ``where`` names may be opened.
+
+    Raises:
+        ModelError: one is no safetensors file, and ``allow_pickle`` is false: libraries open it by what it is.
+    """
+    pickled = [name for name in names if not name.endswith(".safetensors")]
+    if pickled and not allow_pickle:
+        raise ModelError(
+            f"{where} names {pickled[0]}, which is no safetensors file; save it as one (`allow_pickle: true` on the "
+            "model takes pickled weights, if you trust them)"
+        )
+
+
+def shard_names(index: Path) -> list[str]:
+    """The weight files that an index names, sorted.
+
+    Raises:
+        ModelError: it is no index, or names files elsewhere.
+    """
     try:
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        missing = [name for name in shards if not (folder / name).is_file()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        names = sorted(set(parse_json(read_outside(index))["weight_map"].values()))
+        away = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{index} is not an index of weight files; download or save the model again") from error
+    if away:
+        raise ModelError(f"{index} names {away[0]}, which lies outside of its folder; download or save the model again")
+    return names
+
+
+def refuse_special_files(folder: Path) -> None:
+    """Nothing where all that libraries may open in a model's folder are files.
+
+    Raises:
+        ModelError: something is a pipe, a device or a socket: whoever reads that may never come back.
+    """
+    for path in sorted(folder.glob("*")):
+        with contextlib.suppress(FileNotFoundError):  # a link to nothing
+            if (kind := special_kind(path)) is not None:
+                raise ModelError(f"{path} is {kind} and no file; take it out of the model's folder")
+
+
+def _shards(folder: Path, index: Path) -> list[Path]:
+    shards = shard_names(index)
+    missing = [name for name in shards if not (folder / name).is_file()]
     if missing:
         raise ModelError(f"{folder} lacks {len(missing)} of {len(shards)} weight files, the first is {missing[0]}")
     return [index, *(folder / name for name in shards)]
@@ -108,7 +161,7 @@ def _shards(folder: Path, index: Path) -> list[Path]:
 
 def settings(folder: Path, *, code: bool) -> list[Path]:
     """What of a model folder is neither weights nor tokenizer nor template."""
-    apart = {*listed(folder, TOKENIZER), *listed(folder, TEMPLATE), folder / _INDEX, folder / _PICKLED_INDEX}
+    apart = {*listed(folder, TOKENIZER), *listed(folder, TEMPLATE), folder / INDEX, folder / _PICKLED_INDEX}
     return [path for path in beside(folder, code=code) if path not in apart]
 
 
@@ -134,7 +187,7 @@ def listed(folder: Path, patterns: Iterable[str]) -> list[Path]:
 def read_object(path: Path) -> Mapping[str, Any]:
     """The object in a file; empty for no file, and for what is no object."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_outside(path))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

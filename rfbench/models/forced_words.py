@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rfbench.models.templates import render
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -57,9 +59,10 @@ def _continued(encoder: ChatEncoder, messages: list[Message], words: str) -> lis
     """Ids of transformers' own continuation; ``None`` where the template has none."""
     turns: list[Message] = [*messages, {"role": "assistant", "content": words}]
     try:
-        ids = encoder.tokenizer.apply_chat_template(
+        ids = render(
+            encoder.tokenizer,
             turns,
-            chat_template=encoder.template,
+            encoder.template,
             tokenize=True,
             return_dict=False,
             continue_final_message=True,

@@ -24,6 +24,7 @@ from rfbench.models.folders import (
     brings_tokenizer,
     listed,
     read_object,
+    refuse_special_files,
     settings,
     weight_files,
 )
@@ -207,6 +208,7 @@ def _folder(source: Source, *, offline: bool) -> Path | None:
     folder = Path(source.where).expanduser()
     if not folder.is_dir():
         raise ModelError(f"model folder {source.where!r} does not exist")
+    refuse_special_files(folder)
     has_config = (folder / "config.json").is_file()
     if (folder / ADAPTER_CONFIG).is_file():
         raise ModelError(adapter_problem(source.where, has_config=has_config))
@@ -219,6 +221,7 @@ def _adapter(source: Source, *, code: bool, offline: bool) -> str:
     if source.kind == "hub":
         return digest([source.where, hub_commit(source.where, offline=offline)])
     folder = Path(source.where).expanduser()
+    refuse_special_files(folder)
     if not (folder / ADAPTER_CONFIG).is_file():
         raise ModelError(f"{source.where!r} is not an adapter folder: it holds no {ADAPTER_CONFIG}")
     weights = listed(folder, ("adapter_model.safetensors",)) or listed(folder, ("adapter_model.bin",))

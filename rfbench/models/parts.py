@@ -12,9 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfbench.errors import CanaryError, ModelError
+from rfbench.errors import CanaryError, ModelError, contained
+from rfbench.models.bounds import refuse_broken_tokenizer, refuse_too_many_parts
 from rfbench.models.flag import FLAG_FILE, FlagFile, add_flag_token, read_flag_file, resolve_flag
-from rfbench.models.folders import TOKENIZER_FILES
+from rfbench.models.folders import (
+    INDEX,
+    TOKENIZER_FILES,
+    read_object,
+    refuse_pickled,
+    refuse_special_files,
+    shard_names,
+    weight_files,
+)
 from rfbench.models.identity import hub_commit
 from rfbench.models.spec import ModelSpec, Source
 
@@ -91,6 +100,28 @@ class Checkpoint:
         return self.base
 
 
+def refuse_harm(place: Place, *, allow_pickle: bool) -> None:
+    """Nothing where the libraries may open what lies at ``place``.
+
+    Raises:
+        ModelError: something is no file, weights are pickled or to be taken from two places, or more is to be built
+            than any model has.
+    """
+    folder = Path(place.where) if place.revision is None else None
+    if folder is not None and folder.is_dir():
+        refuse_special_files(folder)
+    config = place.file("config.json")
+    said = {} if config is None else read_object(config)
+    refuse_too_many_parts(said)
+    if folder is not None:
+        weight_files(folder, allow_pickle=allow_pickle)
+        return
+    if config is not None and isinstance(named := said.get("transformers_weights"), str):
+        refuse_pickled([named], config, allow_pickle=allow_pickle)
+    if (index := place.file(INDEX)) is not None:
+        refuse_pickled(shard_names(index), index, allow_pickle=allow_pickle)
+
+
 def load_tokenizer(spec: ModelSpec, checkpoint: Checkpoint) -> Any:
     """The tokenizer of transformers, with the flag of an adapter that brings no tokenizer of its own.
 
@@ -103,6 +134,7 @@ def load_tokenizer(spec: ModelSpec, checkpoint: Checkpoint) -> Any:
 
     place, adapter = checkpoint.vocabulary, checkpoint.adapter
     tokenizer = AutoTokenizer.from_pretrained(place.where, trust_remote_code=spec.trust_remote_code, **place.options)
+    refuse_broken_tokenizer(tokenizer)
     if adapter is not None and place is not adapter:
         _add_flag_of(adapter, tokenizer)
     return tokenizer
@@ -180,7 +212,8 @@ def naming(spec: ModelSpec) -> Iterator[None]:
     had_bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with contained():
+            yield
     except (ModelError, CanaryError) as error:
         raise type(error)(f"{spec.spec}: {error}") from error
     except Exception as error:

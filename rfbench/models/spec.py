@@ -15,12 +15,13 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from rfbench.errors import ConfigError, ModelError
+from rfbench.files.outside import expanded, read_outside_text
 from rfbench.files.text import did_you_mean
 from rfbench.models.backends import CONTROL, HF, backend_names, find_backend
 from rfbench.models.base import Capability
 from rfbench.models.flag import MOST_BIAS
 from rfbench.models.folders import folder_problem, is_quantised
-from rfbench.models.templates import PLAIN, is_template_name, unknown_template
+from rfbench.models.templates import PLAIN, is_template_name, is_template_text, unknown_template
 from rfbench.records import CONTROLS
 
 EMBEDDED = "smollm2"
@@ -123,6 +124,13 @@ class ModelSpec(BaseModel):
             raise ValueError(f"{value!r} has nothing on one side of its last '+'; write BASE+ADAPTER")
         if not value.strip():
             raise ValueError("is blank; name a model")
+        return value
+
+    @field_validator("spec", "chat_template")
+    @classmethod
+    def _can_be_a_path(cls, value: str | None) -> str | None:
+        for part in [] if value is None or is_template_text(value) else value.split("+"):
+            expanded(part)
         return value
 
     @validates_model(mode="after")
@@ -237,7 +245,7 @@ class ModelSpec(BaseModel):
         if self.chat_template is None or not _is_template_path(self.chat_template, Path()):
             return self.chat_template
         try:
-            return _path(self.chat_template, Path()).read_text(encoding="utf-8")
+            return read_outside_text(_path(self.chat_template, Path()))
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(f"chat_template {self.chat_template!r} cannot be read: {error}") from error
 
@@ -319,14 +327,9 @@ def _is_local(text: str, base_dir: Path) -> bool:
     return text != EMBEDDED and (_HUB_ID.fullmatch(text) is None or _path(text, base_dir).exists())
 
 
-def folder_spec(path: Path) -> str:
-    """``path`` as a part of a spec: a bare name is written ``./name``, as names alone may stand for something else."""
-    return str(path) if path.is_absolute() or "/" in str(path) else f"./{path}"
-
-
 def _is_template_path(text: str, base_dir: Path) -> bool:
     """A path that exists, or a text that can be neither a name nor a template."""
-    if text == PLAIN or any(mark in text for mark in ("{{", "{%", "\n")):
+    if text == PLAIN or is_template_text(text):
         return False
     return not is_template_name(text) or _path(text, base_dir).is_file()
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from rfbench.errors import ModelError
+from rfbench.files.outside import parse_json, read_outside
+from rfbench.models import bounds
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +64,7 @@ def find_template(tokenizer: Any, asked: str | None) -> str:
             return named[asked]
         if asked == "default" and isinstance(own, str) and own:
             return own
-        if any(mark in asked for mark in ("{{", "{%", "\n")):
+        if is_template_text(asked):
             return asked
         there = f"it has: {', '.join(sorted(named))}" if named else "it has no named templates"
         raise ModelError(
@@ -80,6 +83,37 @@ def find_template(tokenizer: Any, asked: str | None) -> str:
     )
 
 
+def render(tokenizer: Any, messages: Sequence[Mapping[str, object]], template: str, **how: Any) -> Any:
+    """What ``apply_chat_template`` of a tokenizer makes of a conversation, in bounded time.
+
+    Templates are programs of whoever made the model: they raise what they like, and may not come to an end.
+
+    Raises:
+        TimeoutError: the template does not.
+        Exception: whatever the template raises.
+    """
+    if _raises_to_a_power(template):  # a single step, which could not be given up
+        raise ValueError("it raises a number to a power")
+    return bounds.within(
+        bounds.MAX_SECONDS, lambda: tokenizer.apply_chat_template(list(messages), chat_template=template, **how)
+    )
+
+
+@lru_cache
+def _raises_to_a_power(template: str) -> bool:
+    from jinja2 import Environment, TemplateSyntaxError
+
+    try:
+        tokens = [(kind, value) for _, kind, value in Environment().lex(template) if kind != "whitespace"]
+    except TemplateSyntaxError:  # which rendering will say better
+        return False
+    # After a bracket or a comma the sign spreads keyword arguments.
+    return any(
+        token == ("operator", "**") and before not in (("operator", "("), ("operator", ","))
+        for before, token in pairwise(tokens)
+    )
+
+
 def _only_plain_chat(tokenizer: Any, named: Mapping[str, str]) -> str:
     """The one of several templates that can carry a plain request: others are for tools and documents.
 
@@ -91,7 +125,7 @@ def _only_plain_chat(tokenizer: Any, named: Mapping[str, str]) -> str:
     for name, template in named.items():
         try:
             messages = [{"role": "user", "content": request}]
-            rendered = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False)
+            rendered = render(tokenizer, messages, template, tokenize=False)
         except Exception as error:  # templates are programs: they raise what they like
             logger.debug("template %s: %s", name, error)
             continue
@@ -110,6 +144,11 @@ def _only_plain_chat(tokenizer: Any, named: Mapping[str, str]) -> str:
     return named[able[0]]
 
 
+def is_template_text(text: str) -> bool:
+    """Whether a text is a Jinja template itself, and neither the name nor the path of one."""
+    return any(mark in text for mark in ("{{", "{%", "\n"))
+
+
 def is_template_name(text: str) -> bool:
     """Whether a chat template may be the name of one that the tokenizer has."""
     return text != PLAIN and _NAME.fullmatch(text) is not None
@@ -118,7 +157,7 @@ def is_template_name(text: str) -> bool:
 def unknown_template(name: str, folder: Path) -> list[str]:
     """A line where a folder is known to hold no chat template of this name, and none of it is a file."""
     try:
-        own = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template")
+        own = parse_json(read_outside(folder / "tokenizer_config.json")).get("chat_template")
         names = {str(each["name"]) for each in own} if isinstance(own, list) else {"default"} if own else set()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []  # unreadable configuration: the loader reports it

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+from rfbench.models.templates import render
 from rfbench.scoring.thoughts import (
     FORMS,
     TAGGED,
@@ -251,16 +252,16 @@ class ThoughtReader:
 def _around(tokenizer: Any, template: str, template_args: Mapping[str, Any]) -> tuple[str, str, str]:
     """What a template writes before a request, after it, and after an answer; empty where it takes no such thing."""
 
-    def render(turns: list[dict[str, str]], prompt: bool) -> str:
-        how: dict[str, Any] = {"chat_template": template, "tokenize": False, "add_generation_prompt": prompt}
+    def rendered(turns: list[dict[str, str]], prompt: bool) -> str:
+        how: dict[str, Any] = {"tokenize": False, "add_generation_prompt": prompt}
         try:
-            return str(tokenizer.apply_chat_template(turns, **how, **template_args))
+            return str(render(tokenizer, turns, template, **how, **template_args))
         except Exception:  # templates are programs: they raise what they like
             return ""
 
     request = {"role": "user", "content": _SLOT}
-    before, _, after = render([request], True).rpartition(_SLOT)
-    answered = render([request, {"role": "assistant", "content": _SLOT}], False)
+    before, _, after = rendered([request], True).rpartition(_SLOT)
+    answered = rendered([request, {"role": "assistant", "content": _SLOT}], False)
     return before, after, answered.rpartition(_SLOT)[2]
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rfbench.errors import EXIT_IO, ConfigError, JudgeError, ModelsFailed, exit_code
+from rfbench.errors import EXIT_IO, ConfigError, JudgeError, ModelsFailed, StorageError, exit_code
+from rfbench.files.text import clean
 from rfbench.run.suite.load import Suite, load_suite
 
 if TYPE_CHECKING:
@@ -77,7 +79,13 @@ def run_suite(
     folder = _opened(session, out, argv, fresh=fresh)
     how = {"offline": offline, "accept_canary": accept_canary, "progress": progress}
     failure = _execute(asked, _shared(session, shard), folder, batch_size, **how)
-    return _finished(asked, folder, failure, gate=gate)
+    result = _finished(asked, folder, failure, gate=gate)
+    if shard == (1, 1) and not result.complete:
+        raise StorageError(
+            f"{result.path}: {result.units_done} of {result.units_total} units are there although all were done: files "
+            "were removed or damaged meanwhile; run the same command again"
+        )
+    return result
 
 
 def _prepared(asked: Suite, *, limit: int | None, offline: bool, gate: bool) -> Session:
@@ -174,7 +182,7 @@ def _execute(
         def count(piece: Work, rows: int) -> None:
             nonlocal n_rows
             n_rows += rows
-            bar.set_description_str(piece.label, refresh=False)
+            bar.set_description_str(clean(piece.label), refresh=False)
             bar.set_postfix_str(f"{n_rows / max(bar.format_dict['elapsed'], 1e-9):.1f} attempts/s", refresh=False)
             bar.update()
 
@@ -192,10 +200,24 @@ def _execute(
                 raise
             return error
     if n_done:
-        _, changed = score_again(folder)
+        with _midway():
+            _, changed = score_again(folder)
         if changed:
             logger.warning("%d earlier verdicts changed: the rules that read them are newer", changed)
     return None
+
+
+@contextlib.contextmanager
+def _midway() -> Iterator[None]:
+    """Around reading back what this run has written: that it cannot be read is no mistake of the user.
+
+    Raises:
+        StorageError: it cannot be read, or is damaged.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise StorageError(str(error)) from error
 
 
 def _with_tables(suite: Suite, folder: RunFolder, *, gate: bool) -> Run:
@@ -210,7 +232,8 @@ def _with_tables(suite: Suite, folder: RunFolder, *, gate: bool) -> Run:
 
     if gate:
         folder.annotate({"gate": [rule.model_dump(mode="json", exclude_none=True) for rule in suite.gate]})
-    result = load_run(folder.path)
+    with _midway():
+        result = load_run(folder.path)
     info = RunInfo.of_run(result)
     write_tables(result.summary(), result.path, run_info=info)
     if gate:

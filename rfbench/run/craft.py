@@ -14,7 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from rfbench.attack import Attack, PromptAttack, Resumable
-from rfbench.errors import AttackError, BehaviorErrors, EncodingError, RfbenchError
+from rfbench.errors import (
+    OUT_OF_MEMORY,
+    AttackError,
+    BehaviorErrors,
+    EncodingError,
+    OutsideError,
+    RfbenchError,
+    contained,
+    is_out_of_memory,
+)
 from rfbench.models.base import ChatModel
 from rfbench.records import Attempt, Behavior, canonical_json
 from rfbench.run.store.checkpoints import Checkpoints, Progress, TimedAttempt
@@ -84,18 +93,19 @@ def _craft_group(
         if saved.done:
             return made, {}
     try:
-        if saved is not None and isinstance(worker, Resumable):
-            worker.load_state(saved.state)
-        proposals = worker.craft_many(model, group, [rng_for(seed, attack, b) for b in work])
-        started = time.perf_counter()
-        for attempt in proposals:
-            _check_attempt(attempt, work, seen)
-            made.append((attempt, time.perf_counter() - started))
-            if keeper is not None and keeper.due():
-                keeper.save(work, _progress(worker, made, done=False))
+        with contained():
+            if saved is not None and isinstance(worker, Resumable):
+                worker.load_state(saved.state)
+            proposals = worker.craft_many(model, group, [rng_for(seed, attack, b) for b in work])
             started = time.perf_counter()
-        if keeper is not None:
-            keeper.save(work, _progress(worker, made, done=True))
+            for attempt in proposals:
+                _check_attempt(attempt, work, seen)
+                made.append((attempt, time.perf_counter() - started))
+                if keeper is not None and keeper.due():
+                    keeper.save(work, _progress(worker, made, done=False))
+                started = time.perf_counter()
+            if keeper is not None:
+                keeper.save(work, _progress(worker, made, done=True))
     except BehaviorErrors as errors:
         return made, errors.problems
     except Exception as error:
@@ -111,10 +121,13 @@ def error_text(attack: Attack, error: Exception) -> str:
     """An attack's error as the text of an unscored row; errors that are not the attack's own are raised again."""
     if isinstance(error, AttackError | EncodingError):
         return str(error)
-    if isinstance(error, RfbenchError):
+    if is_out_of_memory(error):
+        return f"{OUT_OF_MEMORY} in attack {attack.name}; use a smaller batch (--batch-size) or dtype"
+    if isinstance(error, RfbenchError) and not isinstance(error, OutsideError):
         raise error
     # Another library's exception may quote a prompt or an answer: neither belongs in tables and logs.
-    text = f"{type(error).__name__} in attack {attack.name}; --verbose shows where it comes from"
+    what = type(error.__cause__ if isinstance(error, OutsideError) else error).__name__
+    text = f"{what} in attack {attack.name}; --verbose shows where it comes from"
     logger.warning("%s", text)
     logger.debug("attack %s failed", attack.name, exc_info=error)
     return text

@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Any
 
 from rfbench.attack import Attack, PromptAttack, WeightAttack
-from rfbench.errors import CanaryError
+from rfbench.errors import CanaryError, contained
 from rfbench.measures.guard import Guard
 from rfbench.models.base import ChatModel
 from rfbench.records import SCORED_COLUMNS, Attempt, Behavior, Completion, Record, canonical_json
@@ -173,7 +173,7 @@ def _checkpoints(
     """Step, tampered model and seconds of training for each checkpoint; an error of the attack goes to ``problems``."""
     started = time.perf_counter()
     try:
-        with attack.tamper(model, rng_for(seed, attack, "")) as trained:
+        with contained(may_close=True), attack.tamper(model, rng_for(seed, attack, "")) as trained:
             for step, tampered in trained:
                 yield step, tampered, time.perf_counter() - started
                 started = time.perf_counter()

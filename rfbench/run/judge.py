@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from rfbench.analysis.metrics.names import ASR_JUDGED
 from rfbench.analysis.metrics.rates import JUDGE
-from rfbench.errors import ConfigError, JudgeError, RfbenchError
+from rfbench.errors import ConfigError, JudgeError, RfbenchError, contained
 from rfbench.judges.base import ID_COLUMNS, TEXT_COLUMNS, Judge, JudgeEntry
 from rfbench.run.rescore import flag_tokens, forget_gate
 from rfbench.run.store.judgements import Judgement, shown_to, write_judgement
@@ -117,7 +117,8 @@ def _ask(entry: JudgeEntry, answers: pd.DataFrame) -> npt.NDArray[np.float64]:
         JudgeError: it raised, or its scores are not one number from 0 to 1, or NaN, for each answer.
     """
     try:
-        scores = np.asarray(entry.judge.scores(answers), dtype=np.float64)
+        with contained():
+            scores = np.asarray(entry.judge.scores(answers), dtype=np.float64)
     except Exception as error:
         logger.debug("judge %s", entry.label, exc_info=error)
         text = str(error) if isinstance(error, RfbenchError) else f"{type(error).__name__}: {error}"

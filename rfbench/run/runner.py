@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from rfbench.analysis.marks import ACCEPTED
-from rfbench.errors import CanaryError, ModelsFailed, StorageError, describe
+from rfbench.errors import CanaryError, ModelsFailed, StorageError, contained, describe
 from rfbench.models.base import ChatModel
 from rfbench.models.spec import ModelSpec
 from rfbench.records import Record, canonical_json
 from rfbench.run.canary import check_stored, run_canary
 from rfbench.run.evaluate import run_unit
 from rfbench.run.plan import Measurement, Unit, Work
-from rfbench.run.store.checkpoints import Checkpoints
+from rfbench.run.store.checkpoints import Checkpoints, clear_finished
 from rfbench.run.store.parts import PartError, decode_part
-from rfbench.run.store.reader import PARTS, read_header
+from rfbench.run.store.reader import PARTS
 from rfbench.run.store.writer import RunFolder
 from rfbench.run.suite.load import CanaryBounds
 
@@ -51,14 +51,17 @@ def execute(
     Raises:
         ModelsFailed: errors by model; a storage error ends the run at once.
     """
-    done = folder.done() | folder.measured()
+    stored = folder.done()
+    clear_finished(folder.path, stored)
+    done = stored | folder.measured()
     pending = [piece for piece in work if piece.key not in done]
     labels = list(dict.fromkeys(piece.model.label for piece in pending))
     failures: dict[str, Exception] = {}
     for label in labels:
         mine = [piece for piece in pending if piece.model.label == label]
         try:
-            _run_model(label, mine, folder, open_model, bounds, accept_canary=accept_canary, progress=progress)
+            with contained():
+                _run_model(label, mine, folder, open_model, bounds, accept_canary=accept_canary, progress=progress)
         except StorageError as error:
             failures[label] = error
             break
@@ -137,7 +140,7 @@ def remember(folder: RunFolder, label: str, facts: dict[str, object]) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    loaded = read_header(folder.path).get("loaded", {})
+    loaded = folder.header().get("loaded", {})
     if canonical_json(loaded.get(label)) != canonical_json(facts):
         folder.annotate({"loaded": {**loaded, label: facts}})
 
@@ -157,7 +160,7 @@ def check_model(model: ChatModel, label: str, folder: RunFolder, bounds: CanaryB
         raise CanaryError(f"canary: {report.problem} (--accept-canary goes on and marks every table)")
     if not (report.problem or loosened):
         return
-    accepted = {*read_header(folder.path).get("canary_accepted", []), label}
+    accepted = {*folder.header().get("canary_accepted", []), label}
     folder.annotate({"canary_accepted": sorted(accepted)})
     logger.warning("%s: %s: %s", label, ACCEPTED, report.problem or loosened)
 

@@ -20,11 +20,11 @@ from rfbench.errors import CanaryError, ConfigError, ModelError, StorageError
 from rfbench.files.atomic import write_atomically
 from rfbench.models.base import local
 from rfbench.models.flag import FLAG_FILE
-from rfbench.models.folders import ADAPTER_CONFIG, TEMPLATE, TOKENIZER, listed
+from rfbench.models.folders import ADAPTER_CONFIG, TEMPLATE, TOKENIZER, folder_spec, listed
 from rfbench.models.hf.sameness import Observation, probe_ids
 from rfbench.models.identity import identify
 from rfbench.models.load import load_model
-from rfbench.models.spec import ModelSpec, folder_spec
+from rfbench.models.spec import ModelSpec
 from rfbench.train.provenance import public_name
 
 if TYPE_CHECKING:

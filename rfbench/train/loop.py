@@ -22,9 +22,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from rfbench.errors import ConfigError, StorageError
+from rfbench.errors import ConfigError, StorageError, is_out_of_memory
 from rfbench.files.atomic import write_atomically
-from rfbench.models.hf.batching import is_out_of_memory
 from rfbench.train.batches import batch_at, stream
 from rfbench.train.conversations import Conversation
 from rfbench.train.kinds import CellName

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from rfbench.errors import ConfigError, ModelError, StorageError
 from rfbench.models.base import local
+from rfbench.models.folders import folder_spec
 from rfbench.models.identity import identify, versions
 from rfbench.models.load import load_model
-from rfbench.models.spec import ModelSpec, folder_spec
+from rfbench.models.spec import ModelSpec
 from rfbench.records import digest
 from rfbench.train.card import model_card
 from rfbench.train.conversations import Conversation

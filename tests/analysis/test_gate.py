@@ -134,6 +134,8 @@ def test_marks_of_a_run_are_in_both_files():
     results = evaluate([GateRule(metric="dsr", min=0.5)], summary(row(k=9, n=10)))
     marks = ["canary accepted: m"]
     assert markdown_summary(results, marks).startswith("**canary accepted: m**\n")
+    hostile = markdown_summary(results, ["canary accepted: \x1b[31m<img src=x>[a](http://b)`**"])
+    assert hostile.startswith("**canary accepted: \\<img src=x>[a]\\(http://b)\\`\\*\\***\n")
     xml = ElementTree.fromstring(junit_xml(results, marks))
     assert [p.attrib for p in xml.iter("property")] == [{"name": "mark", "value": "canary accepted: m"}]
     assert not list(ElementTree.fromstring(junit_xml(results)).iter("property"))

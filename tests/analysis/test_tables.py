@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 from summary_rows import as_columns, frame, rate
 
-from rfbench.analysis.render import guard_formula, render_terminal, to_latex, to_markdown, write_tables
-from rfbench.analysis.section import HELD, clean, companion
+from rfbench.analysis.render import guard_formula, render_terminal, rich_table, to_latex, to_markdown, write_tables
+from rfbench.analysis.section import HELD, Section, clean, companion
 from rfbench.analysis.summary import SUMMARY_COLUMNS
 from rfbench.analysis.tables import RunInfo, layout
 from rfbench.errors import StorageError
@@ -196,7 +196,10 @@ def test_write_tables(tmp_path):
     paths = write_tables(FULL, tmp_path / "new", run_info=INFO)
     assert [p.name for p in paths] == ["summary.csv", "summary.parquet", "summary.md"]
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == sorted(p.name for p in paths)
-    pd.testing.assert_frame_equal(pd.read_parquet(paths[1]), FULL)
+    stored = pd.read_parquet(paths[1])
+    pd.testing.assert_frame_equal(stored[list(FULL)], FULL)
+    assert list(stored) == [*FULL, "marks"]
+    assert set(stored["marks"]) == {""}
     read = pd.read_csv(paths[0], keep_default_na=False, na_values={"value": [""], "step": [""]})
     pd.testing.assert_frame_equal(read[list(FULL)[:10]], FULL[list(FULL)[:10]], check_exact=True)
     parts = {metric: (name, parameter) for metric, name, parameter in read[["metric", "name", "parameter"]].to_numpy()}
@@ -204,7 +207,27 @@ def test_write_tables(tmp_path):
     assert paths[2].read_text() == to_markdown(FULL, run_info=INFO)
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+x", "-x", "@x", " =x"])
+def test_tables_for_programs_carry_the_marks_of_each_model(tmp_path):
+    two = summary(cell("bad"), cell("good"))
+    info = RunInfo(units_done=3, units_total=4, canary_accepted=["bad"])
+    csv, parquet, _ = write_tables(two, tmp_path, run_info=info)
+    for table in (pd.read_csv(csv), pd.read_parquet(parquet)):
+        assert set(table["marks"][table["model"] == "good"]) == {"INCOMPLETE 3/4 units"}
+        failed = "INCOMPLETE 3/4 units; canary accepted: bad failed the checks before the run"
+        assert set(table["marks"][table["model"] == "bad"]) == {failed}
+
+
+def test_headings_are_no_markup():
+    section = Section("t", ("[red]model[/red]", "attack", "[/]", "[link=http://x]y[/link]"), (("m", "a", "1", "2"),))
+    console = Console(file=io.StringIO(), width=200)
+    console.print(rich_table(section))
+    text = console.file.getvalue()
+    assert all(heading in text for heading in section.columns)
+
+
+@pytest.mark.parametrize(
+    "name", ["=1+1", "+x", "-x", "@x", " =x", "\uff1d1", "\uff0bx", "\uff0dx", "\uff20x", "\ufe66x"]
+)
 def test_csv_formulas_are_disarmed(tmp_path, name):
     write_tables(summary(cell(name)), tmp_path, run_info=INFO)
     assert set(pd.read_csv(tmp_path / "summary.csv")["model"]) == {f"'{name}"}

@@ -419,8 +419,96 @@ def test_an_accepted_canary_marks_every_table(rf: Rf, tmp_path: Path, tiny_llama
     outputs = [out, Path("run/summary.md").read_text()]
     outputs += [rf("table", "run", *form)[1] for form in ([], ["--format", "md"], ["--format", "latex"])]
     outputs += [rf("run", path, "--out", "run")[1]]
-    outputs += [rf("table", "run", "--format", "csv")[2]]  # a CSV has no place for it: stderr has
+    outputs += [*rf("table", "run", "--format", "csv")[1:], Path("run/summary.csv").read_text()]
     assert all("canary accepted" in text for text in outputs)
+    marks = pd.read_parquet("run/summary.parquet").groupby("model")["marks"].unique()
+    assert marks["tiny"].tolist() == ["canary accepted: tiny failed the checks before the run"]
+    assert marks["never-flag"].tolist() == [""]
+
+
+def test_tables_for_programs_say_that_a_run_is_unfinished(rf: Rf, suite: Path, scripted: Any) -> None:
+    scripted(raise_at(N_CANARY + 3, RuntimeError("device lost")))
+    assert rf("run", suite, "--out", "run")[0] == 70
+    mark = "INCOMPLETE 8/12 units"
+    assert set(pd.read_csv("run/summary.csv")["marks"]) == {mark}
+    assert set(pd.read_parquet("run/summary.parquet")["marks"]) == {mark}
+    rows = rf("table", "run", "--format", "csv")[1].splitlines()
+    assert len(rows) > 1
+    assert all(row.endswith(f",{mark}") for row in rows[1:])
+
+
+def test_a_module_that_ends_the_program_at_import(rf: Rf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended ``run --gate`` with exit code 0 and nothing done."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "quitter.py").write_text("import sys\nsys.exit(0)\n")
+    path = write_suite(tmp_path / "suite", attacks=["direct", "quitter:Attack"], gate=GATE)
+    code, _, err = rf("run", path, "--gate", "--out", "run")
+    assert code == 2
+    assert "attack 'quitter:Attack' cannot be imported: SystemExit was raised: 0" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_part_that_is_gone_at_the_end_is_no_success(rf: Rf, suite: Path, scripted: Any) -> None:
+    def lose(attempt: Any, n: int) -> None:
+        if n == N_CANARY + 3:
+            next(Path("run/parts").iterdir()).unlink()
+
+    scripted(lose)
+    code, _, err = rf("run", suite, "--out", "run")
+    assert code == 74
+    assert "11 of 12 units are there although all were done" in err
+    scripted()
+    assert rf("run", suite, "--out", "run")[0] == 0
+
+
+def test_what_ends_the_program_inside_a_command_is_an_internal_error(
+    rf: Rf, suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(*_: Any) -> Any:
+        raise SystemExit(0)
+
+    monkeypatch.setattr("rfbench.cli.run.find_command", leave)
+    assert rf("table", "run")[::2] == (70, "rfbench: SystemExit was raised: 0\n")
+
+
+HOSTILE = "\x1b]0;title\x07\x1b[31mred\u202e\x07"
+
+
+def test_names_from_outside_cannot_speak_to_the_terminal(rf: Rf, tmp_path: Path) -> None:
+    path = write_suite(
+        tmp_path / "suite",
+        datasets=[{"path": f"{HOSTILE}.csv", "is_harmful": True}],
+        attacks=[{"name": "direct", "label": HOSTILE}, {"name": "direct", "label": HOSTILE}, f"{HOSTILE}:X"],
+        models=[f"./{HOSTILE}"],
+    )
+    code, out, err = rf("validate", path)
+    assert (code, out) == (2, "")
+    assert err.count("red") > 3
+    assert not {"\x1b", "\x07", "\u202e"} & set(err)
+
+
+def test_facts_about_a_model_cannot_speak_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    from rfbench.cli.run import _print_facts
+
+    _print_facts({"name": HOSTILE, "flag_token": f"<rf{HOSTILE}>"})
+    assert capsys.readouterr().out == "name: red\nflag_token: <rfred>\n"
+
+
+def test_log_lines_cannot_speak_to_the_terminal(rf: Rf, suite: Path, scripted: Any) -> None:
+    scripted()
+    assert rf("run", suite, "--out", "run")[0] == 0
+    Path(f"run/parts/{HOSTILE}.parquet").write_bytes(b"x")
+    code, _, err = rf("table", "run")
+    assert code == 0
+    assert "red.parquet: a unit that is not in the plan of this run; left out" in err
+    assert "\x1b" not in err
+
+
+def test_two_options_that_give_the_models_or_the_seeds(rf: Rf, suite: Path) -> None:
+    code, _, err = rf("validate", suite, "--model", "smollm2", "--set", "models=[smollm2]")
+    assert (code, err) == (2, "rfbench: --set models= and --model both give the models; keep one\n")
+    code, _, err = rf("validate", suite, "--seed", "1", "--set", "seeds=[2]")
+    assert (code, err) == (2, "rfbench: --set seeds= and --seed both give the seeds; keep one\n")
 
 
 def test_a_model_without_a_flag_passes_with_a_warning(rf: Rf, suite: Path) -> None:
@@ -613,7 +701,7 @@ def test_tables_in_every_format(rf: Rf, run: Path) -> None:
     assert r"\begin{tabular}" in out
     code, out, _ = rf("table", run, "--format", "csv")
     assert code == 0
-    parts = dict.fromkeys(("name", "parameter", "stage"), str)
+    parts = dict.fromkeys(("name", "parameter", "stage", "marks"), str)
     read = pd.read_csv(io.StringIO(out), dtype=parts).fillna(dict.fromkeys(parts, ""))
     pd.testing.assert_frame_equal(read, summary, check_dtype=False)
 

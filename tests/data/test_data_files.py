@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rfbench.data import csvfiles
 from rfbench.data.catalog import DatasetSpec
 from rfbench.data.csvfiles import read_csv
 from rfbench.data.load import load_behaviors
 from rfbench.data.registry import ENTRIES
-from rfbench.errors import DataError
+from rfbench.errors import ConfigError, DataError
 from rfbench.records import Behavior
 
 
@@ -125,6 +126,51 @@ def test_a_header_of_any_name_is_found_by_the_column_that_is_asked_for(tmp_path:
 )
 def test_tables_that_cannot_be_read_name_the_cause(tmp_path: Path, text: str, says: str) -> None:
     assert problem(tmp_path, text) == says
+
+
+class Name(str):
+    """Counts how often it is compared."""
+
+    n_compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Name.n_compared += 1
+        return str.__eq__(self, other)
+
+
+def test_the_work_grows_with_the_columns_and_not_with_their_square() -> None:
+    header = [Name(f"c{i}") for i in range(1000)]
+    csvfiles._refuse_doubles(header, range(len(header)))
+    assert Name.n_compared < 10 * len(header)
+
+
+def test_very_many_columns_are_named_in_one_line(tmp_path: Path) -> None:
+    names = ",".join(f"c{i}" for i in range(60_000))
+    found = problem(tmp_path, f"{names}\n{names.replace('c', '')}\n")
+    assert found.endswith("c48, c49 and 59950 more")
+    found = problem(tmp_path, "," * 60_000 + "prompt\n" + "x," * 60_000 + "how a\n")
+    assert found.endswith("48, 49, 50 and 59950 more have no name in the header; name them")
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.json"])
+def test_pipes_and_devices_are_no_data(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to("/dev/zero")
+    spec = DatasetSpec(path=name, is_harmful=True)
+    assert spec.check(tmp_path) == [f"{tmp_path / name} is a device and no file; copy what it gives into one"]
+    with pytest.raises(DataError, match="is a device and no file"):
+        load_behaviors(spec, base=tmp_path)
+    assert (
+        spec.model_copy(update={"path": "~nosuchuser-at-all/x.csv"})
+        .check()[0]
+        .endswith("~nosuchuser-at-all is no home folder here; write the path out")
+    )
+
+
+def test_a_data_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RFBENCH_DATA", "~nosuchuser-at-all/data")
+    with pytest.raises(ConfigError, match=r"RFBENCH_DATA: .* is no home folder here"):
+        load_behaviors(DatasetSpec(path="x.csv", is_harmful=True), base=tmp_path)
 
 
 CALLED = "no column 'prompt' (prompt); did you mean 'Prompt'?"
@@ -323,7 +369,9 @@ def test_json_that_cannot_be_read_names_the_cause(tmp_path: Path, name: str, tex
 
 def test_json_that_breaks_its_parser_is_one_line(tmp_path: Path) -> None:
     assert "malformed JSON" in problem(tmp_path, "[" * 100_000, "x.json")
-    assert "malformed JSON: Exceeds the limit" in problem(tmp_path, '{"prompt": ' + "1" * 5000 + "}", "x.jsonl")
+    assert "malformed JSON: a number of thousands of digits" in problem(
+        tmp_path, '{"prompt": ' + "1" * 5000 + "}", "x.jsonl"
+    )
 
 
 @pytest.mark.parametrize("depth", [99, 900, 5000])

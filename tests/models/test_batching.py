@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfbench.models.hf.batching import BatchSizer, in_batches, is_out_of_memory, unless_out_of_memory
+from rfbench.errors import is_out_of_memory
+from rfbench.models.hf.batching import BatchSizer, in_batches, unless_out_of_memory
 
 
 def test_sizer_halves_what_failed_and_grows_again() -> None:

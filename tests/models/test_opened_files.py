@@ -64,11 +64,10 @@ def sharded(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def index_beside_a_single_file(folder: Path) -> dict[str, Any]:
+def index_beside_a_single_file(folder: Path) -> None:
     save_file(load_file(folder / "model.safetensors"), folder / "other.safetensors", metadata={"format": "pt"})
     weights = dict.fromkeys(load_file(folder / "other.safetensors"), "other.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weights}))
-    return {}
 
 
 def named_weights(folder: Path) -> dict[str, Any]:
@@ -123,7 +122,6 @@ def edit(file: Path, **changes: Any) -> None:
 SHAPES = [
     as_it_is,
     sharded,
-    index_beside_a_single_file,
     named_weights,
     pickled,
     many_templates,
@@ -198,14 +196,61 @@ def test_every_opened_file_of_an_adapter_too(
     assert found <= known, sorted(map(str, found - known))
 
 
-def test_what_is_loaded_is_what_is_hashed_beside_an_index(tiny_model: TinyModel, tmp_path: Path) -> None:
-    """A resume once mixed rows of two models: transformers takes the single file, the hash took the index."""
+def index_of(folder: Path, name: str) -> Path:
+    """Make the weights of ``folder`` those of an index that names one file; that file."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, name)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    torch.save(weights, folder / name) if name.endswith(".bin") else save_file(weights, folder / name)
+    return folder / name
+
+
+def refusals(folder: Path, **settings: Any) -> set[str]:
+    spec, said = ModelSpec.parse({"spec": str(folder), **settings}), set()
+    for use in (identify, load_model, load_base):
+        with pytest.raises(ModelError) as error:
+            use(spec)
+        said.add(str(error.value).replace(f"{folder}/", "").replace(f"{folder}: ", "").replace(f"{folder}", "it"))
+    return said
+
+
+def test_an_index_beside_a_single_file_is_refused(tiny_model: TinyModel, tmp_path: Path) -> None:
+    """transformers takes the single file and says nothing of the other."""
     folder = Path(shutil.copytree(tiny_model(tied=False), tmp_path / "model"))
     index_beside_a_single_file(folder)
-    before = identify(ModelSpec.parse(str(folder)))
-    weights = load_file(folder / "model.safetensors")
-    save_file(weights | {"lm_head.weight": weights["lm_head.weight"] + 1}, folder / "model.safetensors")
-    assert identify(ModelSpec.parse(str(folder))).weights_sha256 != before.weights_sha256
+    assert refusals(folder) == {
+        "it holds model.safetensors and model.safetensors.index.json, and which of the two is meant is not clear; "
+        "remove one"
+    }
+
+
+def test_an_index_that_names_a_pickle_is_not_opened(tiny_model: TinyModel, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model(tied=False), tmp_path / "model"))
+    pickle = index_of(folder, "pytorch_model.bin")
+    words = "names pytorch_model.bin, which is no safetensors file; save it as one (`allow_pickle: true` on the model"
+    with files_opened(folder) as found:
+        said = refusals(folder)
+    assert pickle not in found
+    assert said == {f"model.safetensors.index.json {words} takes pickled weights, if you trust them)"}
+    load_model(ModelSpec.parse({"spec": str(folder), "allow_pickle": True}))
+
+
+def test_a_configuration_that_names_a_pickle_is_not_followed(tiny_model: TinyModel, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model(tied=False), tmp_path / "model"))
+    torch.save(load_file(folder / "model.safetensors"), folder / "mine.bin")
+    edit(folder / "config.json", transformers_weights="mine.bin")
+    with files_opened(folder) as found:
+        (said,) = refusals(folder)
+    assert folder / "mine.bin" not in found
+    assert said.startswith("config.json names mine.bin, which is no safetensors file; save it as one")
+
+
+def test_an_index_that_names_files_elsewhere_is_refused(tiny_model: TinyModel, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model(tied=False), tmp_path / "model"))
+    index_of(folder, "../elsewhere.safetensors")
+    (said,) = refusals(folder)
+    assert said.startswith("model.safetensors.index.json names ../elsewhere.safetensors, which lies outside")
 
 
 def test_a_folder_with_weights_and_an_adapter_is_refused(tiny_model: TinyModel, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ ATTEMPT = Attempt(
 )
 
 
-class Killed(BaseException):
+class Killed(KeyboardInterrupt):
     """Stands for a kill: nothing may catch it."""
 
 

@@ -55,7 +55,9 @@ MAKES: dict[str, dict[str, Any]] = {
     "numpy": {"info": {"loss": np.float32(1)}},
     "half a pair": {"prefill": "\ud800"},
 }
-ERRORS = {
+ERRORS: dict[str, BaseException] = {
+    "exit": SystemExit(0),
+    "memory": MemoryError(),
     "attack": AttackError("no target"),
     "encoding": EncodingError("does not fit"),
     "bug": ZeroDivisionError("division by zero"),
@@ -102,6 +104,8 @@ def model(**settings: Any) -> ScriptedModel:
         (["attack"], 0, "no target"),
         (["encoding"], 0, "does not fit"),
         (["bug"], 0, "ZeroDivisionError in attack"),
+        (["exit"], 0, "SystemExit in attack"),
+        (["ask", "memory"], 1, "memory ran out in attack test_evaluate:Scripted; use a smaller batch (--batch-size)"),
         ([], 0, "the attack made no final attempt"),
         ([{"final": False}], 1, "the attack made no final attempt"),
         (["ask", "attack"], 1, "no target"),

@@ -19,7 +19,7 @@ from rfbench.models.spec import ModelSpec
 from rfbench.records import Record
 from rfbench.run.plan import Unit, shard
 from rfbench.run.runner import execute
-from rfbench.run.store.checkpoints import STATES
+from rfbench.run.store.checkpoints import STATES, Checkpoints, Progress
 from rfbench.run.store.reader import load_run
 from rfbench.run.store.writer import RunFolder
 from rfbench.run.suite.load import CanaryBounds
@@ -93,6 +93,62 @@ def test_a_flag_is_counted_from_the_onset_that_was_recorded(tmp_path: Path) -> N
     assert summary["smollm2", "begun_delay@harmful/harmful:25"] == len("Sure, here is how thing 0 is done") + 3
     assert summary["always-flag", "begun_delay@harmful/harmful:25"] == len("Sure, here is how thing 0 is done")
     assert summary["smollm2", "begun_flagged@harmful/none"] == 1.0
+
+
+def test_what_a_kill_left_between_a_part_and_its_progress_is_removed(tmp_path: Path) -> None:
+    units, folder = start(tmp_path)
+    execute(units[:-1], folder, Opener(), ANYTHING)
+    progress = Progress((), b"state", done=True)
+    for unit in units[:1] + units[-1:]:
+        Checkpoints(folder.path, unit.key).save(["b"], progress)
+    (folder.path / STATES / "notes.txt").write_text("of the user")
+    execute(units[:-1], folder, Opener(), ANYTHING)
+    left = sorted(path.name for path in (folder.path / STATES).iterdir())
+    assert [name.partition("-")[0] for name in left] == sorted([units[-1].key, "notes.txt"])
+    (folder.path / STATES / "notes.txt").unlink()
+    execute(units, folder, Opener(), ANYTHING)
+    assert not (folder.path / STATES).exists()
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.write_text("{"), lambda file: file.unlink()])
+def test_a_header_that_cannot_be_read_in_the_middle_is_a_storage_error(tmp_path: Path, damage: Any) -> None:
+    units, folder = start(tmp_path)
+
+    def hook(attempt: Any, n: int) -> None:
+        if n == 0:
+            damage(folder.path / "run.json")
+
+    with pytest.raises(ModelsFailed, match="finished units stay readable") as error:
+        execute(units, folder, Opener({"smollm2": hook}), ANYTHING)
+    assert error.value.exit_code == 74
+
+
+class PanicException(BaseException):
+    """As libraries written in Rust raise it."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), PanicException("retry-limit\nand a long trace"), GeneratorExit()])
+def test_whatever_a_model_raises_its_units_are_missing_and_the_run_says_so(
+    tmp_path: Path, error: BaseException
+) -> None:
+    units, folder = start(tmp_path, models=["owner/a", "owner/b"])
+    failing = Opener({"owner/a": raise_at(N_CANARY + 1, error)})
+    with pytest.raises(ModelsFailed, match=f"owner/a: .*{type(error).__name__} was raised") as raised:
+        execute(units, folder, failing, ANYTHING)
+    assert raised.value.exit_code == 70
+    assert "\n" not in str(raised.value)
+    assert failing.opened[-1] == "owner/b"
+    assert not folder.finish()
+    execute(units, folder, Opener(), ANYTHING)
+    assert folder.finish()
+
+
+def test_memory_that_runs_out_says_what_helps(tmp_path: Path) -> None:
+    units, folder = start(tmp_path)
+    for error in (MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")):
+        with pytest.raises(ModelsFailed, match=r"smollm2: memory ran out; use a smaller model, batch") as raised:
+            execute(units, folder, Opener({"smollm2": raise_at(N_CANARY + 1, error)}), ANYTHING)
+        assert raised.value.exit_code == 2
 
 
 def test_with_everything_done_nothing_is_opened(tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 
 from rfbench.errors import EXIT_IO, EXIT_USAGE, ConfigError, StorageError
 from rfbench.records import Record
+from rfbench.run.store.changes import config_changes
 from rfbench.run.store.reader import load_run
-from rfbench.run.store.writer import RunFolder, config_changes
+from rfbench.run.store.writer import RunFolder
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CONFIGURATION = {

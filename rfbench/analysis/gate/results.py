@@ -19,6 +19,7 @@ from rfbench.analysis.metrics.row import MetricRow, from_frame
 from rfbench.analysis.metrics.weight_attacks import DESTROYED, RATIO, is_destroyed
 from rfbench.analysis.outcomes import held_rate
 from rfbench.analysis.section import clean, xml_text
+from rfbench.files.text import markdown_text
 from rfbench.records import CONTROLS
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def _held_against(rule: GateRule, kind: Bound, bound: float, row: MetricRow, res
     if row.n_unscored:
         message += f"; {row.n_unscored} unscored held as the worse outcome"
     against = list(_objections(rule, row, results))
-    return GateResult(rule, selector, observed, bound, bool(passed) and not against, "; ".join([message, *against]))
+    text = clean("; ".join([message, *against]))
+    return GateResult(rule, selector, observed, bound, bool(passed) and not against, text)
 
 
 def _objections(rule: GateRule, row: MetricRow, results: _Results) -> Iterator[str]:
@@ -235,7 +237,7 @@ def markdown_summary(results: Sequence[GateResult], marks: Sequence[str] = ()) -
     verdict = f"**Gate failed**: {failed} of {len(results)}" if failed else f"**Gate passed**: {len(results)} checks"
     ordered = sorted(results, key=lambda result: result.passed)
     lines = [f"- {'pass' if result.passed else 'FAIL'}: `{result.message.replace('`', '')}`" for result in ordered]
-    marked = [f"**{clean(mark).replace('*', '')}**" for mark in marks]
+    marked = [f"**{markdown_text(clean(mark))}**" for mark in marks]
     return "\n".join([*marked, verdict, "", *lines]) + "\n"
 
 

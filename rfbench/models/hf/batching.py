@@ -6,7 +6,7 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-import torch
+from rfbench.errors import is_out_of_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,14 +31,6 @@ class BatchSizer:
         """Memory ran out with ``rows`` rows: take half as many, and say whether trying again makes sense."""
         self.size, self._fitted = max(1, rows // 2), 0
         return rows > 1
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out; failed CPU allocations raise a plain ``RuntimeError``."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    signs = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
 def unless_out_of_memory(call: Callable[[Sequence[Item]], Result], batch: Sequence[Item]) -> Result | None:

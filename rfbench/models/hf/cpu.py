@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rfbench.models.hf.batching import is_out_of_memory
+from rfbench.errors import is_out_of_memory
 from rfbench.models.hf.halfprecision import multiplies
 
 logger = logging.getLogger(__name__)

@@ -11,13 +11,13 @@ import torch
 from rfbench.errors import ModelError
 from rfbench.models.architecture import kind_problem
 from rfbench.models.flag import check_flag
-from rfbench.models.folders import adapter_problem, read_object
+from rfbench.models.folders import adapter_problem, read_object, refuse_special_files
 from rfbench.models.hf.adapter import merge_adapter
 from rfbench.models.hf.anatomy import auto_class
 from rfbench.models.hf.halfprecision import warn_if_slow
 from rfbench.models.hf.loaded import check_loaded
 from rfbench.models.hf.model import HFModel
-from rfbench.models.parts import Checkpoint, Place, load_tokenizer, locate, make_encoder, naming, read_flag
+from rfbench.models.parts import Checkpoint, Place, load_tokenizer, locate, make_encoder, naming, read_flag, refuse_harm
 from rfbench.models.spec import ModelSpec, ThinkingMarks
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,10 @@ def load(spec: ModelSpec, *, batch_size: int | None, offline: bool) -> HFModel:
     adapter = checkpoint.adapter
     with naming(spec):
         template = spec.template_text()
+        _refuse_adapter_beside(checkpoint.base)
+        refuse_harm(checkpoint.base, allow_pickle=spec.allow_pickle)
+        if adapter is not None:
+            refuse_special_files(Path(adapter.where))
         tokenizer = load_tokenizer(spec, checkpoint)
         module = _load_weights(checkpoint.base, spec)
         if adapter is not None:
@@ -57,14 +61,17 @@ def load(spec: ModelSpec, *, batch_size: int | None, offline: bool) -> HFModel:
     )
 
 
+def _refuse_adapter_beside(base: Place) -> None:
+    if base.file("adapter_config.json") is not None:
+        raise ModelError(adapter_problem(base.where, has_config=base.file("config.json") is not None))
+
+
 def _load_weights(base: Place, spec: ModelSpec) -> Any:
     """The module, complete and on its devices.
 
     Raises:
         ModelError: weights are missing, do not fit the devices, or belong to an architecture that this backend lacks.
     """
-    if base.file("adapter_config.json") is not None:
-        raise ModelError(adapter_problem(base.where, has_config=base.file("config.json") is not None))
     device = spec.device or ("cuda" if torch.cuda.is_available() else "cpu")
     # fp32 is the fastest type on most CPUs; elsewhere the checkpoint's own type is what its authors meant.
     automatic: Any = torch.float32 if torch.device(device).type == "cpu" else "auto"
@@ -109,7 +116,10 @@ def load_base(spec: ModelSpec, *, offline: bool = False) -> Any:
         ModelError: not found, gated, or not loadable here.
     """
     with naming(spec):
-        module = _load_weights(locate(spec.base_source, spec.revision, offline=offline), spec)
+        base = locate(spec.base_source, spec.revision, offline=offline)
+        _refuse_adapter_beside(base)
+        refuse_harm(base, allow_pickle=spec.allow_pickle)
+        module = _load_weights(base, spec)
     return module.eval().requires_grad_(False)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rfbench.models.hf.batching import is_out_of_memory
+from rfbench.errors import is_out_of_memory
 from rfbench.models.hf.generation import PrefixMemory, forward, start
 from rfbench.models.hf.kv_cache import SlabCache
 from rfbench.models.hf.ways import Ways

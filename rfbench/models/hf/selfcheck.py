@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from rfbench.errors import NOT_FINITE, CanaryError
-from rfbench.models.hf.batching import is_out_of_memory
+from rfbench.errors import NOT_FINITE, CanaryError, is_out_of_memory
 from rfbench.models.hf.landmarks import NEAR, landmarks
 from rfbench.models.hf.passes import Ids, Passes, Row
 from rfbench.models.hf.ways import NEVER, Ways

@@ -15,6 +15,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from rfbench.files.arrays import pack, unpack
 from rfbench.files.atomic import reason, remove_abandoned, storage_errors, write_atomically
+from rfbench.files.outside import parse_json
 from rfbench.records import Attempt, SoftTokens, digest
 from rfbench.run.store.reader import QUARANTINE
 
@@ -123,6 +125,17 @@ class Checkpoints:
         return self._root / STATES / f"{self._unit}-{digest(list(work))[:16]}.json"
 
 
+def clear_finished(root: Path, units: AbstractSet[str]) -> None:
+    """Remove the progress of units that are stored: a kill may come between storing one and clearing up after it.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    saved = {path.stem.rpartition("-")[0] for path in (root / STATES).glob("*.json")}
+    for unit in sorted(units & saved):
+        Checkpoints(root, unit).clear()
+
+
 def _storage_errors(path: Path) -> AbstractContextManager[None]:
     return storage_errors(
         lambda error: (
@@ -150,7 +163,7 @@ def _fields(attempt: Attempt) -> dict[str, object]:
 
 
 def _decode(data: bytes) -> Progress:
-    content = json.loads(data)
+    content = parse_json(data)
     if content.pop("sha256") != digest(content):
         raise ValueError("does not fit its checksum")
     attempts = []

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rfbench.files.outside import parse_json
 from rfbench.records import KEY_COLUMNS, SCHEMA_VERSION, Record, canonical_json, digest
 
 _ARROW_TYPES = {
@@ -153,7 +154,7 @@ def decode_measure(name: str, content: bytes, *, planned: bool) -> list[dict[str
         PartError: not a measure, not this one, changed since it was written, or of a newer rfbench.
     """
     try:
-        facts = json.loads(content)
+        facts = parse_json(content)
         sha256 = facts.pop("sha256", None)
         version, rows = facts["schema_version"], [_exchanged(row, _INFINITE, math.inf) for row in facts["rows"]]
         if not isinstance(version, int) or not all(_is_figure(row) for row in rows):

@@ -13,7 +13,6 @@ Nothing here writes; :mod:`rfbench.run.store.writer` does. A file is used only a
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 import os
 import re
@@ -28,6 +27,7 @@ import pyarrow as pa
 
 from rfbench.analysis.metrics.rates import JUDGE
 from rfbench.errors import ConfigError, DataError, StorageError
+from rfbench.files.outside import parse_json, read_outside
 from rfbench.records import KEY_COLUMNS, SCHEMA_VERSION, canonical_json
 from rfbench.run.store.judgements import Judgement, iter_judgements
 from rfbench.run.store.parts import MEASURE_COLUMNS, PartError, arrow_schema, decode_measure, decode_part, duplicate_row
@@ -131,13 +131,13 @@ def read_header(root: Path) -> dict[str, Any]:
     """
     file = root / RUN_FILE
     try:
-        header = json.loads(file.read_bytes())
+        header = parse_json(read_outside(file))
         problem = header_problem(header)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(f"{root} is not a run folder: it holds no {RUN_FILE}{_did_you_mean(root)}") from error
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         problem = str(error)
     if problem is not None:
         raise ConfigError(

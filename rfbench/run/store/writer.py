@@ -24,10 +24,10 @@ from urllib.parse import quote, unquote
 import pandas as pd
 import pyarrow as pa
 
-from rfbench.errors import ConfigError, DataError
+from rfbench.errors import ConfigError, DataError, StorageError
 from rfbench.files.atomic import TEMPORARY, reason, remove_abandoned, storage_errors, write_atomically
-from rfbench.files.problems import key_path
-from rfbench.records import COLUMNS, KEY_COLUMNS, SCHEMA_VERSION, SCORED_COLUMNS, Record, canonical_json
+from rfbench.records import COLUMNS, KEY_COLUMNS, SCHEMA_VERSION, SCORED_COLUMNS, Record
+from rfbench.run.store.changes import refuse_changes
 from rfbench.run.store.parts import MEASURE_COLUMNS, PartError, arrow_schema, duplicate_row, encode_measure, encode_part
 from rfbench.run.store.reader import (
     MEASURES,
@@ -103,7 +103,7 @@ class RunFolder:
                 _refuse_foreign_folder(root)
                 write_atomically(root / RUN_FILE, _json_bytes(wanted))
             # Read back even when just written: another worker may have started a run here at the same moment.
-            _refuse_changes(root, read_header(root), wanted)
+            refuse_changes(root, read_header(root), wanted)
             for name in (PARTS, MEASURES, QUARANTINE):
                 (root / name).mkdir(exist_ok=True)
             # Completions of harmful requests stay out of git. Written on resuming, too: it shows that writing works.
@@ -124,6 +124,17 @@ class RunFolder:
         root = run_root(path)
         header = read_header(root)
         return cls(root, planned_units(header), planned_measures(header), clock)
+
+    def header(self) -> dict[str, Any]:
+        """The content of run.json as it is now, in the middle of a run.
+
+        Raises:
+            StorageError: it cannot be read any more, or is damaged.
+        """
+        try:
+            return read_header(self.path)
+        except ConfigError as error:
+            raise StorageError(f"{error}; finished units stay readable") from error
 
     def done(self) -> set[str]:
         """Keys of the units whose parts are whole.
@@ -198,7 +209,7 @@ class RunFolder:
         """
         if fixed := sorted(_FIXED_FIELDS & facts.keys()):
             raise ValueError(f"{', '.join(fixed)} of a run cannot be changed")
-        self._write(self.path / RUN_FILE, _json_bytes({**read_header(self.path), **facts}))
+        self._write(self.path / RUN_FILE, _json_bytes({**self.header(), **facts}))
 
     def finish(self) -> bool:
         """Mark the run as finished if every planned unit and measure is there; returns whether it is.
@@ -280,45 +291,6 @@ def _with_scores(key: str, part: pa.Table, frame: pd.DataFrame) -> pa.Table:
         index, field = part.schema.get_field_index(name), part.schema.field(name)
         part = part.set_column(index, field, pa.Array.from_pandas(rows[name], type=field.type))
     return part
-
-
-def config_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two configurations of JSON values, as ``generation.max_new_tokens: 32 -> 64``."""
-    before, after = dict(_leaves(old)), dict(_leaves(new))
-    return [
-        f"{key_path('', path)}: {_brief(before.get(path))} -> {_brief(after.get(path))}"
-        for path in dict.fromkeys([*before, *after])
-        if before.get(path) != after.get(path)
-    ]
-
-
-def _leaves(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    if isinstance(value, Mapping | list) and value:
-        for name, child in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from _leaves(child, (*path, name))
-    else:
-        yield path, canonical_json(value)
-
-
-def _brief(leaf: str | None, width: int = 80) -> str:
-    if leaf is None:
-        return "absent"
-    return leaf if len(leaf) <= width else f"{leaf[:width]}... ({len(leaf)} characters)"
-
-
-def _refuse_changes(root: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    before, after = ({"schema_version": header["schema_version"], **header["configuration"]} for header in (old, new))
-    changes = config_changes(before, after)
-    old_plan, new_plan = ((*planned_units(header), *planned_measures(header)) for header in (old, new))
-    if not changes and old_plan != new_plan:
-        n_same = len(set(old_plan) & set(new_plan))
-        changes = [f"plan: {len(old_plan)} units -> {len(new_plan)} units, {n_same} of them the same"]
-    if changes:
-        more = f"; and {len(changes) - 3} more" if len(changes) > 3 else ""
-        raise ConfigError(
-            f"{root} holds a run of another configuration ({'; '.join(changes[:3])}{more}): "
-            "choose another --out, or --fresh to move that run aside"
-        )
 
 
 def _refuse_foreign_folder(root: Path) -> None:

@@ -16,9 +16,9 @@ from rfbench.analysis.metrics.names import ASR_JUDGED
 from rfbench.attack import Attack, WeightAttack, find_attack
 from rfbench.data.catalog import DatasetSpec
 from rfbench.errors import ConfigError, ModelError, SuiteError
-from rfbench.files.problems import Problems, unknown
+from rfbench.files.problems import Problems, shown, unknown
 from rfbench.files.text import did_you_mean
-from rfbench.files.yaml_files import override
+from rfbench.files.yaml_files import override, refuse_twice
 from rfbench.judges.base import Judge, JudgeEntry, find_judge
 from rfbench.measures import find_measure
 from rfbench.measures.base import Measure
@@ -74,7 +74,9 @@ def load_suite(
         raw["models"] = [{"spec": model} if isinstance(model, str) else dict(model) for model in models]
     if seed is not None:
         raw["seeds"] = [seed]
+    given = ({"models": "--model"} if models else {}) | ({"seeds": "--seed"} if seed is not None else {})
     for assignment in overrides:
+        refuse_twice(assignment, given)
         override(raw, assignment)
     problems = _Validation(where)
     # Paths in a file count from its folder, paths on the command line from where it was typed.
@@ -161,7 +163,9 @@ class _Validation(Problems):
         if optional and value in (None, []):
             return []
         if not isinstance(value, list) or not value:
-            self.add(key, "missing" if value is None else f"must be a list with at least one entry (got {value!r})")
+            self.add(
+                key, "missing" if value is None else f"must be a list with at least one entry (got {shown(value)})"
+            )
             return []
         return [(f"{key}[{i}]", entry) for i, entry in enumerate(value)]
 
@@ -175,7 +179,7 @@ class _Validation(Problems):
             if isinstance(value, dict):
                 mappings.append((path, {str(name): content for name, content in value.items()}))
             else:
-                self.add(path, f"must be a string or a mapping with `{SHORTHANDS[key]}` (got {value!r})")
+                self.add(path, f"must be a string or a mapping with `{SHORTHANDS[key]}` (got {shown(value)})")
         return mappings
 
     def _models(self, raw: Mapping[str, Any], base: Path, overrides: Mapping[str, Any]) -> list[tuple[str, ModelSpec]]:
@@ -208,12 +212,13 @@ class _Validation(Problems):
             only = self._restriction(f"{path}.datasets", fields.pop("datasets", None), datasets)
             limit = fields.pop("limit", None)
             if limit is not None and (type(limit) is not int or limit < 1):
-                self.add(f"{path}.limit", f"must be a whole number above 0, of behaviors per dataset (got {limit!r})")
+                must = "must be a whole number above 0, of behaviors per dataset"
+                self.add(f"{path}.limit", f"{must} (got {shown(limit)})")
             cls = self._class(path, name, "an attack", find_attack)
             if cls is None:
                 continue
             if not isinstance(label, str) or not label:
-                self.add(f"{path}.label", f"must be text (got {label!r})")
+                self.add(f"{path}.label", f"must be text (got {shown(label)})")
                 continue
             attack = self.build(path, cls, fields, also_known=("name", "label", "datasets", "limit"))
             if attack is not None:
@@ -223,7 +228,7 @@ class _Validation(Problems):
     def _class(self, path: str, name: object, what: str, find: Callable[[str], type[Class]]) -> type[Class] | None:
         """The class that an entry names."""
         if not isinstance(name, str):
-            self.add(f"{path}.name", "missing" if name is None else f"must be the name of {what} (got {name!r})")
+            self.add(f"{path}.name", "missing" if name is None else f"must be the name of {what} (got {shown(name)})")
             return None
         try:
             return find(name)
@@ -266,7 +271,7 @@ class _Validation(Problems):
         if value is None:
             return None
         if not isinstance(value, list) or not value:
-            self.add(path, f"must be a list with at least one dataset of this suite (got {value!r})")
+            self.add(path, f"must be a list with at least one dataset of this suite (got {shown(value)})")
             return None
         for i, label in enumerate(value):
             if datasets is not None and label not in datasets:
