@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfbench.analysis.render import guard_formula
 from rfbench.analysis.section import clean
 from rfbench.analysis.tables import RunInfo
 from rfbench.errors import EXIT_OK, ConfigError
@@ -81,9 +80,9 @@ def _print_tidy(summaries: Sequence[tuple[Path, pd.DataFrame]], form: str) -> No
         table = pd.concat([summary.assign(run=str(path)) for path, summary in summaries], ignore_index=True)
         table = table[["run", *table.columns.drop("run")]]
     if form == "csv":
-        texts = table.select_dtypes(exclude="number").columns
-        guarded = table.assign(**{name: [guard_formula(clean(cell)) for cell in table[name]] for name in texts})
-        sys.stdout.write(guarded.to_csv(index=False))
+        from rfbench.analysis.render import to_csv
+
+        sys.stdout.write(to_csv(table))
         return
     if sys.stdout.isatty():
         raise ConfigError("parquet is no text; send it to a file: rfbench table RUN --format parquet > table.parquet")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rfbench.errors import ModelError
+from rfbench.models.remedies import on_the_model
 
 ADAPTER_CONFIG = "adapter_config.json"
 TEMPLATE = ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja")
@@ -74,7 +75,10 @@ def weight_files(folder: Path, *, allow_pickle: bool) -> list[Path]:
     if found is not None:
         return _shards(folder, found) if found.name.endswith(".index.json") else [found]
     if pickled:
-        raise ModelError(f"{folder} holds pickled weights only; save it as safetensors, or set allow_pickle: true")
+        raise ModelError(
+            f"{folder} holds pickled weights only; save it as safetensors, or, if you trust them, set "
+            f"{on_the_model('allow_pickle', 'true')}"
+        )
     raise ModelError(f"{folder} holds no weights ({', '.join(names[:2])})")
 
 

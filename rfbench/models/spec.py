@@ -332,7 +332,8 @@ def _folder_problem(role: str, source: Source | None) -> str | None:
     if source is None or source.kind != "folder" or Path(source.where).is_dir():
         return None
     if Path(source.where).is_file():
-        return f"{role} {source.where!r} is a file; name the folder that holds config and safetensors"
+        gguf = ", from which the GGUF was made," if source.where.lower().endswith(".gguf") else ""
+        return f"{role} {source.where!r} is a file; name the folder{gguf} that holds config and safetensors"
     return f"{role} folder {source.where!r} does not exist"
 
 

@@ -10,12 +10,13 @@ import torch
 
 from rfbench.errors import ModelError
 from rfbench.models.flag import check_flag
-from rfbench.models.folders import adapter_problem
 from rfbench.models.hf.adapter import merge_adapter
 from rfbench.models.hf.halfprecision import warn_if_slow
 from rfbench.models.hf.loaded import check_loaded
 from rfbench.models.hf.model import HFModel
+from rfbench.models.hf.openable import check_architecture, check_device, check_weights
 from rfbench.models.parts import Checkpoint, Place, load_tokenizer, locate, make_encoder, naming, read_flag
+from rfbench.models.remedies import on_the_model
 from rfbench.models.spec import ModelSpec, ThinkingMarks
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def load(spec: ModelSpec, *, batch_size: int | None, offline: bool) -> HFModel:
         tokenizer = load_tokenizer(spec, checkpoint)
         module = _load_weights(checkpoint.base, spec)
         if adapter is not None:
-            module = merge_adapter(module, tokenizer, _local_adapter(adapter, allow_pickle=spec.allow_pickle))
+            module = merge_adapter(module, tokenizer, local_adapter(adapter, allow_pickle=spec.allow_pickle))
         module.eval().requires_grad_(False)
         flag_token, flag_bias = read_flag(spec, checkpoint, tokenizer)
         flag_id = None if flag_token is None else check_flag(module, tokenizer, flag_token)
@@ -63,8 +64,9 @@ def _load_weights(base: Place, spec: ModelSpec) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    if base.file("adapter_config.json") is not None:
-        raise ModelError(adapter_problem(base.where, has_config=base.file("config.json") is not None))
+    check_device(spec.device)
+    check_weights(base, allow_pickle=spec.allow_pickle)
+    check_architecture(base, spec)
     device = spec.device or ("cuda" if torch.cuda.is_available() else "cpu")
     # fp32 is the fastest type on most CPUs; elsewhere the checkpoint's own type is what its authors meant.
     automatic: Any = torch.float32 if torch.device(device).type == "cpu" else "auto"
@@ -106,11 +108,15 @@ def adapter_folder(spec: ModelSpec, *, offline: bool = False) -> Path | None:
     """
     if spec.adapter_source is None:
         return None
-    return _local_adapter(locate(spec.adapter_source, None, offline=offline), allow_pickle=spec.allow_pickle)
+    return local_adapter(locate(spec.adapter_source, None, offline=offline), allow_pickle=spec.allow_pickle)
 
 
-def _local_adapter(adapter: Place, *, allow_pickle: bool) -> Path:
-    """Folder of an adapter, fetched from the Hub if need be."""
+def local_adapter(adapter: Place, *, allow_pickle: bool) -> Path:
+    """Folder of an adapter, fetched from the Hub if need be.
+
+    Raises:
+        ModelError: it holds no weights that may be read.
+    """
     folder = Path(adapter.where)
     if adapter.revision is not None:
         from huggingface_hub import snapshot_download
@@ -118,8 +124,8 @@ def _local_adapter(adapter: Place, *, allow_pickle: bool) -> Path:
         patterns = ["adapter_*.json", "adapter_*.safetensors", *(["adapter_*.bin"] if allow_pickle else [])]
         folder = Path(snapshot_download(adapter.where, allow_patterns=patterns, **adapter.options))
     if not (folder / "adapter_model.safetensors").is_file() and not allow_pickle:
-        raise ModelError(
-            f"adapter {adapter.where} holds no adapter_model.safetensors; save it as one "
-            "(`allow_pickle: true` takes pickled weights, if you trust them)"
-        )
+        pickled = adapter.file("adapter_model.bin") is not None
+        trusted = f", or, if you trust its adapter_model.bin, set {on_the_model('allow_pickle', 'true')}"
+        remedy = trusted if pickled else ""
+        raise ModelError(f"adapter {adapter.where} holds no adapter_model.safetensors; save it as one{remedy}")
     return folder
