@@ -108,8 +108,13 @@ def _escape_markdown(text: str) -> str:
 
 def to_latex(summary: pd.DataFrame, *, run_info: RunInfo, section: str | None = None) -> str:
     r"""The tables as LaTeX ``tabular`` environments for ``booktabs``; ``section`` as in :func:`render_terminal`."""
-    blocks = ["\n".join(f"% {line}" for line in run_info.lines())]
-    for part in chosen(layout(summary, run_info.judges), section):
+    return latex(run_info.lines(), chosen(layout(summary, run_info.judges), section))
+
+
+def latex(header: Iterable[str], sections: Iterable[Section]) -> str:
+    r"""Header lines as comments, and sections as LaTeX ``tabular`` environments for ``booktabs``."""
+    blocks = ["\n".join(f"% {line}" for line in header)]
+    for part in sections:
         body = [" & ".join(map(_escape_latex, row)) + r" \\" for row in part.rows]
         lines = [
             f"% {part.title}",
@@ -146,11 +151,8 @@ def write_tables(summary: pd.DataFrame, out_dir: Path, *, run_info: RunInfo) -> 
     Raises:
         StorageError: the folder or a file cannot be written.
     """
-    guarded = summary.copy()
-    for column in (*("model", "attack", "attack_label", "dataset", "metric"), *("name", "parameter", "stage")):
-        guarded[column] = [guard_formula(clean(value)) for value in summary[column]]
     contents = {
-        "summary.csv": guarded.to_csv(index=False).encode(),
+        "summary.csv": to_csv(summary).encode(),
         "summary.parquet": summary.to_parquet(index=False),
         "summary.md": to_markdown(summary, run_info=run_info).encode(),
     }
@@ -161,6 +163,13 @@ def write_tables(summary: pd.DataFrame, out_dir: Path, *, run_info: RunInfo) -> 
             path = out_dir / name
             write_atomically(path, content)
     return [out_dir / name for name in contents]
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """A table as CSV whose text no spreadsheet runs and no terminal obeys."""
+    texts = table.select_dtypes(exclude="number").columns
+    guarded = table.assign(**{name: [guard_formula(clean(cell)) for cell in table[name]] for name in texts})
+    return guarded.to_csv(index=False)
 
 
 def guard_formula(text: str) -> str:
