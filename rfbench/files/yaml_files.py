@@ -75,7 +75,7 @@ def _read(name: str, what: str, package: str, folder: str) -> tuple[str, str, Pa
 
 def _parse(where: str, text: str, what: str) -> dict[str, Any]:
     try:
-        raw = yaml.load(text, Loader=_Loader)
+        raw = yaml.load(text, Loader=_Loader)  # a SafeLoader  # nosec B506
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
@@ -99,7 +99,7 @@ def override(raw: dict[str, Any], assignment: str, example: str = "generation.ma
     if not found or not path.strip("."):
         raise ConfigError(f"--set {assignment!r}: write path=value, e.g. {example}")
     try:
-        parsed = yaml.load(value, Loader=_Loader)
+        parsed = yaml.load(value, Loader=_Loader)  # a SafeLoader  # nosec B506
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"--set {assignment!r}: the value is not YAML") from error
     *parents, last = re.sub(r"\[(\d+)\]", r".\1", path.strip()).split(".")
