@@ -211,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     arguments = build_parser().parse_args(argv)
     arguments.argv = list(argv)
-    with lenient_streams(), _logging_to_stderr(arguments.verbose), _sigterm_as_interrupt():
+    with lenient_streams(), _logging_to_stderr(arguments), _sigterm_as_interrupt():
         try:
             # Imported late: `rfbench --help` must not pay for what a command needs.
             from rfbench.cli.allocator import keep_freed_memory
@@ -270,20 +270,24 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 class _AboveProgress(logging.Handler):
     """Writes log lines above a progress bar instead of through it."""
 
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        super().__init__()
+        self._arguments = arguments
+
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(_for_command(self.format(record), self._arguments), file=sys.stderr)
 
 
 @contextlib.contextmanager
-def _logging_to_stderr(verbose: bool) -> Iterator[None]:
+def _logging_to_stderr(arguments: argparse.Namespace) -> Iterator[None]:
     logger = logging.getLogger("rfbench")
     before = logger.level, logger.propagate
-    handler = _AboveProgress()
+    handler = _AboveProgress(arguments)
     handler.setFormatter(logging.Formatter("rfbench: %(message)s"))
     logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
     logger.propagate = False
     try:
         yield

@@ -28,6 +28,7 @@ from rfbench.models.folders import (
     settings,
     weight_files,
 )
+from rfbench.models.remedies import on_the_model
 from rfbench.models.spec import ModelSpec, Source
 from rfbench.models.templates import is_template_name
 from rfbench.records import digest
@@ -137,7 +138,7 @@ def hub_commit(repo: str, revision: str | None = None, *, offline: bool = False)
         reason = says(error)
         raise ModelError(f"the Hub did not answer for {at} ({reason}); go online, or name a folder") from error
     if commit is None:
-        raise ModelError(f"the Hub named no commit for {at}; give one with revision:")
+        raise ModelError(f"the Hub named no commit for {at}; give one: {on_the_model('revision')}")
     _remember(_ref(repo, revision), commit)
     return commit
 

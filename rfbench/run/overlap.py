@@ -135,7 +135,7 @@ def _recorded(folder: Path) -> _Recorded | None:
     facts = problems.build("", _Adapter, read_facts(folder))
     if facts is None:
         raise ModelError("\n".join(problems))
-    return facts.recipe and facts.recipe.data
+    return None if facts.recipe is None else facts.recipe.data
 
 
 def _requests(behaviors: Iterable[Behavior]) -> set[str]:

@@ -84,13 +84,12 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """The report for people."""
+        """The report for people; problems were said when they were found."""
         codes = "; ".join(f"{kind} {code}: {n}" for (kind, code), n in sorted(self.exits.items()))
         return [
             f"{self.faults} faults in {self.cases} runs: {self.wrong_rows} with wrong rows, {self.lost_units} finished "
             f"units lost, {self.undocumented} exit codes that are not documented",
             f"exit codes by kind: {codes}",
-            *self.problems,
         ]
 
 
@@ -131,11 +130,17 @@ class Matrix:
     def __init__(self, home: Path, seed: int) -> None:
         self.home, self.seed = home, seed
         model = {"spec": "replayed", "backend": "fault_matrix:REPLAY"}
-        attacks = ["direct", {"name": "doubles:ResumableOptimizer", "n_steps": 3}]
-        self.suite = write_suite(home / "suite", models=[model], attacks=attacks, judges=["refusal_rule"], chunk_size=5)
-        self.whole, self.digest = home / "whole", ""
-        keep = lambda: kept.write_bytes(pickle.dumps((load_run(self.whole).summary(), rows_digest(self.whole))))  # noqa: E731
+        attacks = [
+            {"name": "direct", "datasets": ["harmful"], "limit": 2},
+            {"name": "doubles:ResumableOptimizer", "n_steps": 2, "datasets": ["benign"], "limit": 4},
+        ]
+        self.suite = write_suite(home / "suite", models=[model], attacks=attacks, judges=["refusal_rule"], chunk_size=2)
+        self.whole, self.digest, self.summary = home / "whole", "", None
         kept = home / "kept.pickle"
+
+        def keep() -> None:
+            kept.write_bytes(pickle.dumps((load_run(self.whole).summary(), rows_digest(self.whole))))
+
         (ended,) = self.round([Process(None)], self.whole, keep)
         if ended.code != EXIT_OK:
             raise SystemExit((home / "output").read_text())
@@ -291,13 +296,12 @@ def rows_digest(root: Path) -> str:
 def run_matrix(home: Path, *, seed: int, count: int, only: int | None = None) -> Report:
     """Cases until ``count`` faults have struck, or one case alone."""
     matrix, report = Matrix(home, seed), Report()
-    if only is not None:
-        matrix.case(only, report)
-        return report
-    number = 0
-    while report.faults < count:
+    number = 0 if only is None else only
+    while report.faults < count and (only is None or number == only):
+        known = len(report.problems)
         matrix.case(number, report)
         number += 1
+        sys.stderr.write("".join(f"{line}\n" for line in report.problems[known:]))  # a night is long
     return report
 
 

@@ -71,7 +71,7 @@ class FaultyStorage:
         return counted
 
     def _is_below(self, path: Any) -> bool:
-        return not isinstance(path, int) and os.path.abspath(os.fspath(path)).startswith(self.root)
+        return not isinstance(path, int) and f"{os.path.abspath(os.fspath(path))}/".startswith(f"{self.root}/")
 
     def _pass(self, name: str, path: Any, *, changes: bool, half: Callable[[], object] = lambda: None) -> None:
         """Let a call pass, or let it go wrong."""

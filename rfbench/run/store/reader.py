@@ -159,6 +159,7 @@ def read_header(root: Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: there is none, it is damaged, or of a newer rfbench.
+        StorageError: it is there and cannot be read.
     """
     file = root / RUN_FILE
     try:
@@ -167,7 +168,7 @@ def read_header(root: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(f"{root} is not a run folder: it holds no {RUN_FILE}{_did_you_mean(root)}") from error
     except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror or error}") from error
+        raise StorageError(f"cannot read {file}: {error.strerror or error}; run the same command again") from error
     except (ValueError, RecursionError) as error:
         problem = str(error)
     if problem is not None:

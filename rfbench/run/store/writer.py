@@ -24,7 +24,7 @@ from urllib.parse import quote, unquote
 import pandas as pd
 import pyarrow as pa
 
-from rfbench.errors import ConfigError, DataError
+from rfbench.errors import ConfigError, DataError, StorageError
 from rfbench.files.atomic import TEMPORARY, reason, remove_abandoned, storage_errors, write_atomically
 from rfbench.files.problems import key_path
 from rfbench.records import COLUMNS, KEY_COLUMNS, SCHEMA_VERSION, SCORED_COLUMNS, Record, canonical_json
@@ -108,6 +108,8 @@ class RunFolder:
                 (root / name).mkdir(exist_ok=True)
             # Completions of harmful requests stay out of git. Written on resuming, too: it shows that writing works.
             write_atomically(root / ".gitignore", b"*\n")
+        except StorageError as error:  # at the start nothing is lost, and another folder is the remedy
+            raise ConfigError(f"{error}, or choose another --out") from error
         except OSError as error:
             raise ConfigError(
                 f"cannot write the run folder {root}: {(error.strerror or str(error)).lower()}; choose another --out"
