@@ -11,6 +11,8 @@ ARGS ?=
 KIND ?=
 A ?=
 B ?=
+COUNT ?=
+SEED ?=
 # The newest run, for compare and report.
 RUN ?= $(patsubst %/run.json,%,$(firstword $(shell ls -t results/*/*/run.json 2>/dev/null)))
 
@@ -27,7 +29,7 @@ endif
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help install bench test check train reference models-table compare report clean
+.PHONY: help install bench test fuzz faults check train reference models-table compare report clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -54,14 +56,21 @@ bench: $(STAMP) ## run a suite and print its table (MODEL="a b" SUITE=quick LIMI
 test: $(STAMP) ## run all tests with coverage (ARGS="-k name")
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10 --cov=rfbench --cov=attacks --cov-report=term --cov-fail-under=90 $(ARGS)
 
+# Nightly sizes: hours of hostile input and broken storage, where `make test` has minutes.
+fuzz: $(STAMP) ## 10,000 hostile inputs to every parser and every output (COUNT=1000 ARGS="-k suites")
+	@RFBENCH_FUZZ=$(or $(COUNT),10000) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/fuzz $(ARGS)
+
+faults: $(STAMP) ## kill, interrupt and refuse storage to 1000 runs, and resume them (COUNT=50 SEED=0)
+	@PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python tests/faults/fault_matrix.py --count $(or $(COUNT),1000) --seed $(or $(SEED),0)
+
 # mypy cannot follow the mapping of attacks/ and suites/ in an editable install: it checks what the wheel installs,
 # and so does the smoke test, from another folder and with the development tools hidden.
-HIDDEN := pytest hypothesis mypy ruff build coverage xdist importlinter
+HIDDEN := pytest hypothesis mypy ruff build coverage xdist importlinter bandit
 SMOKE := import sys; sys.modules.update(dict.fromkeys("$(HIDDEN)".split())); \
 	import rfbench; assert "build/wheel" in rfbench.__file__, rfbench.__file__; \
 	from rfbench.cli import main; sys.exit(main())
 
-check: $(STAMP) ## lint, formatting, layers of imports, types, and a smoke test of the wheel
+check: $(STAMP) ## lint, formatting, layers of imports, types, a smoke test of the wheel, bandit, pip-audit
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo "not formatted: run $(BIN)/ruff format ." >&2; exit 1; }
 	@rm -rf build && mkdir -p build/elsewhere
@@ -71,6 +80,8 @@ check: $(STAMP) ## lint, formatting, layers of imports, types, and a smoke test 
 	@MYPYPATH=build/wheel $(BIN)/mypy -p rfbench
 	@cd build/elsewhere && PYTHONPATH=../wheel ../../$(BIN)/python -c '$(SMOKE)' list attacks >/dev/null
 	@cd build/elsewhere && PYTHONPATH=../wheel ../../$(BIN)/python -c '$(SMOKE)' validate quick >/dev/null
+	@$(BIN)/bandit --quiet --recursive --severity-level medium --configfile pyproject.toml rfbench attacks
+	@BIN=$(BIN) .ci/audit
 	@echo "checks passed"
 
 # The shipped pair by its own recipes; any other base by the general ones, which need no data but the project's.

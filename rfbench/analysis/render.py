@@ -105,8 +105,13 @@ def markdown(header: Iterable[str], sections: Iterable[Section]) -> str:
 
 def to_latex(summary: pd.DataFrame, *, run_info: RunInfo, section: str | None = None) -> str:
     r"""The tables as LaTeX ``tabular`` environments for ``booktabs``; ``section`` as in :func:`render_terminal`."""
-    blocks = ["\n".join(f"% {line}" for line in run_info.lines())]
-    for part in chosen(layout(summary, run_info.judges), section):
+    return latex(run_info.lines(), chosen(layout(summary, run_info.judges), section))
+
+
+def latex(header: Iterable[str], sections: Iterable[Section]) -> str:
+    r"""Header lines as comments, and sections as LaTeX ``tabular`` environments for ``booktabs``."""
+    blocks = ["\n".join(f"% {line}" for line in header)]
+    for part in sections:
         body = [" & ".join(map(_escape_latex, row)) + r" \\" for row in part.rows]
         lines = [
             f"% {part.title}",
@@ -135,14 +140,6 @@ def _escape_latex(text: str) -> str:
     return text.replace("<=", "\0").translate(_LATEX).replace("\0", r"$\leq$")
 
 
-def to_csv(table: pd.DataFrame) -> str:
-    """A tidy table as CSV; text that a spreadsheet would run as a formula gets an apostrophe in front."""
-    texts = table.select_dtypes(exclude="number").columns
-    return table.assign(**{name: [guard_formula(clean(cell)) for cell in table[name]] for name in texts}).to_csv(
-        index=False
-    )
-
-
 def write_tables(summary: pd.DataFrame, out_dir: Path, *, run_info: RunInfo) -> list[Path]:
     """Write ``summary.csv``, ``summary.parquet`` (tidy) and ``summary.md`` (human) into ``out_dir``, each whole.
 
@@ -169,6 +166,13 @@ def write_tables(summary: pd.DataFrame, out_dir: Path, *, run_info: RunInfo) -> 
 def with_marks(summary: pd.DataFrame, run_info: RunInfo) -> pd.DataFrame:
     """A table for programs whose last column, ``marks``, holds what a reader must know before the figures of a row."""
     return summary.assign(marks=["; ".join(run_info.marks_of(str(model))) for model in summary["model"]])
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """A table as CSV whose text no spreadsheet runs and no terminal obeys."""
+    texts = table.select_dtypes(exclude="number").columns
+    guarded = table.assign(**{name: [guard_formula(clean(cell)) for cell in table[name]] for name in texts})
+    return guarded.to_csv(index=False)
 
 
 def guard_formula(text: str) -> str:

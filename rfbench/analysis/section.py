@@ -22,13 +22,22 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table: ``columns`` are headings, ``rows`` cells, of which the first ``n_names`` say what a row is about."""
+    """One table: ``columns`` are headings, ``rows`` cells, of which the first ``n_names`` say what a row is about.
+
+    All of it is cleaned (:func:`clean`), wherever it came from: names, and what is noted of them, are others' words.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
     n_names: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("columns", "notes"):
+            object.__setattr__(self, name, tuple(map(clean, getattr(self, name))))
+        object.__setattr__(self, "title", clean(self.title))
+        object.__setattr__(self, "rows", tuple(tuple(map(clean, row)) for row in self.rows))
 
     @property
     def name(self) -> str:

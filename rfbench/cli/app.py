@@ -15,6 +15,7 @@ from rfbench import __version__
 from rfbench.cli.process import discard, lenient_streams
 from rfbench.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_USAGE, SuiteError, contained, describe, exit_code
 from rfbench.files.text import clean_lines
+from rfbench.models.remedies import as_options
 
 EPILOG = (
     "exit codes: 0 fine; 1 a gate failed (with --gate); 2 bad usage or configuration; 3 canary; "
@@ -49,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         "check", parents=[talking, placing, working, common], help="the canary alone", epilog=EPILOG
     )
     check.add_argument("model", metavar="MODEL")
+    _add_settings(check, "FIELD=VALUE", "set a field of the model, e.g. chat_template=plain")
     _add_training(commands, placing, common)
     _add_results(commands, common)
     listing = commands.add_parser("list", parents=[common], help="what there is")
@@ -84,15 +86,14 @@ def _add_training(commands: _Commands, placing: _Parser, common: _Parser) -> Non
     train.add_argument("--base", required=True, metavar="M", help="the model to train, e.g. smollm2")
     train.add_argument("--out", required=True, metavar="DIR", help="the adapter folder; the same command resumes")
     train.add_argument("--recipe", metavar="FILE", help="a recipe file; default: the shipped one of this kind")
-    train.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides", help="set a key of the recipe"
-    )
+    _add_settings(train, "PATH=VALUE", "set a key of the recipe, or of the model: base.chat_template=plain")
     train.add_argument("--fresh", action="store_true", help="start anew instead of resuming")
     _add_offline(train)
 
     export = commands.add_parser("export", parents=[common], help="write a merged model for other engines")
     export.add_argument("model", metavar="MODEL")
     export.add_argument("--out", required=True, metavar="DIR", help="a new folder")
+    _add_settings(export, "FIELD=VALUE", "set a field of the model, e.g. chat_template=plain")
     _add_offline(export)
 
 
@@ -106,9 +107,7 @@ def _add_results(commands: _Commands, common: _Parser) -> None:
     judge.add_argument(
         "--judge", required=True, metavar="NAME", help="of `rfbench list judges`, or package.module:Class"
     )
-    judge.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides", help="set a field of the judge"
-    )
+    _add_settings(judge, "FIELD=VALUE", "set a field of the judge")
 
     table = commands.add_parser("table", parents=[common], help="print the table of one or more runs")
     table.add_argument("runs", metavar="RUN", nargs="+")
@@ -172,6 +171,10 @@ def _working_options() -> _Parser:
     return options
 
 
+def _add_settings(parser: argparse.ArgumentParser, form: str, meaning: str) -> None:
+    parser.add_argument("--set", action="append", default=[], metavar=form, dest="overrides", help=meaning)
+
+
 def _add_offline(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="use only what lies on this machine")
 
@@ -180,14 +183,8 @@ def _suite_options() -> _Parser:
     options = _Parser(add_help=False)
     options.add_argument("suite", metavar="SUITE", help="a shipped name, or a path (with / or .yaml)")
     options.add_argument("--model", action="append", default=[], metavar="M", help="replaces the suite's models")
-    options.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        dest="overrides",
-        help="set a key of the suite, e.g. generation.max_new_tokens=64 or attacks.prefill.words=3",
-    )
+    example = "generation.max_new_tokens=64 or attacks.prefill.words=3"
+    _add_settings(options, "PATH=VALUE", f"set a key of the suite, e.g. {example}")
     return options
 
 
@@ -215,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     arguments = build_parser().parse_args(argv)
     arguments.argv = list(argv)
-    with lenient_streams(), _logging_to_stderr(arguments.verbose), _sigterm_as_interrupt():
+    with lenient_streams(), _logging_to_stderr(arguments), _sigterm_as_interrupt():
         try:
             # Imported late: `rfbench --help` must not pay for what a command needs.
             from rfbench.cli.allocator import keep_freed_memory
@@ -235,19 +232,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_INTERRUPTED
         except Exception as error:
             logging.getLogger("rfbench").debug("where it comes from", exc_info=error)
-            return _failure(error, arguments.command)
+            return _failure(error, arguments)
 
 
-def _failure(error: Exception, command: str) -> int:
+def _failure(error: Exception, arguments: argparse.Namespace) -> int:
     """Say what went wrong, and give the exit code that says it to scripts."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
         discard(sys.stdout)
     # Lines that name a file stand for themselves.
-    _say(describe(error), prefix="" if isinstance(error, SuiteError) else "rfbench: ")
+    _say(_for_command(describe(error), arguments), prefix="" if isinstance(error, SuiteError) else "rfbench: ")
     code = exit_code(error)
-    return EXIT_USAGE if code == EXIT_IO and command not in LONG_COMMANDS else code
+    return EXIT_USAGE if code == EXIT_IO and arguments.command not in LONG_COMMANDS else code
+
+
+def _for_command(message: str, arguments: argparse.Namespace) -> str:
+    """A message whose remedies are options that the command has, where there is no file to write them into."""
+    prefix = {"check": "", "export": "", "train": "base."}.get(arguments.command)
+    if len(getattr(arguments, "model", None) or ()) == 1 and arguments.command in ("run", "validate"):
+        prefix = "models.0."
+    return message if prefix is None else as_options(message, prefix)
 
 
 @contextlib.contextmanager
@@ -267,10 +272,14 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 class _AboveProgress(logging.Handler):
     """Writes log lines above a progress bar instead of through it."""
 
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        super().__init__()
+        self._arguments = arguments
+
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(_for_command(self.format(record), self._arguments), file=sys.stderr)
 
 
 class _Plain(logging.Formatter):
@@ -281,13 +290,13 @@ class _Plain(logging.Formatter):
 
 
 @contextlib.contextmanager
-def _logging_to_stderr(verbose: bool) -> Iterator[None]:
+def _logging_to_stderr(arguments: argparse.Namespace) -> Iterator[None]:
     logger = logging.getLogger("rfbench")
     before = logger.level, logger.propagate
-    handler = _AboveProgress()
+    handler = _AboveProgress(arguments)
     handler.setFormatter(_Plain("rfbench: %(message)s"))
     logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
     logger.propagate = False
     try:
         yield

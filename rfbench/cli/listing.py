@@ -1,4 +1,6 @@
-"""Commands about what there is: list, validate, schema. They answer at once, without torch, pandas or transformers."""
+"""Commands about what there is: list, validate, schema. They answer at once, without torch, pandas or transformers;
+only to look into a model of the user's own does `validate` import them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from rfbench.attack import ATTACKS, attack_names, find_attack
 from rfbench.cli.run import suite_of
 from rfbench.data.answers import describe_labelled
 from rfbench.data.catalog import describe
-from rfbench.errors import EXIT_OK, ConfigError
+from rfbench.errors import EXIT_OK, ConfigError, SuiteError
 from rfbench.files.text import clean, did_you_mean
 from rfbench.judges.base import JUDGES, Judge, find_judge, judge_names
 from rfbench.measures.base import MEASURES, find_measure, measure_names
@@ -24,6 +26,7 @@ from rfbench.models.flag import FLAG_FILE
 from rfbench.models.spec import EMBEDDED, EMBEDDED_HUB_ID, shipped_adapters
 from rfbench.records import CONTROLS
 from rfbench.run.suite.load import load_suite, suite_names
+from rfbench.run.suite.openable import unopenable
 from rfbench.run.suite.schema import json_schema
 
 
@@ -155,8 +158,15 @@ _CLASSES: dict[str, Callable[[str], type[BaseModel]]] = {
 
 
 def validate_command(arguments: Namespace) -> int:
-    """Check a suite without running it."""
+    """Check a suite, and open all that it names but weights, without running it."""
     suite = suite_of(arguments)
+    wheres = {"models": "--model"} if arguments.model else {}
+    problems = [
+        f"{wheres.get(path.partition('[')[0], arguments.suite)}: {path}: {problem}"
+        for path, problem in unopenable(suite)
+    ]
+    if problems:
+        raise SuiteError(problems)
     sys.stdout.write(
         f"{arguments.suite}: ok ({len(suite.models)} models, {len(suite.attacks)} attacks, "
         f"{len(suite.datasets)} datasets, {len(suite.seeds)} seeds)\n"

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfbench.cli.process import printable
-from rfbench.errors import EXIT_GATE, EXIT_OK, EXIT_UNSCORED, CanaryError, ConfigError, ModelsFailed
+from rfbench.errors import EXIT_GATE, EXIT_OK, EXIT_UNSCORED, CanaryError, ConfigError, ModelsFailed, SuiteError
+from rfbench.files.problems import Problems
 from rfbench.files.text import clean
+from rfbench.files.yaml_files import override
+from rfbench.models.spec import ModelSpec
 from rfbench.run.api import run_suite
 from rfbench.run.suite.load import CanaryBounds, Suite, load_suite
 
@@ -77,6 +80,8 @@ def run_command(arguments: Namespace) -> int:
         failure, result = error, load_run(error.folder)
     outcomes = result.gate() if arguments.gate and failure is None else ()
     n_unscored = _warn_of_unscored(result)
+    if failure is not None and not result.models:
+        raise failure  # a table of the controls alone would say nothing of what was asked
     _print_headline(result, outcomes)
     if failure is not None:
         raise failure
@@ -120,12 +125,7 @@ def _warn_of_unscored(result: Run) -> int:
 
 def check_command(arguments: Namespace) -> int:
     """The canary alone, the self-check at load included."""
-    from rfbench.models.spec import ModelSpec
-
-    spec = ModelSpec.parse({"spec": arguments.model, **_model_overrides(arguments)})
-    problems = spec.check(Path())
-    if problems:
-        raise ConfigError("\n".join(problems))
+    spec = model_of(arguments.model, arguments.overrides, _model_overrides(arguments))
     from rfbench.models.load import load_model
     from rfbench.run.canary import run_canary
 
@@ -146,6 +146,24 @@ def check_command(arguments: Namespace) -> int:
         raise CanaryError(f"canary: {report.problem}")
     sys.stdout.write("canary: ok\n")
     return EXIT_OK
+
+
+def model_of(name: str, assignments: Sequence[str], fields: Mapping[str, Any] | None = None) -> ModelSpec:
+    """The model that a command line names, with the fields that it sets.
+
+    Raises:
+        ConfigError: a field is unknown or wrong, or the model cannot be found; all that is wrong is named.
+    """
+    written: dict[str, Any] = {"spec": name, **(fields or {})}
+    for assignment in assignments:
+        override(written, assignment, example="chat_template=plain")
+    problems = Problems(name)
+    spec = problems.build("", ModelSpec, written)
+    if spec is None:
+        raise SuiteError(problems)
+    if found := spec.check(Path()):
+        raise ConfigError("\n".join(found))
+    return spec
 
 
 def _print_facts(facts: Mapping[str, object]) -> None:

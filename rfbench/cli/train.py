@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from argparse import Namespace
 from pathlib import Path
 
+from rfbench.cli.run import model_of
 from rfbench.data.load import load_behaviors
 from rfbench.data.registry import ENTRIES
 from rfbench.errors import EXIT_OK, ConfigError, DataError
-from rfbench.models.spec import ModelSpec
 from rfbench.train.provenance import dataset_specs
 from rfbench.train.recipe import Recipe, load_recipe
+
+BASE = "base."
+"""How ``--set`` names a field of the model that is trained, and not a key of the recipe."""
 
 
 def train_command(arguments: Namespace) -> int:
     """Train an adapter by a recipe, calibrate it, and say how to use it."""
     seed = [] if arguments.seed is None else [f"seed={arguments.seed}"]
-    recipe = load_recipe(arguments.recipe or arguments.kind, [*arguments.overrides, *seed])
+    of_base = [text.removeprefix(BASE) for text in arguments.overrides if text.startswith(BASE)]
+    of_recipe = [text for text in arguments.overrides if not text.startswith(BASE)]
+    recipe = load_recipe(arguments.recipe or arguments.kind, [*of_recipe, *seed])
     if recipe.kind != arguments.kind:
         raise ConfigError(f"{arguments.recipe} is a {recipe.kind} recipe: rfbench train {recipe.kind} runs it")
     placement = {name: value for name in ("device", "dtype") if (value := getattr(arguments, name)) is not None}
-    base = ModelSpec.parse({"spec": arguments.base, **placement})
+    base = model_of(arguments.base, of_base, placement)
     _check_data(recipe, offline=arguments.offline)
     from rfbench.train.pipeline import train
 
@@ -45,9 +51,15 @@ def train_command(arguments: Namespace) -> int:
         )
     if result.stacked:
         lines.append(f"the same as one adapter: {result.stacked}")
-    lines.append(f"next: rfbench check {result.model}; rfbench run quick --model {result.model}")
+    check, run = (_options(of_base, prefix) for prefix in ("", "models.0."))
+    lines.append(f"next: rfbench check {result.model}{check}; rfbench run quick --model {result.model}{run}")
     sys.stdout.write("\n".join(lines) + "\n")
     return EXIT_OK
+
+
+def _options(assignments: list[str], prefix: str) -> str:
+    """What was set on the base, as options of a command that takes the model trained from it."""
+    return "".join(f" --set {shlex.quote(prefix + text)}" for text in assignments)
 
 
 def _check_data(recipe: Recipe, *, offline: bool) -> None:
@@ -74,6 +86,6 @@ def export_command(arguments: Namespace) -> int:
     """Write a merged model for other engines."""
     from rfbench.train.adapter import export
 
-    exported = export(arguments.model, Path(arguments.out), offline=arguments.offline)
+    exported = export(model_of(arguments.model, arguments.overrides), Path(arguments.out), offline=arguments.offline)
     sys.stdout.write("\n".join(line for line in (str(exported.out), exported.note) if line) + "\n")
     return EXIT_OK

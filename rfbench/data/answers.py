@@ -121,6 +121,11 @@ def limit_groups(conversations: Sequence[Conversation], limit: int | None, seed:
 # Where they are
 
 
+def origins(spec: ConversationSpec, base: Path | None = None) -> list[Origin]:
+    """The places that a set is read from; none for what is built in, and for what cannot be found."""
+    return _locate(spec, base)[0]
+
+
 def _locate(spec: ConversationSpec, base: Path | None) -> tuple[list[Origin], list[str]]:
     """The places that are read one after the other, and what is wrong; nowhere for what is built in."""
     problems: list[str] = []

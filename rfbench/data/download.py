@@ -78,7 +78,7 @@ def download(url: str) -> bytes:
         OSError: no answer, or another one than the file.
     """
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # the URLs are those of this package
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # URLs of this package  # nosec B310
             content: bytes = answer.read()
     except HTTPException as error:  # cut in the middle
         raise OSError(f"{type(error).__name__}: {error}") from error

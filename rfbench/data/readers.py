@@ -17,6 +17,7 @@ from rfbench.data.csvfiles import CSVError, read_csv
 from rfbench.data.registry import HubSource
 from rfbench.errors import DataError
 from rfbench.files.outside import parse_json, read_outside
+from rfbench.files.text import says
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -277,7 +278,7 @@ def _read_hub(hub: HubSource, revision: str, offline: bool) -> Table:
             source = snapshot_download(hub.id, repo_type="dataset", revision=revision, local_files_only=True)
         data = datasets.load_dataset(source, hub.config, split=hub.split, revision=revision)
     except Exception as error:  # whatever the client libraries raise becomes one line with a remedy
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+        reason = says(error).rstrip(".")
         ways = f"give path:, put a copy below {DATA_VARIABLE}, or log in to the Hub if the dataset is gated"
         raise DataError(
             f"{place}: cannot be had from the Hub at revision {revision}"

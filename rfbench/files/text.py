@@ -52,6 +52,20 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names) if rest <= 0 else f"{', '.join(names[:MAX_LISTED])} and {rest} more"
 
 
+def one_line(text: object, limit: int = 300) -> str:
+    """What somebody else says, in one line that ends where a sentence does, or shows that it goes on."""
+    whole = " ".join(str(text).split())
+    if len(whole) <= limit:
+        return whole
+    end = whole.rfind(". ", 0, limit)
+    return whole[: end + 1] if end > 0 else whole[: max(whole.rfind(" ", 0, limit), 0) or limit] + " ..."
+
+
+def says(error: BaseException) -> str:
+    """An error of a library in one line; its kind where it says nothing."""
+    return one_line(error) or type(error).__name__
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file that is made from a run, and can be made again.
 

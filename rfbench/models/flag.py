@@ -8,6 +8,7 @@ from typing import Any
 
 from rfbench.errors import CanaryError, ModelError
 from rfbench.files.outside import parse_json, read_outside
+from rfbench.models.remedies import on_the_model
 
 DEFAULT_FLAG = "<rf>"
 FLAG_FILE = "rfbench.json"
@@ -76,7 +77,7 @@ def flag_id_of(tokenizer: Any, flag_token: str) -> int:
     if len(ids) != 1 or (ids[0] == tokenizer.unk_token_id and flag_token != tokenizer.unk_token):
         raise CanaryError(
             f"flag {flag_token!r} must be exactly one id of the vocabulary, and encodes to {ids}; "
-            "name another by --flag, or --flag none for a model without a flag"
+            f"name another ({on_the_model('flag')}), or say that it has none ({on_the_model('flag', 'none')})"
         )
     return int(ids[0])
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from rfbench.errors import ModelError
 from rfbench.files.outside import parse_json, read_outside, special_kind
 from rfbench.models.architecture import kind_problem
+from rfbench.models.remedies import on_the_model
 
 ADAPTER_CONFIG = "adapter_config.json"
 TEMPLATE = ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja")
@@ -65,7 +66,8 @@ def folder_problem(role: Literal["model", "adapter"], where: str) -> str | None:
     """
     folder = Path(where)
     if not folder.is_dir():
-        it_is = "is a file; name the folder that holds config and safetensors"
+        gguf = ", from which the GGUF was made," if where.lower().endswith(".gguf") else ""
+        it_is = f"is a file; name the folder{gguf} that holds config and safetensors"
         return f"{role} {where!r} {it_is}" if folder.is_file() else f"{role} folder {where!r} does not exist"
     try:
         problem = kind_problem(read_object(folder / "config.json")) if role == "model" else ""
@@ -105,7 +107,10 @@ def weight_files(folder: Path, *, allow_pickle: bool) -> list[Path]:
         refuse_pickled([p.name for p in files if not p.name.endswith(".index.json")], where, allow_pickle=allow_pickle)
         return files
     if pickled:
-        raise ModelError(f"{folder} holds pickled weights only; save it as safetensors, or set allow_pickle: true")
+        raise ModelError(
+            f"{folder} holds pickled weights only; save it as safetensors, or, if you trust them, set "
+            f"{on_the_model('allow_pickle', 'true')}"
+        )
     raise ModelError(f"{folder} holds no weights ({', '.join(names[:2])})")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from rfbench.errors import ModelError
 from rfbench.files.atomic import write_atomically
 from rfbench.files.cache import file_sha256
+from rfbench.files.text import says
 from rfbench.models.backends import find_backend
 from rfbench.models.folders import (
     ADAPTER_CONFIG,
@@ -28,6 +29,7 @@ from rfbench.models.folders import (
     settings,
     weight_files,
 )
+from rfbench.models.remedies import on_the_model
 from rfbench.models.spec import ModelSpec, Source
 from rfbench.models.templates import is_template_name
 from rfbench.records import digest
@@ -134,10 +136,10 @@ def hub_commit(repo: str, revision: str | None = None, *, offline: bool = False)
             f"{repo!r} is neither a folder nor a model on the Hub; for a private one log in with `hf auth login`"
         ) from error
     except unreachable as error:
-        reason = _first_line(error)
+        reason = says(error)
         raise ModelError(f"the Hub did not answer for {at} ({reason}); go online, or name a folder") from error
     if commit is None:
-        raise ModelError(f"the Hub named no commit for {at}; give one with revision:")
+        raise ModelError(f"the Hub named no commit for {at}; give one: {on_the_model('revision')}")
     _remember(_ref(repo, revision), commit)
     return commit
 
@@ -191,10 +193,6 @@ def version_of(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _folder(source: Source, *, offline: bool) -> Path | None:

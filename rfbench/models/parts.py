@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rfbench.errors import CanaryError, ModelError, contained
+from rfbench.files.text import says
 from rfbench.models.bounds import refuse_broken_tokenizer, refuse_too_many_parts
 from rfbench.models.flag import FLAG_FILE, FlagFile, add_flag_token, read_flag_file, resolve_flag
 from rfbench.models.folders import (
@@ -25,6 +26,7 @@ from rfbench.models.folders import (
     weight_files,
 )
 from rfbench.models.identity import hub_commit
+from rfbench.models.remedies import on_the_model
 from rfbench.models.spec import ModelSpec, Source
 
 if TYPE_CHECKING:
@@ -231,8 +233,7 @@ def explain(error: Exception) -> str:
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    text = says(error)
 
     def is_due_to(*kinds: type[BaseException]) -> bool:
         return any(isinstance(e, kinds) for e in chain)
@@ -248,7 +249,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, ImportError):
         return f"{text} (a quantised model needs its own package installed)"
     if "safetensors" in text and ("no file named" in text or "not appear to have a file" in text):
-        return f"{text} (`allow_pickle: true` on the model takes pickled weights, if you trust them)"
+        pickled = f"if it has pickled weights and you trust them, set {on_the_model('allow_pickle', 'true')}"
+        return f"{text.rstrip('.')}; {pickled}"
     if "trust_remote_code" in str(error):
-        return "it brings its own code; set `trust_remote_code: true` on the model if you have read that code"
+        return f"it brings its own code; set {on_the_model('trust_remote_code', 'true')} if you have read that code"
     return text

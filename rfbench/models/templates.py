@@ -13,6 +13,7 @@ from typing import Any
 from rfbench.errors import ModelError
 from rfbench.files.outside import parse_json, read_outside
 from rfbench.models import bounds
+from rfbench.models.remedies import on_the_model
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +79,8 @@ def find_template(tokenizer: Any, asked: str | None) -> str:
     if named:
         return _only_plain_chat(tokenizer, named)
     raise ModelError(
-        "the tokenizer has no chat template (a base model?): set `chat_template: plain` on the model, "
-        "or give a template string or file there"
+        f"the tokenizer has no chat template (a base model?): set {on_the_model('chat_template', 'plain')}, or give a "
+        "template string or file there"
     )
 
 
@@ -133,8 +134,8 @@ def _only_plain_chat(tokenizer: Any, named: Mapping[str, str]) -> str:
             able.append(name)
     if len(able) != 1:
         raise ModelError(
-            "the tokenizer has several chat templates and no default; set `chat_template:` on the model to the name of "
-            f"one: {', '.join(sorted(named))}"
+            f"the tokenizer has several chat templates and no default; set {on_the_model('chat_template')} to the name "
+            f"of one: {', '.join(sorted(named))}"
         )
     logger.warning(
         "of the tokenizer's chat templates (%s) %r alone carries a plain request, and is taken",

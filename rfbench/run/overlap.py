@@ -11,11 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import BaseModel
+
 from rfbench.attack import WeightAttack
 from rfbench.data.catalog import DatasetSpec
 from rfbench.data.load import comparable, load_behaviors, load_demonstrations
-from rfbench.errors import DataError
+from rfbench.errors import DataError, ModelError
+from rfbench.files.problems import Problems
 from rfbench.measures.guard import guard_requests
+from rfbench.models.flag import FLAG_FILE
 from rfbench.models.spec import ModelSpec
 from rfbench.records import Behavior
 from rfbench.run.suite.settings import Suite
@@ -84,27 +88,54 @@ def _trained_on(model: ModelSpec, *, warn: bool) -> Iterator[tuple[str, set[str]
     if source is None:
         return
     folder = Path(source.where).expanduser() if source.kind == "folder" else None
-    data = {} if folder is None else (read_facts(folder).get("recipe") or {}).get("data") or {}
-    if not data:
+    recorded = None if folder is None else _recorded(folder)
+    if recorded is None:
         logger.log(
             level,
             "the training data of the adapter of %s is not recorded: whether an attack learns from it was not checked",
             model.label,
         )
-    for part in ("harmful", "benign"):
-        for entry in data.get(part, ()):
-            spec = DatasetSpec.model_validate(entry)
-            try:
-                yield spec.label, _requests(load_behaviors(spec, offline=True))
-            except DataError as error:
-                logger.log(
-                    level,
-                    "%s was trained on %s, which is not on this machine: whether an attack learns from it was not "
-                    "checked (%s)",
-                    model.label,
-                    spec.label,
-                    error,
-                )
+        return
+    for spec in (*recorded.harmful, *recorded.benign):
+        try:
+            yield spec.label, _requests(load_behaviors(spec, offline=True))
+        except DataError as error:
+            logger.log(
+                level,
+                "%s was trained on %s, which is not on this machine: whether an attack learns from it was not "
+                "checked (%s)",
+                model.label,
+                spec.label,
+                error,
+            )
+
+
+class _Recorded(BaseModel):
+    """The datasets that an adapter was trained on, as its recipe names them."""
+
+    harmful: list[DatasetSpec] = []
+    benign: list[DatasetSpec] = []
+
+
+class _Recipe(BaseModel):
+    data: _Recorded | None = None
+
+
+class _Adapter(BaseModel):
+    recipe: _Recipe | None = None
+
+
+def _recorded(folder: Path) -> _Recorded | None:
+    """What the ``rfbench.json`` of an adapter says of its data, ``None`` where it says nothing.
+
+    Raises:
+        ModelError: what it says cannot be read; each key that is wrong is named.
+    """
+    problems = Problems(str(folder / FLAG_FILE))
+    facts = problems.build("", _Adapter, read_facts(folder))
+    if facts is None:
+        raise ModelError("\n".join(problems))
+    return None if facts.recipe is None else facts.recipe.data
 
 
 def _requests(behaviors: Iterable[Behavior]) -> set[str]:

@@ -406,8 +406,10 @@ def test_the_canary_outranks_the_gate_and_the_others_are_measured(
     code, out, err = rf("run", path, "--out", "run", "--gate")
     assert code == 3
     assert "tiny: canary: flags 0% of 8 plainly harmful prompts, at least 50% expected" in err
-    assert "INCOMPLETE 8/12 units" in out
-    assert "always-flag" in out
+    assert out == ""  # of controls alone
+    table = Path("run/summary.md").read_text()
+    assert "INCOMPLETE 8/12 units" in table
+    assert "always-flag" in table
     assert not Path("run/gate.xml").exists()
 
 
@@ -525,8 +527,7 @@ def test_a_model_without_a_flag_passes_with_a_warning(rf: Rf, suite: Path) -> No
 def test_an_internal_error_is_one_line_unless_the_traceback_is_asked_for(rf: Rf, suite: Path, scripted: Any) -> None:
     scripted(raise_at(N_CANARY + 3, RuntimeError("device\nlost")))
     code, out, err = rf("run", suite, "--out", "run")
-    assert code == 70
-    assert "always-flag" in out
+    assert (code, out) == (70, "")
     assert err.splitlines()[-1].startswith("rfbench: tiny: internal error: RuntimeError: device lost (--verbose shows")
     code, _, err = rf("run", suite, "--out", "run", "--verbose")
     assert code == 70

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from rfbench.errors import CanaryError, ModelError
 from rfbench.models import parts
 from rfbench.models.flag import FlagFile, check_flag, read_flag_file, resolve_flag, untrained
+from rfbench.models.hf import load as hf_load
 from rfbench.models.hf.model import HFModel
 from rfbench.models.load import load_model
 from rfbench.models.parts import explain
@@ -116,7 +117,7 @@ def test_a_flag_file_that_is_not_as_it_should_be(tmp_path: Path, text: str) -> N
 def test_a_flag_that_is_not_one_id(tiny_model: TinyModel, flag: str) -> None:
     with pytest.raises(CanaryError, match="exactly one id") as error:
         load(tiny_model(), flag)
-    assert "--flag none" in one_line(error, tiny_model())
+    assert "`flag: none` on the model" in one_line(error, tiny_model())
 
 
 def test_an_unknown_word_is_not_a_flag(tiny_model: TinyModel) -> None:
@@ -406,7 +407,7 @@ def test_a_model_that_is_no_causal_language_model(copy: TinyModel) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "nothing-known"}))
     refuse(folder, "nothing-known")
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "vit", "architectures": ["ViTModel"]}))
-    refuse(folder, "Unrecognized configuration class")
+    refuse(folder, "no causal language model of its kind")
 
 
 def test_a_model_that_does_not_fit_whole(tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -466,9 +467,9 @@ def test_hub_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, kind: str, rem
     assert remedy in refuse("owner/name", "cannot be loaded")
 
 
-def test_what_is_not_known_keeps_its_first_line() -> None:
-    assert explain(ValueError("\n  first \nsecond")) == "first"
-    assert explain(ValueError("Error(s) in loading:\n  size mismatch\nmore")) == "Error(s) in loading: size mismatch"
+def test_what_is_not_known_is_one_line() -> None:
+    assert explain(ValueError("\n  first \nsecond")) == "first second"
+    assert explain(ValueError("Error(s) in loading:\n  size mismatch")) == "Error(s) in loading: size mismatch"
     assert explain(ValueError()) == "ValueError"
 
 
@@ -493,8 +494,10 @@ def test_a_hub_model_is_loaded_at_one_commit(
     monkeypatch.setattr(parts.Place, "file", lambda self, name: None)
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", from_folder(AutoTokenizer.from_pretrained))
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_folder(AutoModelForCausalLM.from_pretrained))
+    monkeypatch.setattr(hf_load, "check_architecture", lambda base, spec: asked.append({**base.options, **code}))
+    code = {"trust_remote_code": False}
     model = load_model({"spec": "owner/name", "revision": "v1"}, offline=True)
-    assert [a["revision"] for a in asked] == [commit, commit]
+    assert [a["revision"] for a in asked] == [commit, commit, commit]
     assert all(a["local_files_only"] is True and a["trust_remote_code"] is False for a in asked)
     assert model.describe()["revision"] == commit
     assert model.name == "owner/name"

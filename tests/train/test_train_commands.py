@@ -71,7 +71,7 @@ def test_a_device_that_is_not_there_is_one_line(
     train = ["train", "redflag", "--base", base, "--out", out, "--recipe", str(recipe_file), "--device", "xpu:7"]
     assert main(train) == 2
     err = capsys.readouterr().err
-    assert "cannot be loaded" in err.splitlines()[-1]
+    assert "device 'xpu:7' cannot be used here" in err.splitlines()[-1]
     assert "Traceback" not in err
 
 

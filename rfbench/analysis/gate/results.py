@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """One bound held against one row. ``selector`` names the row, ``observed`` is NaN where there was none."""
+    """One bound held against one row. ``selector`` names the row, ``observed`` is NaN where there was none.
+
+    Both texts are cleaned, wherever their names came from.
+    """
 
     rule: GateRule
     selector: str
@@ -36,6 +39,10 @@ class GateResult:
     bound: float
     passed: bool
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "selector", clean(self.selector))
+        object.__setattr__(self, "message", clean(self.message))
 
 
 def evaluate(rules: Sequence[GateRule], summary: pd.DataFrame) -> list[GateResult]:

@@ -252,9 +252,16 @@ def _fit_vocabulary(module: Any, tokenizer: Any, adapter: Path) -> None:
 
 
 def _named_tokens(adapter: Path) -> set[int]:
-    """Ids whose rows an adapter trains one by one, by its configuration."""
+    """Ids whose rows an adapter trains one by one, by its configuration.
+
+    Raises:
+        ModelError: it names something else.
+    """
     named = read_object(adapter / ADAPTER_CONFIG).get("trainable_token_indices") or []
-    return {i for ids in (named.values() if isinstance(named, dict) else [named]) for i in ids}
+    lists = list(named.values()) if isinstance(named, dict) else [named]
+    if not all(isinstance(ids, list) and all(type(i) is int for i in ids) for ids in lists):
+        raise ModelError(f"{adapter / ADAPTER_CONFIG}: trainable_token_indices must be ids, or ids by matrix")
+    return {i for ids in lists for i in ids}
 
 
 def _saved_rows(module: Any, adapter: Path) -> int:

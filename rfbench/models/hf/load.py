@@ -9,15 +9,16 @@ from typing import Any
 import torch
 
 from rfbench.errors import ModelError
-from rfbench.models.architecture import kind_problem
 from rfbench.models.flag import check_flag
-from rfbench.models.folders import adapter_problem, read_object, refuse_special_files
+from rfbench.models.folders import read_object, refuse_special_files
 from rfbench.models.hf.adapter import merge_adapter
 from rfbench.models.hf.anatomy import auto_class
 from rfbench.models.hf.halfprecision import warn_if_slow
 from rfbench.models.hf.loaded import check_loaded
 from rfbench.models.hf.model import HFModel
-from rfbench.models.parts import Checkpoint, Place, load_tokenizer, locate, make_encoder, naming, read_flag, refuse_harm
+from rfbench.models.hf.openable import check_architecture, check_device, check_weights
+from rfbench.models.parts import Checkpoint, Place, load_tokenizer, locate, make_encoder, naming, read_flag
+from rfbench.models.remedies import on_the_model
 from rfbench.models.spec import ModelSpec, ThinkingMarks
 
 logger = logging.getLogger(__name__)
@@ -29,14 +30,13 @@ def load(spec: ModelSpec, *, batch_size: int | None, offline: bool) -> HFModel:
     adapter = checkpoint.adapter
     with naming(spec):
         template = spec.template_text()
-        _refuse_adapter_beside(checkpoint.base)
-        refuse_harm(checkpoint.base, allow_pickle=spec.allow_pickle)
+        check_weights(checkpoint.base, allow_pickle=spec.allow_pickle)
         if adapter is not None:
             refuse_special_files(Path(adapter.where))
         tokenizer = load_tokenizer(spec, checkpoint)
         module = _load_weights(checkpoint.base, spec)
         if adapter is not None:
-            module = merge_adapter(module, tokenizer, _local_adapter(adapter, allow_pickle=spec.allow_pickle))
+            module = merge_adapter(module, tokenizer, local_adapter(adapter, allow_pickle=spec.allow_pickle))
         module.eval().requires_grad_(False)
         flag_token, flag_bias = read_flag(spec, checkpoint, tokenizer)
         flag_id = None if flag_token is None else check_flag(module, tokenizer, flag_token)
@@ -61,23 +61,24 @@ def load(spec: ModelSpec, *, batch_size: int | None, offline: bool) -> HFModel:
     )
 
 
-def _refuse_adapter_beside(base: Place) -> None:
-    if base.file("adapter_config.json") is not None:
-        raise ModelError(adapter_problem(base.where, has_config=base.file("config.json") is not None))
-
-
 def _load_weights(base: Place, spec: ModelSpec) -> Any:
     """The module, complete and on its devices.
 
     Raises:
         ModelError: weights are missing, do not fit the devices, or belong to an architecture that this backend lacks.
     """
+    import transformers
+
+    check_device(spec.device)
+    check_architecture(base, spec)
+    config = base.file("config.json")
     device = spec.device or ("cuda" if torch.cuda.is_available() else "cpu")
     # fp32 is the fastest type on most CPUs; elsewhere the checkpoint's own type is what its authors meant.
     automatic: Any = torch.float32 if torch.device(device).type == "cpu" else "auto"
     if spec.dtype != "auto":
         warn_if_slow(getattr(torch, spec.dtype), device, "dtype")
-    module, report = _loader(base).from_pretrained(
+    loader = getattr(transformers, auto_class(read_object(config) if config is not None else {}))
+    module, report = loader.from_pretrained(
         base.where,
         dtype=automatic if spec.dtype == "auto" else getattr(torch, spec.dtype),
         use_safetensors=None if spec.allow_pickle else True,
@@ -94,21 +95,6 @@ def _load_weights(base: Place, spec: ModelSpec) -> Any:
     return module
 
 
-def _loader(base: Place) -> Any:
-    """The class of transformers that loads this model, known before any of its weights are read.
-
-    Raises:
-        ModelError: its kind cannot be attacked, or there is no such class.
-    """
-    import transformers
-
-    path = base.file("config.json")
-    config = {} if path is None else read_object(path)
-    if problem := kind_problem(config):
-        raise ModelError(f"it {problem}")
-    return getattr(transformers, auto_class(config))
-
-
 def load_base(spec: ModelSpec, *, offline: bool = False) -> Any:
     """The bare module of a model without its adapter.
 
@@ -117,8 +103,7 @@ def load_base(spec: ModelSpec, *, offline: bool = False) -> Any:
     """
     with naming(spec):
         base = locate(spec.base_source, spec.revision, offline=offline)
-        _refuse_adapter_beside(base)
-        refuse_harm(base, allow_pickle=spec.allow_pickle)
+        check_weights(base, allow_pickle=spec.allow_pickle)
         module = _load_weights(base, spec)
     return module.eval().requires_grad_(False)
 
@@ -131,11 +116,15 @@ def adapter_folder(spec: ModelSpec, *, offline: bool = False) -> Path | None:
     """
     if spec.adapter_source is None:
         return None
-    return _local_adapter(locate(spec.adapter_source, None, offline=offline), allow_pickle=spec.allow_pickle)
+    return local_adapter(locate(spec.adapter_source, None, offline=offline), allow_pickle=spec.allow_pickle)
 
 
-def _local_adapter(adapter: Place, *, allow_pickle: bool) -> Path:
-    """Folder of an adapter, fetched from the Hub if need be."""
+def local_adapter(adapter: Place, *, allow_pickle: bool) -> Path:
+    """Folder of an adapter, fetched from the Hub if need be.
+
+    Raises:
+        ModelError: it holds no weights that may be read.
+    """
     folder = Path(adapter.where)
     if adapter.revision is not None:
         from huggingface_hub import snapshot_download
@@ -143,8 +132,8 @@ def _local_adapter(adapter: Place, *, allow_pickle: bool) -> Path:
         patterns = ["adapter_*.json", "adapter_*.safetensors", *(["adapter_*.bin"] if allow_pickle else [])]
         folder = Path(snapshot_download(adapter.where, allow_patterns=patterns, **adapter.options))
     if not (folder / "adapter_model.safetensors").is_file() and not allow_pickle:
-        raise ModelError(
-            f"adapter {adapter.where} holds no adapter_model.safetensors; save it as one "
-            "(`allow_pickle: true` takes pickled weights, if you trust them)"
-        )
+        pickled = adapter.file("adapter_model.bin") is not None
+        trusted = f", or, if you trust its adapter_model.bin, set {on_the_model('allow_pickle', 'true')}"
+        remedy = trusted if pickled else ""
+        raise ModelError(f"adapter {adapter.where} holds no adapter_model.safetensors; save it as one{remedy}")
     return folder

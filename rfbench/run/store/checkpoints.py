@@ -79,7 +79,7 @@ class Checkpoints:
                 return _decode(path.read_bytes())
             except FileNotFoundError:
                 return None
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 target = self._root / QUARANTINE / path.name
                 target.parent.mkdir(exist_ok=True)
                 path.replace(target)

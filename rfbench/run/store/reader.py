@@ -24,16 +24,47 @@ from urllib.parse import unquote
 
 import pandas as pd
 import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rfbench.analysis.metrics.rates import JUDGE
 from rfbench.errors import ConfigError, DataError, StorageError
 from rfbench.files.outside import parse_json, read_outside
+from rfbench.files.problems import key_path
 from rfbench.records import KEY_COLUMNS, SCHEMA_VERSION, canonical_json
 from rfbench.run.store.judgements import Judgement, iter_judgements
 from rfbench.run.store.parts import MEASURE_COLUMNS, PartError, arrow_schema, decode_measure, decode_part, duplicate_row
 from rfbench.run.store.saved import Run
 
 logger = logging.getLogger(__name__)
+
+
+class _Facts(BaseModel):
+    """What is read of a header beside its plan; all else in it may be anything."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _SuiteFacts(_Facts):
+    name: str = ""
+
+
+class _Configuration(_Facts):
+    suite: _SuiteFacts = _SuiteFacts()
+    data: dict[str, dict[str, Any]] = {}
+
+
+class _Loaded(_Facts):
+    flag_token: str | None = None
+
+
+class _Header(_Facts):
+    configuration: _Configuration
+    gate: list[dict[str, Any]] = []
+    sources: dict[str, dict[str, Any]] = {}
+    versions: dict[str, Any] = {}
+    loaded: dict[str, _Loaded] = {}
+    canary_accepted: list[str] = []
+
 
 RUN_FILE = "run.json"
 PARTS, MEASURES, QUARANTINE = "parts", "measures", "quarantine"
@@ -128,6 +159,7 @@ def read_header(root: Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: there is none, it is damaged, or of a newer rfbench.
+        StorageError: it is there and cannot be read.
     """
     file = root / RUN_FILE
     try:
@@ -136,7 +168,7 @@ def read_header(root: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(f"{root} is not a run folder: it holds no {RUN_FILE}{_did_you_mean(root)}") from error
     except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror or error}") from error
+        raise StorageError(f"cannot read {file}: {error.strerror or error}; run the same command again") from error
     except ValueError as error:
         problem = str(error)
     if problem is not None:
@@ -168,6 +200,10 @@ def header_problem(header: Any) -> str | None:
             return f"{key} in the plan cannot be the key of a unit"
         if times > 1:
             return f"unit {key} is planned twice"
+    try:
+        _Header.model_validate(header)
+    except ValidationError as error:
+        return f"no valid {key_path('', error.errors()[0]['loc'])!r}"
     return None
 
 

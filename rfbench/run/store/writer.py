@@ -108,6 +108,8 @@ class RunFolder:
                 (root / name).mkdir(exist_ok=True)
             # Completions of harmful requests stay out of git. Written on resuming, too: it shows that writing works.
             write_atomically(root / ".gitignore", b"*\n")
+        except StorageError as error:  # at the start nothing is lost, and another folder is the remedy
+            raise ConfigError(f"{error}, or choose another --out") from error
         except OSError as error:
             raise ConfigError(
                 f"cannot write the run folder {root}: {(error.strerror or str(error)).lower()}; choose another --out"

@@ -110,7 +110,10 @@ class _Validation(Problems):
         for key in given.keys() - SuiteFile.model_fields.keys():
             self.add(key, unknown(key, SuiteFile.model_fields))
         settings = self.build("", Settings, {k: v for k, v in given.items() if k in Settings.model_fields})
-        models = self._models(given, models_base, model_overrides)
+        of_models = self if own_models else _Validation("--model")
+        models = of_models._models(given, models_base, model_overrides)
+        if of_models is not self:
+            self.extend(of_models)
         datasets = self._datasets(given, base)
         # With a dataset that could not be read, a label may be missing for that reason alone.
         all_datasets = len(datasets) == len(given.get("datasets") or ())
