@@ -6,15 +6,14 @@ import contextlib
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from runs import assert_same_rows, environment, write_suite
+from processes import Started
+from runs import assert_same_rows, write_suite
 
 from rfbench.analysis.headline import MAX_LINES
 from rfbench.analysis.metrics.detection import DETECTION
@@ -51,13 +50,6 @@ def whole(suite: Path) -> Path:
     return out
 
 
-def start(suite: Path, out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "rfbench.cli", "run", str(suite), "--out", str(out), "--offline"]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), encoding="utf-8"
-    )
-
-
 def n_parts(out: Path) -> int:
     return len(list((out / "parts").glob("*.parquet")))
 
@@ -69,7 +61,7 @@ def test_killed_three_times_and_started_again_it_equals_the_unbroken_run(
     draw = random.Random(17)
     broken = tmp_path / "broken"
     for _ in range(3):
-        process = start(suite, broken)
+        process = Started("-m", "rfbench.cli", "run", suite, "--out", broken, "--offline")
         before = n_parts(broken)
         # Somewhere in the next quarter of the units, and then at any moment of the unit in flight.
         goal = before + draw.randrange(1, total // 4)
@@ -77,9 +69,8 @@ def test_killed_three_times_and_started_again_it_equals_the_unbroken_run(
         while n_parts(broken) < goal and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
         time.sleep(draw.random() * 0.05)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        process.kill()
+        assert process.wait().returncode == -signal.SIGKILL
         assert before < n_parts(broken) < total
         assert not load_run(broken).complete
     assert main(["run", str(suite), "--out", str(broken), "--offline"]) == 0

@@ -56,7 +56,10 @@ def rf(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """``scripted(hook)``: models replay ids from now on; the list returned names those that were opened."""
+    return scripting(monkeypatch)
 
+
+def scripting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     def replace(before_each: Hook | None = None, script: Any = answer, **settings: Any) -> list[str]:
         opened: list[str] = []
 
@@ -72,9 +75,13 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     return replace
 
 
+def write_tiny(folder: Path, tiny_llama: Path) -> Path:
+    return write_suite(folder, models=[{"spec": str(tiny_llama), "name": "tiny"}], chunk_size=5)
+
+
 @pytest.fixture
 def suite(tmp_path: Path, tiny_llama: Path) -> Path:
-    return write_suite(tmp_path / "suite", models=[{"spec": str(tiny_llama), "name": "tiny"}], chunk_size=5)
+    return write_tiny(tmp_path / "suite", tiny_llama)
 
 
 GATE = [
@@ -548,11 +555,22 @@ def test_a_full_disk_is_one_line_and_the_run_can_be_resumed(rf: Rf, suite: Path,
 # --- saved runs ---------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path:
+    """A finished run whose model writes a terminal sequence. Read only."""
+    folder = tmp_path_factory.mktemp("finished")
+    suite = write_tiny(folder / "suite", tiny_llama)
+    with pytest.MonkeyPatch.context() as patch:
+        scripting(patch)(script=lambda attempt, sample: [*text_ids("\x1b[2J\x1b]0;x\x07SECRET"), IM_END])
+        assert main(["run", str(suite), "--out", str(folder / "run"), "--set", "generation.max_new_tokens=40"]) == 0
+    return folder / "run"
+
+
 @pytest.fixture
-def run(rf: Rf, suite: Path, scripted: Any) -> Path:
-    """A finished run whose model writes a terminal sequence."""
+def run(rf: Rf, scripted: Any, finished: Path) -> Path:
+    """A copy of it, in the folder that commands are given in."""
     scripted(script=lambda attempt, sample: [*text_ids("\x1b[2J\x1b]0;x\x07SECRET"), IM_END])
-    assert rf("run", suite, "--out", "run", "--set", "generation.max_new_tokens=40")[0] == 0
+    shutil.copytree(finished, "run")
     return Path("run")
 
 
