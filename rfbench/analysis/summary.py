@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from rfbench.analysis.run_data import RunData
 
 CELL = ("model", "attack", "attack_label", "dataset")
-_UNREAD = frozenset(  # as text: a line for each would fill a page
-    "attack_version attempt_idx sample_idx top_p top_k max_thinking_tokens on_flag messages prefill "
+_UNREAD = frozenset(
+    "attack_version attempt_idx sample_idx top_p top_k max_thinking_tokens on_flag messages prefill "  # noqa: SIM905 - a page of lines
     "suffix completion flag_prob flag_bias eos_ids finish n_prompt_tokens n_completion_tokens "
     "n_thinking_tokens thoughts n_early_chars attack_seconds seconds batch_size n_flags leak_censored "
-    "partial refusal_rule".split()  # noqa: SIM905
+    "partial refusal_rule".split()
 )
 """Columns that no metric reads: cells are cut out of a run by the dozen, and each time pandas copies every column."""
 
