@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,15 @@ settings.register_profile("thorough", deadline=None, max_examples=500)
 settings.load_profile("rfbench")
 
 
-def pytest_collection_finish() -> None:
-    """Leave what was imported out of garbage collections: each model that is closed asks for one, of all objects."""
-    gc.collect()
-    gc.freeze()
+IMPORTED = pytest.StashKey[int]()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave what imports made out of garbage collections: each model that is closed asks for one, of all objects."""
+    if len(sys.modules) > item.config.stash.get(IMPORTED, 0) + 20:
+        gc.collect()
+        gc.freeze()
+        item.config.stash[IMPORTED] = len(sys.modules)
 
 
 @pytest.fixture(scope="session")
