@@ -79,7 +79,6 @@ def test_the_ci_suite_on_the_default_model_with_sockets_blocked_once_it_is_cache
     (tmp_path / "guard" / "sitecustomize.py").write_text(GUARD.format(log=str(log)))
     env = environment()
     env["PYTHONPATH"] = f"{tmp_path / 'guard'}:{env['PYTHONPATH']}"
-    env.pop("OMP_NUM_THREADS")
     done = cli("run", "ci", "--limit", 4, "--gate", "--out", tmp_path / "run", env=env, timeout=600)
     assert done.returncode == 0, done.stderr
     assert not log.exists(), log.read_text()
