@@ -1,4 +1,4 @@
-"""The main job, with real models: a random tiny one, and the embedded default once."""
+"""The main job, with random tiny models; ``test_offline`` does it with the embedded default."""
 
 from __future__ import annotations
 
@@ -6,20 +6,16 @@ import contextlib
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from runs import assert_same_rows, environment, write_suite
+from processes import Started
+from runs import assert_same_rows, write_suite
 
 from rfbench.analysis.headline import MAX_LINES
-from rfbench.analysis.metrics.detection import DETECTION
-from rfbench.analysis.metrics.lost_flags import LOST_FLAGS
-from rfbench.analysis.metrics.names import ACROSS_SEEDS, METRICS, gate_names
 from rfbench.cli import main
 from rfbench.records import CONTROLS
 from rfbench.run.store.reader import load_run
@@ -51,13 +47,6 @@ def whole(suite: Path) -> Path:
     return out
 
 
-def start(suite: Path, out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "rfbench.cli", "run", str(suite), "--out", str(out), "--offline"]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), encoding="utf-8"
-    )
-
-
 def n_parts(out: Path) -> int:
     return len(list((out / "parts").glob("*.parquet")))
 
@@ -69,7 +58,7 @@ def test_killed_three_times_and_started_again_it_equals_the_unbroken_run(
     draw = random.Random(17)
     broken = tmp_path / "broken"
     for _ in range(3):
-        process = start(suite, broken)
+        process = Started("-m", "rfbench.cli", "run", suite, "--out", broken, "--offline")
         before = n_parts(broken)
         # Somewhere in the next quarter of the units, and then at any moment of the unit in flight.
         goal = before + draw.randrange(1, total // 4)
@@ -77,9 +66,8 @@ def test_killed_three_times_and_started_again_it_equals_the_unbroken_run(
         while n_parts(broken) < goal and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
         time.sleep(draw.random() * 0.05)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        process.kill()
+        assert process.wait().returncode == -signal.SIGKILL
         assert before < n_parts(broken) < total
         assert not load_run(broken).complete
     assert main(["run", str(suite), "--out", str(broken), "--offline"]) == 0
@@ -104,7 +92,6 @@ def test_the_tables_hold_what_the_models_did(whole: Path) -> None:
     assert loaded["flag_id"] == run.records[run.records["model"] == "flagging"]["flag_id"].iloc[0]
 
 
-@pytest.mark.smollm2
 def test_a_run_of_two_models_ends_with_the_two_paired(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = (whole.parent / "stdout").read_text(encoding="utf-8")
     assert "plain against flagging (baseline)" in printed
@@ -113,30 +100,3 @@ def test_a_run_of_two_models_ends_with_the_two_paired(whole: Path, capsys: pytes
     row = next(line for line in printed.splitlines() if line.startswith("many_shot"))
     differences = re.findall(r"[+-]?\d+ \[[+-]?\d+, [+-]?\d+\]", row)[-2:]
     assert all(difference in compared for difference in differences)
-
-
-def test_the_ci_suite_on_the_default_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "ci", "--limit", "4", "--gate", "--out", str(tmp_path / "run")]) == 0
-    out = capsys.readouterr().out
-    assert "gate FAILED" not in out
-    assert out.count("gate ok") == 5
-    summary = pd.read_parquet(tmp_path / "run" / "summary.parquet")
-    values = summary.set_index(["model", "attack_label", "dataset", "metric"])["value"]
-    for label in ("direct", "prefill"):
-        for control, rate in (("always-flag", 1.0), ("never-flag", 0.0)):
-            assert values[control, label, "core/harmful", "dsr"] == rate
-            assert values[control, label, "core/harmful", "asr"] == 1.0 - rate
-            assert values[control, label, "core/twin", "false_alarm"] == rate
-            assert values[control, label, "core/twin", "fpr"] == rate
-    few = {*DETECTION[1:], *ACROSS_SEEDS.values()}  # four benign behaviors, one seed
-    asked = {name for name in gate_names() if METRICS[name].side != "model" and "worst" not in METRICS[name].places}
-    defined = asked - {"dsr@32", *LOST_FLAGS, *few}  # 16 tokens, no optimiser
-    assert set(summary[summary["model"] == "always-flag"]["metric"]) == defined
-    without_flag = defined - {"flag_dsr", "fpr", "leak_median", *DETECTION}
-    assert set(summary[summary["model"] == "smollm2"]["metric"]) == without_flag
-    assert set(summary["n"]) == {4}
-    # A real model writes words, and answers each request in its own way.
-    records = load_run(tmp_path / "run").records
-    texts = records[(records["model"] == "smollm2") & (records["attack"] == "direct")]["completion"]
-    assert texts.str.contains(r"[A-Za-z]{3,} [a-z]{2,}").mean() >= 0.75
-    assert texts.nunique() >= 6

@@ -62,7 +62,7 @@ def begun(*rows: Mapping[str, Any]) -> dict[tuple[str, str], MetricRow]:
     return {(row.metric, row.dataset): row for row in found}
 
 
-def test_a_harmless_start_of_a_harmful_request_has_no_dsr() -> None:
+def test_an_answer_begun_harmlessly_has_neither_dsr_nor_false_alarm() -> None:
     """A flag over a refusal is a false alarm: counted as a defence, it would win every comparison."""
     rows = [
         asked("h1", "harmful", "refusal", FLAG),
@@ -72,10 +72,9 @@ def test_a_harmless_start_of_a_harmful_request_has_no_dsr() -> None:
     ]
     found = {(row.attack_label, row.metric) for row in from_frame(summary_of(*rows))}
     assert {label for label, metric in found if metric == "dsr"} == {"target-0"}
-    assert ("refusal-0", "false_alarm") in found
-    assert {label for label, _ in found} == {"target-0", "refusal-0", ""}
+    assert {label for label, _ in found} == {"target-0", ""}
     kept = without_harmless_starts(pd.DataFrame(rows))
-    assert kept["attack_label"].tolist() == ["target-0", "refusal-0"]
+    assert kept["attack_label"].tolist() == ["target-0"]
 
 
 # --- rates ----------------------------------------------------------------------------------------------------------

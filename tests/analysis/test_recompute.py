@@ -89,13 +89,20 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Any) -> Path:
     return out
 
 
-def test_a_run_of_one_seed_and_no_flag(tmp_path: Path, tiny_model: Any) -> None:
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, tiny_model: Any) -> Path:
+    """One seed, one attack, no flag."""
     models = [{"spec": str(tiny_model(tied=False)), "name": "plain", "flag": "none"}]
-    code, out = finished(tmp_path, 4, models=models, attacks=["direct"], generation={"max_new_tokens": 4})
+    folder = tmp_path_factory.mktemp("plain")
+    code, out = finished(folder, 4, models=models, attacks=["direct"], generation={"max_new_tokens": 4})
     assert code == 0
-    equal, different, _ = recompute.check(out)
+    return out
+
+
+def test_a_run_of_one_seed_and_no_flag(plain: Path) -> None:
+    equal, different, _ = recompute.check(plain)
     assert not different, "\n".join(different)
-    assert equal == len(pd.read_csv(out / "summary.csv"))
+    assert equal == len(pd.read_csv(plain / "summary.csv"))
 
 
 def test_every_row_of_the_summary_is_equal(run: Path) -> None:
@@ -116,9 +123,9 @@ def test_every_row_of_the_summary_is_equal(run: Path) -> None:
     assert models[models["metric"] == "flag_dsr"]["value"].between(0.01, 0.99).any()
 
 
-def test_it_finds_a_figure_that_is_wrong_and_a_row_that_is_missing(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "parts").symlink_to(run / "parts")
-    summary = pd.read_csv(run / "summary.csv", keep_default_na=False, na_values={"hi": [""]})
+def test_it_finds_a_figure_that_is_wrong_and_a_row_that_is_missing(plain: Path, tmp_path: Path) -> None:
+    (tmp_path / "parts").symlink_to(plain / "parts")
+    summary = pd.read_csv(plain / "summary.csv", keep_default_na=False, na_values={"hi": [""]})
     at = summary.index[summary["metric"] == "dsr"][0]
     summary.loc[at, "hi"] = float(summary.loc[at, "hi"]) - 1e-6
     summary.drop(index=summary.index[-1]).to_csv(tmp_path / "summary.csv", index=False)
@@ -128,8 +135,8 @@ def test_it_finds_a_figure_that_is_wrong_and_a_row_that_is_missing(run: Path, tm
     assert different[1].endswith("missing")
 
 
-def test_it_can_be_run_on_a_folder(run: Path) -> None:
-    found = subprocess.run([sys.executable, str(SCRIPT), str(run)], capture_output=True, text=True, env=environment())
+def test_it_can_be_run_on_a_folder(plain: Path) -> None:
+    found = subprocess.run([sys.executable, str(SCRIPT), str(plain)], capture_output=True, text=True, env=environment())
     assert found.returncode == 0, found.stdout + found.stderr
     assert found.stdout.strip().endswith("rows equal, 0 different, 0 measures not recomputed")
 

@@ -8,8 +8,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -29,7 +28,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rfbench import load_model
 from rfbench.attack import Attack, PromptAttack, Resumable, WeightAttack, attack_names, find_attack
 from rfbench.attacks.direct import Direct
 from rfbench.attacks.many_shot import ManyShot
@@ -151,13 +149,9 @@ def attack(name: str) -> PromptAttack:
 
 
 @pytest.fixture
-def model(name: str, tiny_llama: Path) -> Iterator[ChatModel]:
+def model(name: str, loaded: Callable[..., ChatModel]) -> ChatModel:
     """A model that never answers: what an attack needs of it besides, it has."""
-    if find_attack(name).needs <= MODEL_FREE:
-        yield scripted()
-    else:
-        with load_model(str(tiny_llama)) as loaded:
-            yield loaded
+    return scripted() if find_attack(name).needs <= MODEL_FREE else loaded()
 
 
 @pytest.mark.parametrize("name", CRAFTED)

@@ -7,11 +7,10 @@ import json
 import math
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,9 @@ import torch
 from doubles import ScriptedModel
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import run_forked
 from pydantic import ValidationError
-from runs import TESTS, assert_same_rows, environment, small_folder, write_suite
+from runs import assert_same_rows, small_folder, write_suite
 from test_restore import fingerprint
 
 from rfbench.attacks.finetune import Finetune
@@ -112,11 +112,30 @@ def with_adapter(
     return make
 
 
+@pytest.fixture(scope="module")
+def loaded(with_adapter: Callable[..., tuple[str, Path]]) -> Iterator[Callable[..., HFModel]]:
+    """``loaded(tied=, flag=)``: the model of ``with_adapter``, loaded once: tests leave it as it was."""
+    models: dict[tuple[bool, bool], Any] = {}
+
+    def load(*, tied: bool = True, flag: bool = True) -> HFModel:
+        if (tied, flag) not in models:
+            models[tied, flag] = load_model(with_adapter(tied=tied, flag=flag)[0])
+        found = models[tied, flag]
+        assert isinstance(found, HFModel)
+        return found
+
+    yield load
+    for model in models.values():
+        model.close()
+
+
 @pytest.fixture
-def attacked(with_adapter: Callable[..., tuple[str, Path]]) -> Iterator[HFModel]:
-    with load_model(with_adapter()[0]) as model:
-        assert isinstance(model, HFModel)
-        yield model
+def attacked(loaded: Callable[..., HFModel]) -> Iterator[HFModel]:
+    model = loaded()
+    before, flag_bias = fingerprint(model.module), model.flag_bias
+    yield model
+    model.flag_bias = flag_bias
+    assert fingerprint(model.module) == before
 
 
 IDS = torch.tensor([[5, 9, 200, 33, 7, 41]])
@@ -297,22 +316,21 @@ VARIANTS: Sequence[dict[str, Any]] = (
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("flag", [True, False], ids=["flag", "refusal"])
 def test_every_path_trains_keeps_the_flag_and_leaves_nothing(
-    fields: dict[str, Any], tied: bool, flag: bool, with_adapter: Callable[..., tuple[str, Path]]
+    fields: dict[str, Any], tied: bool, flag: bool, loaded: Callable[..., HFModel]
 ) -> None:
-    with load_model(with_adapter(tied=tied, flag=flag)[0]) as model:
-        assert isinstance(model, HFModel)
-        before, seen = fingerprint(model.module), []
-        with small(**fields).tamper(model, np.random.default_rng(0)) as trained:
-            for step, tampered in trained:
-                check_structure(tampered)
-                assert tampered.flag_id == model.flag_id
-                assert tampered.flag_bias == model.flag_bias
-                (completion,) = tampered.generate([ASKED], max_new_tokens=3)
-                assert not completion.error
-                seen.append((step, logits(tampered)))
-        assert [step for step, _ in seen] == [0, 2]
-        assert not torch.equal(seen[0][1], seen[1][1])
-        assert fingerprint(model.module) == before
+    model = loaded(tied=tied, flag=flag)
+    before, seen = fingerprint(model.module), []
+    with small(**fields).tamper(model, np.random.default_rng(0)) as trained:
+        for step, tampered in trained:
+            check_structure(tampered)
+            assert tampered.flag_id == model.flag_id
+            assert tampered.flag_bias == model.flag_bias
+            (completion,) = tampered.generate([ASKED], max_new_tokens=3)
+            assert not completion.error
+            seen.append((step, logits(tampered)))
+    assert [step for step, _ in seen] == [0, 2]
+    assert not torch.equal(seen[0][1], seen[1][1])
+    assert fingerprint(model.module) == before
 
 
 def test_the_flag_is_one_id_in_text_after_every_start(attacked: HFModel) -> None:
@@ -620,17 +638,18 @@ def test_a_model_without_flag_has_nothing_for_the_adaptive_attacker(with_adapter
         )
 
 
-def test_models_elsewhere_and_quantised_ones_cannot_be_trained(attacked: HFModel) -> None:
+def test_models_elsewhere_and_quantised_ones_cannot_be_trained(tiny_llama: Path) -> None:
     assert small().why_not(ControlModel("never-flag")) == (
         "attack 'finetune' needs finetune, gradients, which model 'never-flag' lacks; use backend hf"
     )
     elsewhere = ScriptedModel({}, capabilities=frozenset({Capability.FINETUNE, Capability.GRADIENTS}))
     assert "has no weights in this process, which attack 'finetune' needs" in small().why_not(elsewhere)
-    attacked.module.register_parameter(
-        "packed", torch.nn.Parameter(torch.ones(2, dtype=torch.int8), requires_grad=False)
-    )
-    with pytest.raises(AttackError, match="is quantised: its weights cannot be trained"):
-        at_checkpoints(small(), attacked)
+    with load_model(str(tiny_llama)) as packed:
+        assert isinstance(packed, HFModel)
+        integers = torch.nn.Parameter(torch.ones(2, dtype=torch.int8), requires_grad=False)
+        packed.module.register_parameter("packed", integers)
+        with pytest.raises(AttackError, match="is quantised: its weights cannot be trained"):
+            at_checkpoints(small(), packed)
 
 
 @pytest.mark.parametrize(
@@ -793,9 +812,8 @@ def test_killed_in_the_middle_of_training_and_started_again_the_unit_is_done_onc
 ) -> None:
     suite = write_suite(tmp_path, models=[with_adapter()[0]], attacks=["direct", CELLS[1]])
 
-    def run(out: str, kill: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", KILLED, str(suite), str(tmp_path / out), kill]
-        return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=600, cwd=TESTS)
+    def run(out: str, kill: str) -> CompletedProcess[str]:
+        return run_forked("-c", KILLED, suite, tmp_path / out, kill)
 
     killed = run("one", "kill")
     assert killed.returncode == -signal.SIGKILL, killed.stderr

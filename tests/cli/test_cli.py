@@ -27,7 +27,7 @@ from rfbench import __version__
 from rfbench.cli import build_parser, main
 from rfbench.cli.process import Lenient, printable
 from rfbench.models.spec import ModelSpec
-from rfbench.records import KEY_COLUMNS
+from rfbench.records import KEY_COLUMNS, Attempt
 from rfbench.run.store.reader import load_run
 from rfbench.run.store.writer import RunFolder, replace_scores
 
@@ -56,7 +56,10 @@ def rf(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """``scripted(hook)``: models replay ids from now on; the list returned names those that were opened."""
+    return scripting(monkeypatch)
 
+
+def scripting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     def replace(before_each: Hook | None = None, script: Any = answer, **settings: Any) -> list[str]:
         opened: list[str] = []
 
@@ -72,9 +75,27 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     return replace
 
 
+def write_tiny(folder: Path, tiny_llama: Path) -> Path:
+    return write_suite(folder, models=[{"spec": str(tiny_llama), "name": "tiny"}], chunk_size=5)
+
+
 @pytest.fixture
 def suite(tmp_path: Path, tiny_llama: Path) -> Path:
-    return write_suite(tmp_path / "suite", models=[{"spec": str(tiny_llama), "name": "tiny"}], chunk_size=5)
+    return write_tiny(tmp_path / "suite", tiny_llama)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path:
+    """A finished run of it, of a model that flags what is harmful. Read only."""
+    return run_of(tmp_path_factory.mktemp("whole"), tiny_llama)
+
+
+def run_of(folder: Path, tiny_llama: Path, *settings: str, **scripts: Any) -> Path:
+    suite = write_tiny(folder / "suite", tiny_llama)
+    with pytest.MonkeyPatch.context() as patch:
+        scripting(patch)(**scripts)
+        assert main(["run", str(suite), "--out", str(folder / "run"), *settings]) == 0
+    return folder / "run"
 
 
 GATE = [
@@ -555,10 +576,9 @@ def test_an_output_that_cannot_be_written_is_said_before_anything_is_done(rf: Rf
     assert Path("theirs/thesis.tex").read_text() == "x"
 
 
-def test_truncated_and_foreign_parts_are_set_aside(rf: Rf, suite: Path, scripted: Any) -> None:
+def test_truncated_and_foreign_parts_are_set_aside(rf: Rf, suite: Path, scripted: Any, whole: Path) -> None:
     scripted()
-    rf("run", suite, "--out", "whole")
-    shutil.copytree("whole", "run")
+    shutil.copytree(whole, "run")
     first, second, *_ = sorted(Path("run/parts").iterdir())
     first.write_bytes(first.read_bytes()[:100])
     second.write_bytes(b"something else")
@@ -569,7 +589,7 @@ def test_truncated_and_foreign_parts_are_set_aside(rf: Rf, suite: Path, scripted
         assert f"{name}: " in err
         assert Path("run/quarantine", name).exists()
     assert "10 of 12 units are done" in err
-    assert_same_rows(Path("whole"), Path("run"))
+    assert_same_rows(whole, Path("run"))
 
 
 @pytest.fixture
@@ -582,7 +602,9 @@ def heeded() -> Iterator[None]:
 
 @pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_that_can_be_resumed(rf: Rf, suite: Path, scripted: Any, signum: signal.Signals) -> None:
+def test_a_signal_ends_a_run_that_can_be_resumed(
+    rf: Rf, suite: Path, scripted: Any, whole: Path, signum: signal.Signals
+) -> None:
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     scripted(kill_at(N_CANARY + 9, signum))
     code, out, err = rf("run", suite, "--out", "run")
@@ -592,8 +614,7 @@ def test_a_signal_ends_a_run_that_can_be_resumed(rf: Rf, suite: Path, scripted: 
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
     scripted()
     assert rf("run", suite, "--out", "run")[0] == 0
-    rf("run", suite, "--out", "whole")
-    assert_same_rows(Path("whole"), Path("run"))
+    assert_same_rows(whole, Path("run"))
 
 
 @contextlib.contextmanager
@@ -616,7 +637,7 @@ def small_disk(folder: Path, size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_one_line_and_the_run_can_be_resumed(rf: Rf, suite: Path, scripted: Any) -> None:
+def test_a_full_disk_is_one_line_and_the_run_can_be_resumed(rf: Rf, suite: Path, scripted: Any, whole: Path) -> None:
     scripted()
     with small_disk(Path("disk"), 110 * 1024):
         code, out, err = rf("run", suite, "--out", "disk/run")
@@ -630,18 +651,28 @@ def test_a_full_disk_is_one_line_and_the_run_can_be_resumed(rf: Rf, suite: Path,
     code, _, err = rf("run", suite, "--out", "rescued")
     assert code == 0
     assert f"{done} of 12 units are done" in err
-    rf("run", suite, "--out", "whole")
-    assert_same_rows(Path("whole"), Path("rescued"))
+    assert_same_rows(whole, Path("rescued"))
 
 
 # --- saved runs ---------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path:
+    """A finished run whose model writes a terminal sequence. Read only."""
+    folder = tmp_path_factory.mktemp("finished")
+    return run_of(folder, tiny_llama, "--set", "generation.max_new_tokens=40", script=steers_the_terminal)
+
+
+def steers_the_terminal(attempt: Attempt, sample_idx: int) -> list[int]:
+    return text_ids("\x1b[2J\x1b]0;x\x07SECRET", IM_END)
+
+
 @pytest.fixture
-def run(rf: Rf, suite: Path, scripted: Any) -> Path:
-    """A finished run whose model writes a terminal sequence."""
-    scripted(script=lambda attempt, sample: [*text_ids("\x1b[2J\x1b]0;x\x07SECRET"), IM_END])
-    assert rf("run", suite, "--out", "run", "--set", "generation.max_new_tokens=40")[0] == 0
+def run(rf: Rf, scripted: Any, finished: Path) -> Path:
+    """A copy of it, in the folder that commands are given in."""
+    scripted(script=steers_the_terminal)
+    shutil.copytree(finished, "run")
     return Path("run")
 
 

@@ -441,12 +441,12 @@ def test_a_full_disk_counts_measures_among_the_units(tmp_path: Path, monkeypatch
         folder.write_measure(pieces[1].key, [])
 
 
-@pytest.fixture
-def measured(tmp_path: Path) -> Path:
-    """A run of a base without a reference, and of two models held against it."""
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a base without a reference, and of two models held against it. Read only."""
     alone = Counted(figures=("perplexity",))
     pieces = [measurement("owner/base", alone), measurement("owner/a"), measurement("owner/b", Counted(shift=0.001))]
-    work, folder = start(tmp_path, *pieces, models=["owner/base", "owner/a", "owner/b"])
+    work, folder = start(tmp_path_factory.mktemp("measured"), *pieces, models=["owner/base", "owner/a", "owner/b"])
     execute(work, folder, open_scripted, ANYTHING)
     task = {"model": "owner/a", "measure": "lm_eval/mmlu/acc", "value": 0.41, "lo": 0.4, "hi": 0.42, "n": 14042}
     without_interval = {"model": "owner/b", "measure": "lm_eval/gsm8k/match", "value": 0.5, "n": 4}

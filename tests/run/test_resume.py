@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import environment
+from processes import run_forked
 
 from rfbench import load_model
 from rfbench.attack import PromptAttack, Resumable, ResumableAttack, find_attack
@@ -116,10 +114,7 @@ def test_killed_in_the_middle_and_started_again_it_ends_with_the_same_result(
     model: ChatModel, tiny_llama: Path, behavior: Behavior, tmp_path: Path, name: str, fields: dict[str, Any]
 ) -> None:
     given_to_it = (json.dumps(fields), json.dumps(dataclasses.asdict(behavior)))
-    arguments = [str(tiny_llama), str(tmp_path), name, *given_to_it, "2"]
-    killed = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, env=environment(), timeout=600
-    )
+    killed = run_forked("-c", PROGRAM, tiny_llama, tmp_path, name, *given_to_it, "2")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
 
     def keeper() -> Checkpoints:

@@ -3,15 +3,14 @@ from __future__ import annotations
 import dataclasses
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from doubles import IM_END, ScriptedModel, raise_at, text_ids
-from runs import N_CANARY, answer, assert_same_rows, environment, open_scripted, small_folder, small_plan, small_suite
+from processes import run_forked
+from runs import N_CANARY, answer, assert_same_rows, open_scripted, small_folder, small_plan, small_suite
 
 from rfbench.errors import CanaryError, ModelError, ModelsFailed, StorageError
 from rfbench.models.base import ChatModel
@@ -344,22 +343,17 @@ rfbench.run.runner.execute(
 """
 
 
-def run_program(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
-
-
 def test_killed_at_random_moments_and_started_again_it_equals_the_unbroken_run(tmp_path: Path) -> None:
-    whole = run_program(PROGRAM, tmp_path / "whole", -1)
-    assert whole.returncode == 0, whole.stderr
+    units, whole = start(tmp_path / "whole", attacks=["direct", "doubles:FakeOptimizer"])
+    execute(units, whole, open_scripted, ANYTHING)
     draw = random.Random(20250222)
     for _ in range(3):
         # The canary comes first each time; the units hold 40 completions.
-        done = run_program(PROGRAM, tmp_path / "broken", N_CANARY + draw.randrange(12))
+        done = run_forked("-c", PROGRAM, tmp_path / "broken", N_CANARY + draw.randrange(12))
         assert done.returncode == -signal.SIGKILL, done.stderr
-    last = run_program(PROGRAM, tmp_path / "broken", -1)
+    last = run_forked("-c", PROGRAM, tmp_path / "broken", -1)
     assert last.returncode == 0, last.stderr
-    assert_same_rows(tmp_path / "whole" / "run", tmp_path / "broken" / "run")
+    assert_same_rows(whole.path, tmp_path / "broken" / "run")
 
 
 KILLED_OPTIMISER = """
@@ -393,14 +387,14 @@ sys.stdout.write(str(steps))
 
 
 def test_a_killed_optimiser_loses_seconds_and_ends_with_the_same_rows(tmp_path: Path) -> None:
-    whole = run_program(KILLED_OPTIMISER, tmp_path / "whole", -1)
+    whole = run_forked("-c", KILLED_OPTIMISER, tmp_path / "whole", -1)
     assert (whole.returncode, whole.stdout) == (0, "60"), whole.stderr
     # Killed within the third behavior of the first unit, and within the fourth of the second.
-    assert run_program(KILLED_OPTIMISER, tmp_path / "broken", 15).returncode == -signal.SIGKILL
+    assert run_forked("-c", KILLED_OPTIMISER, tmp_path / "broken", 15).returncode == -signal.SIGKILL
     states = tmp_path / "broken" / "run" / STATES
     assert len(list(states.glob("*.json"))) == 3
-    assert run_program(KILLED_OPTIMISER, tmp_path / "broken", 15 + 20).returncode == -signal.SIGKILL
-    last = run_program(KILLED_OPTIMISER, tmp_path / "broken", -1)
+    assert run_forked("-c", KILLED_OPTIMISER, tmp_path / "broken", 15 + 20).returncode == -signal.SIGKILL
+    last = run_forked("-c", KILLED_OPTIMISER, tmp_path / "broken", -1)
     assert (last.returncode, last.stdout) == (0, "10"), last.stderr
     assert not states.exists()
     assert_same_rows(tmp_path / "whole" / "run", tmp_path / "broken" / "run")

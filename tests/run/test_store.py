@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import Started
 
 from rfbench.errors import EXIT_IO, EXIT_USAGE, ConfigError, StorageError
 from rfbench.records import Record
@@ -65,17 +66,6 @@ def part(folder: RunFolder, key: str) -> Path:
 
 def leftovers(folder: RunFolder) -> list[Path]:
     return list(folder.path.rglob(".tmp-*"))
-
-
-def run_script(script: str, *arguments: object) -> subprocess.Popen[str]:
-    paths = os.pathsep.join(map(str, Path(__file__).parents[:3]))
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": paths},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_a_new_run_folder(tmp_path: Path) -> None:
@@ -339,14 +329,13 @@ def test_killed_at_any_moment_and_resumed_equals_an_unbroken_run(tmp_path: Path)
     rng = random.Random(0)
     for n_before in (3, 15, 27):
         root = tmp_path / f"run{n_before}"
-        writer = run_script(WRITER, root, 0, 1)
+        writer = Started("-c", WRITER, root, 0, 1)
         while len(list((root / "parts").glob("*.parquet"))) < n_before:
-            assert writer.poll() is None, writer.communicate()
+            assert writer.poll() is None, writer.wait()
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.01))
         writer.kill()
-        writer.communicate()
-        assert writer.returncode == -signal.SIGKILL
+        assert writer.wait().returncode == -signal.SIGKILL
         folder = create(root, 40)
         n_parts = len(list((root / "parts").glob("*.parquet")))
         done = folder.done()
@@ -361,10 +350,10 @@ def test_killed_at_any_moment_and_resumed_equals_an_unbroken_run(tmp_path: Path)
 def test_two_workers_on_one_run_do_each_other_no_harm(tmp_path: Path) -> None:
     unbroken = create(tmp_path / "unbroken", 40)
     resume(unbroken)
-    workers = [run_script(WRITER, tmp_path / "run", 0, 1), run_script(WRITER, tmp_path / "run", 39, -1)]
+    workers = [Started("-c", WRITER, tmp_path / "run", *way) for way in ((0, 1), (39, -1))]
     for worker in workers:
-        _, problems = worker.communicate(timeout=60)
-        assert (worker.returncode, problems) == (0, "")
+        done = worker.wait()
+        assert (done.returncode, done.stderr) == (0, "")
     folder = RunFolder.open(tmp_path / "run")
     assert folder.done() == set(folder.plan)
     assert contents(folder) == contents(unbroken)

@@ -53,8 +53,9 @@ def stages(rows: pd.DataFrame, records: pd.DataFrame) -> Iterator[tuple[str, int
     """
     import pandas as pd
 
-    if "then" not in rows or (measured := rows[rows["then"] != ""]).empty:
+    if "then" not in rows or not (at_stages := rows["then"] != "").any():
         return
+    measured = rows[at_stages]
     before = _untampered(measured, records)
     if len(before):
         yield f"{BEFORE} ({before['attack'].iloc[0]})", None, before
@@ -96,6 +97,8 @@ def left_of_model(rows: pd.DataFrame) -> Iterator[MetricRow]:
         column = record_column(metric)
         if column not in rows:
             return
+        if rows[column].isna().all():
+            continue
         by_training = rows.groupby("seed")[column].first()
         known = by_training.dropna().astype(float)
         if len(known):
