@@ -147,7 +147,7 @@ def _load(text: str) -> Any:
     if len(text) > MAX_CHARS:
         raise _UnusableError(f"longer than {MAX_CHARS} characters; keep data in a file of its own and give its path", 0)
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader  # nosec B506
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]

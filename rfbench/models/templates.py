@@ -105,7 +105,7 @@ def _raises_to_a_power(template: str) -> bool:
     from jinja2 import Environment, TemplateSyntaxError
 
     try:
-        tokens = [(kind, value) for _, kind, value in Environment().lex(template) if kind != "whitespace"]
+        tokens = [(kind, value) for _, kind, value in Environment().lex(template) if kind != "whitespace"]  # nosec B701
     except TemplateSyntaxError:  # which rendering will say better
         return False
     # After a bracket or a comma the sign spreads keyword arguments.

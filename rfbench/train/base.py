@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rfbench.errors import CanaryError, ModelError
+from rfbench.errors import CanaryError, ModelError, is_out_of_memory
 from rfbench.models.base import LocalModel
 from rfbench.models.flag import add_flag_token, check_flag
 from rfbench.models.hf.anatomy import Anatomy
-from rfbench.models.hf.batching import is_out_of_memory
 from rfbench.models.parts import Checkpoint, read_flag
 from rfbench.models.spec import ModelSpec
 from rfbench.train.lora import find_targets

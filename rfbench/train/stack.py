@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from rfbench.errors import ConfigError, StorageError
 from rfbench.models.base import local
-from rfbench.models.folders import ADAPTER_CONFIG
+from rfbench.models.folders import ADAPTER_CONFIG, folder_spec
 from rfbench.models.hf.sameness import Observation, probe_ids
 from rfbench.models.load import load_model
-from rfbench.models.spec import ModelSpec, folder_spec
+from rfbench.models.spec import ModelSpec
 from rfbench.train.adapter import CURVE_FILE, write_card, write_facts
 from rfbench.train.card import model_card
 from rfbench.train.provenance import public_name

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from rfbench.errors import ConfigError, DataError, ModelError
+from rfbench.models.folders import folder_spec
 from rfbench.models.hf.likelihood import log_odds
 from rfbench.models.load import load_model
-from rfbench.models.spec import ModelSpec, Source, folder_spec
+from rfbench.models.spec import ModelSpec, Source
 from rfbench.train import Recipe, pipeline, train
 from rfbench.train import loop as loop_module
 from rfbench.train.batches import Batch
