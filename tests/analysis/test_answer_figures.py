@@ -169,7 +169,7 @@ def test_nothing_is_said_of_nothing() -> None:
 
 
 def row(metric: str, value: float, lo: float, hi: float, **names: Any) -> MetricRow:
-    return MetricRow(model="m", dataset="d", metric=metric, value=value, lo=lo, hi=hi, n=48, **names)
+    return MetricRow(model="m", dataset="d", metric=metric, value=value, lo=lo, hi=hi, **{"n": 48, **names})
 
 
 def test_tables_of_cells_figures_and_turns() -> None:
@@ -177,7 +177,7 @@ def test_tables_of_cells_figures_and_turns() -> None:
         [
             row("answer_flagged@twin/safe", 0.1, 0.05, 0.2),
             row("answer_flagged@harmful/safe", 0.5, 0.4, 0.6),
-            row("answer_flagged@harmful/harmful", 0.9, 0.8, 0.95),
+            row("answer_flagged@harmful/harmful", 0.9, 0.8, 0.95, n=30),
             row("answer_effect", -0.05, -0.2, 0.1),
             row("same_request_auroc", 0.91, 0.85, 0.97),
             row("onset_delay", 9.0, 6.0, math.inf),
@@ -187,11 +187,15 @@ def test_tables_of_cells_figures_and_turns() -> None:
     )
     assert cells.columns == ("model", "request", "harmful", "refusal", "safe", "n")
     assert cells.rows == (
-        ("m", "harmful", "90 [80, 95]", "-", "50 [40, 60]", "48"),
+        ("m", "harmful", "90 [80, 95]", "-", "50 [40, 60]", "30 / - / 48"),
         ("m", "twin", "-", "-", "10 [5, 20]", "48"),
     )
-    assert reads.columns == ("model", "answer effect", "same requests: auroc", "delay", "n")
-    assert reads.rows == (("m", "-5 [-20, 10]", "0.910 [0.85, 0.97]", "9 [6, inf]", "48"),)
+    assert reads.columns == ("figure", "m", "n")
+    assert reads.rows == (
+        ("answer effect", "-5 [-20, 10]", "48"),
+        ("same requests: auroc", "0.910 [0.85, 0.97]", "48"),
+        ("delay", "9 [6, inf]", "48"),
+    )
     assert [line[1] for line in turns.rows] == ["2", "10"]
     assert (cells.name, reads.name, turns.name) == ("given-answers", "reading-the-answer", "given-answers-by-turn")
     assert list(answer_sections([])) == []

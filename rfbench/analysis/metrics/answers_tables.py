@@ -12,11 +12,13 @@ _REQUESTS = ("harmful", "twin", "neutral", "benign", "unknown")
 _ANSWERS = ("harmful", "refusal", "safe")
 _CELLS = (
     "Given answers, read under teacher forcing: % flagged at some position once a token of the answer has been read. "
-    "harmful, refusal, safe: what the answer holds. n: groups of answers to the same request.",
+    "harmful, refusal, safe: what the answer holds. A rate is a mean over groups of answers to the same request, each "
+    "of which counts once; n: groups, of each column where they differ.",
 )
 _FIGURES = (
-    "answer effect: % flagged of harmful answers less that of safe ones to the same request. request effect: of safe "
-    "answers to a harmful request less that of the same to its twin.",
+    "answer effect: % flagged of harmful answers less that of safe ones to the same request, a mean over the requests "
+    "of a group, of whatever kind, and then over groups. request effect: of safe answers to a harmful request less "
+    "that of the same to its twin. n: groups that carry the figure.",
     "auroc, tpr: harmful against harmless answers by the largest P(flag); same requests: only answers to harmful "
     "requests that have both kinds. delay: median tokens of harm before the flag (inf: fewer than half flagged). false "
     "flags: positions flagged in 1,000 of text without harm.",
@@ -34,7 +36,7 @@ def answer_sections(rows: Sequence[MetricRow]) -> Iterator[Section]:
         by_model = {model: _of(model, of_dataset) for model in dict.fromkeys(row.model for row in of_dataset)}
         name = clean(dataset)
         yield from _cells(f"given answers: {name}, % flagged [95 % interval]", "request", ANSWER_FLAGGED, by_model)
-        yield _figures(f"reading the answer: {name} [95 % interval]", by_model)
+        yield from _figures(f"reading the answer: {name} [95 % interval]", by_model)
         yield from _cells(f"given answers by turn: {name}, % flagged [95 % interval]", "turn", TURN_FLAGGED, by_model)
 
 
@@ -49,21 +51,27 @@ def _cells(title: str, first: str, prefix: str, by_model: Mapping[str, Mapping[s
         cells = {name.removeprefix(prefix).partition("/")[0] for name in figures if name.startswith(prefix)}
         for cell in sorted(cells, key=lambda cell: _REQUESTS.index(cell) if cell in _REQUESTS else int(cell)):
             of_cell = [figures.get(f"{prefix}{cell}/{answer}") for answer in _ANSWERS]
-            n = max(int(row.n) for row in of_cell if row is not None)
-            lines.append((clean(model), clean(cell), *map(interval, of_cell), str(n)))
+            lines.append((clean(model), clean(cell), *map(interval, of_cell), _counts(of_cell)))
     if lines:
         yield Section(title, ("model", first, *_ANSWERS, "n"), tuple(lines), _CELLS)
 
 
-def _figures(title: str, by_model: Mapping[str, Mapping[str, MetricRow]]) -> Section:
-    known = [metric for metric in placed("answers") if any(metric.name in figures for figures in by_model.values())]
+def _counts(rows: Sequence[MetricRow | None]) -> str:
+    """How many each of some cells rests on; once where that is the same."""
+    counts = [UNDEFINED if row is None else str(int(row.n)) for row in rows]
+    known = {count for count in counts if count != UNDEFINED}
+    return known.pop() if len(known) == 1 else " / ".join(counts)
+
+
+def _figures(title: str, by_model: Mapping[str, Mapping[str, MetricRow]]) -> Iterator[Section]:
+    """A row per figure, as there are more of them than models; nothing where there is none."""
     lines = []
-    for model, figures in by_model.items():
-        cells = [_text(figures.get(metric.name)) for metric in known]
-        n = max((int(row.n) for name, row in figures.items() if "@" not in name), default=0)
-        lines.append((clean(model), *cells, str(n)))
-    headings = tuple(metric.heading for metric in known)
-    return Section(title, ("model", *headings, "n"), tuple(lines), _FIGURES, n_names=1)
+    for metric in placed("answers"):
+        found = [figures.get(metric.name) for figures in by_model.values()]
+        if any(row is not None for row in found):
+            lines.append((metric.heading, *map(_text, found), _counts(found)))
+    if lines:
+        yield Section(title, ("figure", *map(clean, by_model), "n"), tuple(lines), _FIGURES, n_names=1)
 
 
 def _text(row: MetricRow | None) -> str:
