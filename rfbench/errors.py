@@ -140,7 +140,8 @@ _NO_MEMORY = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FA
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out; allocations of torch that fail raise a ``RuntimeError``."""
-    if isinstance(error, MemoryError):
+    # Torch's own class is told by its name: nothing heavy is imported here.
+    if isinstance(error, MemoryError) or any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)
 

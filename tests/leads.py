@@ -27,14 +27,13 @@ class LeadModule:
     def get_output_embeddings(self) -> Any:
         return SimpleNamespace(weight=torch.zeros(VOCABULARY, 1))
 
-    def __call__(self, *, input_ids: torch.Tensor, use_cache: bool, logits_to_keep: int) -> Any:
+    def __call__(self, *, input_ids: torch.Tensor, use_cache: bool, logits_to_keep: torch.Tensor) -> Any:
         assert not use_cache
         self.batches.append(len(input_ids))
-        rows, length = input_ids.shape
-        logits = torch.zeros(rows, logits_to_keep, VOCABULARY)
-        for row in range(rows):
-            for i in range(logits_to_keep):
-                read = ByteTokenizer().decode(input_ids[row, : length - logits_to_keep + i + 1].tolist())
+        logits = torch.zeros(len(input_ids), len(logits_to_keep), VOCABULARY)
+        for row in range(len(input_ids)):
+            for i, position in enumerate(logits_to_keep.tolist()):
+                read = ByteTokenizer().decode(input_ids[row, : position + 1].tolist())
                 logits[row, i, RF] = self.lead(read)
         return SimpleNamespace(logits=logits)
 

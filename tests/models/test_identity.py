@@ -157,7 +157,7 @@ def test_shards_of_an_index(model: Path) -> None:
 
 def test_pickled_weights_only_when_allowed(model: Path) -> None:
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="set allow_pickle: true"):
+    with pytest.raises(ModelError, match="set `allow_pickle: true` on the model"):
         of(model)
     assert of(model, allow_pickle=True).weights_sha256
 

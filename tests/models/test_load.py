@@ -407,7 +407,7 @@ def test_a_model_that_is_no_causal_language_model(copy: TinyModel) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "nothing-known"}))
     refuse(folder, "nothing-known")
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "vit", "architectures": ["ViTModel"]}))
-    refuse(folder, "no causal language model of its kind")
+    refuse(folder, "none that writes text with a model of type 'vit'")
 
 
 def test_a_model_that_does_not_fit_whole(tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,6 +463,7 @@ def test_hub_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, kind: str, rem
     from transformers import AutoTokenizer
 
     monkeypatch.setattr(parts, "hub_commit", lambda *_, **__: "0" * 40)
+    monkeypatch.setattr(parts.Place, "file", lambda *_: None)  # which would try a Hub that is out of reach again
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", fail)
     assert remedy in refuse("owner/name", "cannot be loaded")
 
@@ -494,7 +495,7 @@ def test_a_hub_model_is_loaded_at_one_commit(
     monkeypatch.setattr(parts.Place, "file", lambda self, name: None)
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", from_folder(AutoTokenizer.from_pretrained))
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_folder(AutoModelForCausalLM.from_pretrained))
-    monkeypatch.setattr(hf_load, "check_architecture", lambda base, spec: asked.append({**base.options, **code}))
+    monkeypatch.setattr(hf_load, "check_quantisation", lambda base, spec: asked.append({**base.options, **code}))
     code = {"trust_remote_code": False}
     model = load_model({"spec": "owner/name", "revision": "v1"}, offline=True)
     assert [a["revision"] for a in asked] == [commit, commit, commit]

@@ -36,7 +36,11 @@ OWN = ("lfm2", "minimax", "mamba", "bamba", "deepseek_v32")
 
 FOUND: dict[str, Ways] = {
     **dict.fromkeys(
-        ["llama", "qwen2", "qwen3", "olmo2", "falcon_alibi", "bloom", "deepseek_v2", "gpt2", "neox"], EQUAL
+        [
+            *("llama", "qwen2", "qwen3", "olmo2", "falcon_alibi", "bloom", "deepseek_v2", "gpt2", "neox"),
+            *("glm4", "granite", "phi", "qwen3_moe", "deepseek_v3"),
+        ],
+        EQUAL,
     ),
     # Padding behind a shared beginning: a window of 16 is heeded by its name, or seen as what it does.
     **dict.fromkeys(["gemma2", "gemma3", "mistral", "gpt_oss", "cohere2"], Ways(between=16)),

@@ -74,6 +74,7 @@ def test_a_killed_optimiser_goes_on_and_ends_with_the_same_attempts(
 ) -> None:
     unbroken = attempts(ResumableOptimizer(n_steps=6))
     # The seed of the draws is that of the class's name and fields: both must be the same.
+    monkeypatch.setattr(DyingOptimizer, "stream", ResumableOptimizer(n_steps=6).stream)
     monkeypatch.setattr(DyingOptimizer, "name", ResumableOptimizer(n_steps=6).name)
     monkeypatch.setattr(DyingOptimizer, "params", ResumableOptimizer(n_steps=6).params)
     with pytest.raises(Killed):

@@ -237,8 +237,8 @@ def _rows(model: LocalModel, spans: Sequence[Span]) -> int:
     if not spans:
         return 1
     width = max(span.stop for span in spans) - min(span.start for span in spans)
-    head = model.module.get_output_embeddings()  # some have none by that name
-    vocabulary = len(getattr(head, "weight", model.embedding.weight))
+    weight = getattr(model.module.get_output_embeddings(), "weight", None)  # some have no head by that name
+    vocabulary = len(model.embedding.weight if weight is None else weight)
     return int(max(1, min(model.batch_size, LOGITS_BUDGET // (4 * width * vocabulary))))
 
 

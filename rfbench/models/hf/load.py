@@ -16,7 +16,7 @@ from rfbench.models.hf.anatomy import auto_class
 from rfbench.models.hf.halfprecision import warn_if_slow
 from rfbench.models.hf.loaded import check_loaded
 from rfbench.models.hf.model import HFModel
-from rfbench.models.hf.openable import check_architecture, check_device, check_weights
+from rfbench.models.hf.openable import check_base, check_device, check_quantisation
 from rfbench.models.parts import Checkpoint, Place, load_tokenizer, locate, make_encoder, naming, read_flag
 from rfbench.models.remedies import on_the_model
 from rfbench.models.spec import ModelSpec, ThinkingMarks
@@ -30,7 +30,7 @@ def load(spec: ModelSpec, *, batch_size: int | None, offline: bool) -> HFModel:
     adapter = checkpoint.adapter
     with naming(spec):
         template = spec.template_text()
-        check_weights(checkpoint.base, allow_pickle=spec.allow_pickle)
+        check_base(checkpoint.base, allow_pickle=spec.allow_pickle)
         if adapter is not None:
             refuse_special_files(Path(adapter.where))
         tokenizer = load_tokenizer(spec, checkpoint)
@@ -70,7 +70,7 @@ def _load_weights(base: Place, spec: ModelSpec) -> Any:
     import transformers
 
     check_device(spec.device)
-    check_architecture(base, spec)
+    check_quantisation(base, spec)
     config = base.file("config.json")
     device = spec.device or ("cuda" if torch.cuda.is_available() else "cpu")
     # fp32 is the fastest type on most CPUs; elsewhere the checkpoint's own type is what its authors meant.
@@ -103,7 +103,7 @@ def load_base(spec: ModelSpec, *, offline: bool = False) -> Any:
     """
     with naming(spec):
         base = locate(spec.base_source, spec.revision, offline=offline)
-        check_weights(base, allow_pickle=spec.allow_pickle)
+        check_base(base, allow_pickle=spec.allow_pickle)
         module = _load_weights(base, spec)
     return module.eval().requires_grad_(False)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from rfbench.errors import CanaryError, ModelError
 from rfbench.files.text import says
@@ -30,7 +29,7 @@ def look_into(spec: ModelSpec) -> Iterator[str]:
     checks: tuple[Callable[[ModelSpec, Checkpoint], None], ...] = (
         lambda spec, _: check_device(spec.device),
         _check_files,
-        lambda spec, checkpoint: check_architecture(checkpoint.base, spec),
+        lambda spec, checkpoint: check_quantisation(checkpoint.base, spec),
         _check_chat,
     )
     for check in checks:
@@ -58,41 +57,39 @@ def check_device(device: str | None) -> None:
         raise ModelError(f"device {device!r} cannot be used here: {says(error)}; {remedy}") from error
 
 
-def check_weights(base: Place, *, allow_pickle: bool) -> None:
-    """What lies here is a model with all its weights, and nothing that would do harm; what the Hub has, it says itself.
+def check_base(base: Place, *, allow_pickle: bool) -> None:
+    """What lies here is a language model with all its weights, and nothing that would do harm.
+
+    Of a model on the Hub the weights are for the Hub to say.
 
     Raises:
-        ModelError: it does not.
+        ModelError: it is not.
     """
     if base.file(ADAPTER_CONFIG) is not None:
         raise ModelError(adapter_problem(base.where, has_config=base.file("config.json") is not None))
-    if base.revision is None and Path(base.where).is_dir() and not (Path(base.where) / "config.json").is_file():
-        raise ModelError("it is no model folder: it holds no config.json")
-    refuse_harm(base, allow_pickle=allow_pickle)
-
-
-def check_architecture(base: Place, spec: ModelSpec) -> None:
-    """The configuration of a model is one that this backend can run, and what it needs is installed.
-
-    Raises:
-        ModelError: it generates no text by itself, or is quantised in a way that cannot be read here.
-    """
-    from transformers import AutoConfig
-
+    if base.revision is None and Path(base.where).is_dir():
+        refuse_special_files(Path(base.where))
+        if not (Path(base.where) / "config.json").is_file():
+            raise ModelError("it is no model folder: it holds no config.json")
     path = base.file("config.json")
     said = {} if path is None else read_object(path)
     if problem := kind_problem(said):
         raise ModelError(f"it {problem}")
     auto_class(said)
-    _check_quantisation(
-        AutoConfig.from_pretrained(base.where, trust_remote_code=spec.trust_remote_code, **base.options), spec
-    )
+    refuse_harm(base, allow_pickle=allow_pickle)
 
 
-def _check_quantisation(config: Any, spec: ModelSpec) -> None:
+def check_quantisation(base: Place, spec: ModelSpec) -> None:
+    """What a quantised model needs is installed, and its device can run it.
+
+    Raises:
+        ModelError: it is quantised in a way that cannot be read here.
+    """
     import torch
+    from transformers import AutoConfig
     from transformers.quantizers import AutoHfQuantizer
 
+    config = AutoConfig.from_pretrained(base.where, trust_remote_code=spec.trust_remote_code, **base.options)
     how = getattr(config, "quantization_config", None)
     if how is None:
         return
@@ -107,7 +104,7 @@ def _check_files(spec: ModelSpec, checkpoint: Checkpoint) -> None:
 
     from rfbench.models.hf.load import local_adapter
 
-    check_weights(checkpoint.base, allow_pickle=spec.allow_pickle)
+    check_base(checkpoint.base, allow_pickle=spec.allow_pickle)
     folders = [Path(checkpoint.base.where)]
     if checkpoint.adapter is not None:
         refuse_special_files(Path(checkpoint.adapter.where))
