@@ -80,12 +80,21 @@ def run_suite(
     how = {"offline": offline, "accept_canary": accept_canary, "progress": progress}
     failure = _execute(asked, _shared(session, shard), folder, batch_size, **how)
     result = _finished(asked, folder, failure, gate=gate)
-    if shard == (1, 1) and not result.complete:
+    return _with_all_units(result) if shard == (1, 1) else result
+
+
+def _with_all_units(run: Run) -> Run:
+    """The run, of which all units were done.
+
+    Raises:
+        StorageError: some are not there.
+    """
+    if not run.complete:
         raise StorageError(
-            f"{result.path}: {result.units_done} of {result.units_total} units are there although all were done: files "
-            "were removed or damaged meanwhile; run the same command again"
+            f"{run.path}: {run.units_done} of {run.units_total} units are there although all were done: files were "
+            "removed or damaged meanwhile; run the same command again"
         )
-    return result
+    return run
 
 
 def _prepared(asked: Suite, *, limit: int | None, offline: bool, gate: bool) -> Session:

@@ -67,8 +67,8 @@ def train(
     """Train an adapter for ``base`` into the folder ``out``.
 
     The same command again goes on where a killed one stopped; after a finished one it only calibrates anew, also by
-    other settings. A base with an adapter (``smollm2+refusal``) is merged into ``out/base``
-    first, and the result is an adapter for that; in ``out/stacked`` lies the same as one adapter of ``smollm2``.
+    other settings. A base with an adapter (``smollm2+refusal``) is merged into ``out/base`` first, and the result is an
+    adapter for that; in ``out/stacked`` lies the same as one adapter of ``smollm2``.
 
     Args:
         recipe: what to do.
@@ -98,8 +98,7 @@ def train(
     model = f"{training.spec.spec}+{folder_spec(out)}"
     facts = {key: value for key, value in facts.items() if key != "calibration"} | training.about
     adapted = training.spec.model_copy(update={"spec": model, "flag_bias": 0.0})
-    calibration = _calibrated(adapted, recipe, held_out, offline=offline)
-    if calibration is not None:
+    if (calibration := _calibrated(adapted, recipe, held_out, offline=offline)) is not None:
         facts["calibration"] = calibration.as_dict()
         write_curve(out, calibration.curve())
     write_facts(out, facts)

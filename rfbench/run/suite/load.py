@@ -110,10 +110,7 @@ class _Validation(Problems):
         for key in given.keys() - SuiteFile.model_fields.keys():
             self.add(key, unknown(key, SuiteFile.model_fields))
         settings = self.build("", Settings, {k: v for k, v in given.items() if k in Settings.model_fields})
-        of_models = self if own_models else _Validation("--model")
-        models = of_models._models(given, models_base, model_overrides)
-        if of_models is not self:
-            self.extend(of_models)
+        models = (self._models if own_models else self._asked)(given, models_base, model_overrides)
         datasets = self._datasets(given, base)
         # With a dataset that could not be read, a label may be missing for that reason alone.
         all_datasets = len(datasets) == len(given.get("datasets") or ())
@@ -124,15 +121,14 @@ class _Validation(Problems):
             self._attackable(path, entry.attack, [model for _, model in models])
         for path, measure in measures:
             self._capabilities(path, f"measure {measure.name!r}", measure.needs, [model for _, model in models])
-        renamed = [(path, model) for path, model in models if model.base not in CONTROLS]
-        self._labels("name", renamed, reserved=CONTROLS)
+        self._labels("name", [(path, m) for path, m in models if m.base not in CONTROLS], reserved=CONTROLS)
         self._labels("name", datasets)
         self._labels("label", attacks)
         self._labels("dataset", measures)
         self._labels("label", judges)
-        if attacks and len(attacks) == len(given["attacks"]):
-            self._reached(datasets, [entry for _, entry in attacks])
         entries = [entry for _, entry in attacks]
+        if entries and len(entries) == len(given["attacks"]):
+            self._reached(datasets, entries)
         asked = [data for _, measure in measures if (data := measure.requests() or measure.conversations())]
         names: dict[str, Sequence[str] | None] = {
             "model": [*(m.label for _, m in models), *CONTROLS] if own_models else None,
@@ -140,7 +136,7 @@ class _Validation(Problems):
             "attack": [name for e in entries for name in (e.label, e.attack.name)],
             "attack_label": [e.label for e in entries],
         }
-        rules = self._gate(given, [measure for _, measure in measures], [judge.label for _, judge in judges], names)
+        rules = self._gate(given, [m for _, m in measures], [judge.label for _, judge in judges], names)
         present, attacked, left_out = without_absent([dataset for _, dataset in datasets], entries)
         if settings is None:
             return None
@@ -161,14 +157,20 @@ class _Validation(Problems):
             left_out=left_out,
         )
 
+    def _asked(self, given: Mapping[str, Any], base: Path, overrides: Mapping[str, Any]) -> list[tuple[str, ModelSpec]]:
+        """The models of the command line: what is wrong with them is no fault of the file."""
+        asked = _Validation("--model")
+        models = asked._models(given, base, overrides)
+        self.extend(asked)
+        return models
+
     def _entries(self, raw: Mapping[str, Any], key: str, *, optional: bool = False) -> list[tuple[str, Any]]:
         value = raw.get(key)
         if optional and value in (None, []):
             return []
         if not isinstance(value, list) or not value:
-            self.add(
-                key, "missing" if value is None else f"must be a list with at least one entry (got {shown(value)})"
-            )
+            got = f"must be a list with at least one entry (got {shown(value)})"
+            self.add(key, "missing" if value is None else got)
             return []
         return [(f"{key}[{i}]", entry) for i, entry in enumerate(value)]
 
@@ -296,11 +298,10 @@ class _Validation(Problems):
             except ModelError as error:
                 self.add(path, f"{name}: {error}")
         needs = attack.needs
-        if isinstance(attack, WeightAttack):
-            try:
-                needs |= attack.then_attack().needs
-            except ConfigError as error:
-                self.add(path, str(error))
+        try:
+            needs |= attack.then_attack().needs if isinstance(attack, WeightAttack) else set()
+        except ConfigError as error:
+            self.add(path, str(error))
         self._capabilities(path, f"attack {attack.name!r}", needs, models)
 
     def _capabilities(self, path: str, what: str, needs: Set[Capability], models: Iterable[ModelSpec]) -> None:
