@@ -51,6 +51,13 @@ def test_measures(content: bytes) -> None:
         assert decode_measure("x", content, planned=True) == KNOWN
 
 
+def test_a_measure_with_half_a_character_is_damaged() -> None:
+    content = MEASURE.replace(b'"m"', b'"\\ud800"', 1)
+    assert content != MEASURE
+    with pytest.raises(PartError, match="not a measure of a run"):
+        decode_measure("x", content, planned=True)
+
+
 HEADER: dict[str, Any] = {
     "schema_version": 2,
     "created": "2026-01-02T03:04:05+00:00",

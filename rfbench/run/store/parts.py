@@ -159,13 +159,14 @@ def decode_measure(name: str, content: bytes, *, planned: bool) -> list[dict[str
         version, rows = facts["schema_version"], [_exchanged(row, _INFINITE, math.inf) for row in facts["rows"]]
         if not isinstance(version, int) or not all(_is_figure(row) for row in rows):
             raise TypeError(version)
+        written = digest(facts)  # which half a surrogate pair has none of
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise PartError("truncated, or not a measure of a run") from error
     if sha256 is None and (version > _UNSIGNED or facts.keys() != {"schema_version", "rows"}):
         raise PartError("holds no checksum")
     if sha256 is None and planned and not rows:
         raise PartError("holds no figures")
-    if sha256 is not None and (digest(facts) != sha256 or facts.get("n_rows") != len(rows)):
+    if sha256 is not None and (written != sha256 or facts.get("n_rows") != len(rows)):
         raise PartError(_CHANGED)
     if sha256 is not None and facts.get("measure") != name:
         raise PartError(f"holds measure {facts.get('measure')}")
