@@ -48,12 +48,13 @@ def converse(
     end = model.encoder.end_of_turn_id()
     end = model.tokenizer.eos_token_id if end is None else end
     own = {key: value for key, value in identity.items() if key != BEGUN_BY}
+    reader = _packed(model)
     with _begins(recipe.data.begun_by, model, spec, identity, offline=offline) as begins:
         learned, measured = (
             build_conversations(
                 part,
                 recipe,
-                _packed(model),
+                reader,
                 end_of_turn=end,
                 identity=digest(own),
                 begins=begins,

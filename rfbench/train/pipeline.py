@@ -20,7 +20,7 @@ from rfbench.models.spec import ModelSpec
 from rfbench.records import digest
 from rfbench.train.card import model_card
 from rfbench.train.conversations import Conversation
-from rfbench.train.converse import converse
+from rfbench.train.converse import BEGUN_BY, converse
 from rfbench.train.provenance import command, data_facts, portable_recipe, public_name
 from rfbench.train.recipe import Recipe
 from rfbench.train.requests import CalibrationRequests, Requests, load_calibration, load_requests
@@ -161,7 +161,7 @@ def _training(recipe: Recipe, asked: ModelSpec, requests: Requests, out: Path, *
     asked_for = spec.model_dump(include=decides, exclude_defaults=True)
     identity = identify(spec, offline=offline).as_dict() | asked_for
     if recipe.data.begun_by is not None:
-        identity["begun_by"] = identify(ModelSpec.parse(recipe.data.begun_by), offline=offline).as_dict()
+        identity[BEGUN_BY] = identify(ModelSpec.parse(recipe.data.begun_by), offline=offline).as_dict()
     about = {
         "base": public_name(asked),
         "base_merged": asked.adapter is not None,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rfbench.errors import ConfigError, StorageError
 from rfbench.models.base import local
-from rfbench.models.folders import ADAPTER_CONFIG, folder_spec
+from rfbench.models.folders import ADAPTER_CONFIG, folder_spec, read_object
 from rfbench.models.hf.sameness import Observation, probe_ids
 from rfbench.models.load import load_model
 from rfbench.models.spec import ModelSpec
@@ -165,7 +165,7 @@ def _plain(folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it says something that a sum of products cannot.
     """
-    config: dict[str, Any] = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    config = dict(read_object(folder / ADAPTER_CONFIG))
     if config.get("peft_type") != "LORA":
         raise ConfigError(f"{folder} is not a LoRA")
     if wrong := [name for name, plain in _PLAIN.items() if (config.get(name) or plain) != plain]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rfbench.errors import ConfigError
+from rfbench.errors import ConfigError, ModelError
 from rfbench.models.base import local
 from rfbench.models.load import load_model
 from rfbench.train import Recipe
@@ -47,7 +47,11 @@ def test_a_flag_on_top_of_a_refusal_is_also_one_adapter_of_the_base(
     base = tiny_model(flag=False)
     train(make_recipe("refusal", optimiser={"steps": 2}), str(base), tmp_path / "refusal")
     on = f"{base}+{tmp_path / 'refusal'}"
-    result = train(make_recipe(optimiser={"steps": 2}), on, tmp_path / "both")
+    another = {"refused": "hold", "begun_by": str(tiny_model(flag=True))}
+    with pytest.raises(ModelError, match=r"begun_by: .* has another vocabulary than the base"):
+        train(make_recipe(optimiser={"steps": 2}, data=another), on, tmp_path / "other")
+    recipe = make_recipe(optimiser={"steps": 2}, data={**another, "begun_by": str(base)})
+    result = train(recipe, on, tmp_path / "both")
     assert result.stacked == f"{base}+{tmp_path / 'both' / 'stacked'}"
     facts = json.loads((tmp_path / "both" / "stacked" / "rfbench.json").read_text())
     assert (facts["base"], facts["base_merged"], facts["trained_on"]) == (base.name, False, f"{base.name}+refusal")
